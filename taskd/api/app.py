@@ -1,0 +1,72 @@
+"""
+The application: every operation as a route, behind the guard.
+
+`create_app` takes a service that is started, and leaves starting and stopping it to others.
+"""
+
+from collections.abc import Iterable
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+
+from taskd import shipped
+from taskd.api import auth, health, live, logs, openapi, page, responses, stream, tasks
+from taskd.api.following import Viewers
+from taskd.api.operations import Operation, parameters_of
+from taskd.errors import TaskdError
+from taskd.filters import read_parameters
+from taskd.service import Service
+from taskd.version import __version__
+
+OPERATIONS: tuple[Operation, ...] = (
+    *health.OPERATIONS,
+    *auth.OPERATIONS,
+    *tasks.OPERATIONS,
+    *logs.OPERATIONS,
+    *stream.OPERATIONS,
+    *live.OPERATIONS,
+    *openapi.OPERATIONS,
+)
+
+
+def create_app(service: Service) -> Starlette:
+    """The application that shows `service`, which is started already."""
+    operations = OPERATIONS + page.operations(shipped.PAGE)
+    app = Starlette(
+        routes=[*map(_route, operations), WebSocketRoute(live.PATH, live.live)],
+        middleware=[
+            Middleware(responses.LastResort),
+            Middleware(auth.Guard, settings=service.settings, public=_public(operations)),
+        ],
+        exception_handlers={
+            TaskdError: responses.answer_taskd_error,
+            responses.Refused: responses.answer_refused,
+            HTTPException: responses.answer_router,
+            ClientDisconnect: responses.answer_gone,
+        },
+    )
+    app.router.default = responses.no_such_route
+    app.router.redirect_slashes = False
+    app.state.service = service
+    app.state.viewers = Viewers(service.settings.viewers_max)
+    app.state.openapi = responses.encode(openapi.document(operations, __version__))
+    return app
+
+
+def _route(operation: Operation) -> BaseRoute:
+    async def endpoint(request: Request) -> Response:
+        if not operation.any_parameters:
+            read_parameters(parameters_of(request), operation.accepted)
+        return await operation.endpoint(request)
+
+    return Route(operation.path, endpoint, methods=[operation.method], name=operation.name)
+
+
+def _public(operations: Iterable[Operation]) -> frozenset[tuple[str, str]]:
+    """What needs no token, as the guard takes it."""
+    public = (operation for operation in operations if operation.public)
+    return frozenset((operation.method, operation.path.replace("{task_id}", "*")) for operation in public)

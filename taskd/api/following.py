@@ -1,0 +1,107 @@
+"""
+What `live` and `stream` have in common: a seat, a pace, and noticing that the client left.
+
+Each viewer is one `follow` of its own: slow ones do not hold up others, since `follow` never
+waits for its reader but sends it back to the store. What is bounded here is how many there
+are, how long one may take to accept what it is sent, and how often one is served: live
+entries are gathered for a moment, because a frame of many costs little more than a frame of
+one (a frame an entry is what makes fan-out collapse).
+"""
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from starlette.requests import HTTPConnection
+
+from taskd.api.operations import parameters_of, service_of, task_id_of
+from taskd.api.responses import Refused
+from taskd.filters import FOLLOW, LogQuery, parse_query
+from taskd.follow import CaughtUp, Entries, Event
+from taskd.pages import check_after
+from taskd.tasks import Task
+
+T = TypeVar("T")
+
+
+class Viewers:
+    """The seats: at most `viewers_max` readers follow at once."""
+
+    def __init__(self, viewers_max: int) -> None:
+        self._viewers_max = viewers_max
+        self.count = 0
+
+    @contextmanager
+    def seat(self) -> Iterator[None]:
+        """A seat for as long as it is held; raises `Refused` (503) where none is free."""
+        if self.count >= self._viewers_max:
+            told = f"{self.count:,} readers follow logs, which is the limit (viewers_max); try again later."
+            raise Refused(503, told, headers={"Retry-After": "5"})
+        self.count += 1
+        try:
+            yield
+        finally:
+            self.count -= 1
+
+
+class Pace:
+    """
+    When to ask `follow` for its next event.
+
+    At once while it hands over what is stored, and while what it hands over is full, for then
+    more is waiting. Otherwise `interval_s` after the last entries: what is said meanwhile comes
+    in one piece, and what comes after a silence does not wait at all.
+    """
+
+    def __init__(self, interval_s: float, entries_max: int) -> None:
+        self._interval_s = interval_s
+        self._entries_max = entries_max
+        self._live = False
+
+    async def rest(self, event: Event) -> None:
+        """To be awaited between having sent `event` and asking for the next."""
+        if isinstance(event, CaughtUp):
+            self._live = True
+        elif self._live and isinstance(event, Entries) and len(event.entries) < self._entries_max:
+            await asyncio.sleep(self._interval_s)
+
+
+def viewers_of(connection: HTTPConnection) -> Viewers:
+    """The seats of this application."""
+    viewers: Viewers = connection.app.state.viewers
+    return viewers
+
+
+async def asked(connection: HTTPConnection) -> tuple[Task, LogQuery]:
+    """
+    The task to follow and the query, both in order.
+
+    Everything that can be wrong is found here, while an answer can still say so. Raises
+    `ParameterInvalid` and `TaskNotFound`.
+    """
+    query = parse_query(parameters_of(connection), FOLLOW)
+    task = await service_of(connection).manager.task(task_id_of(connection))
+    check_after(query.after, task.last_seq)
+    return task, query
+
+
+async def first_of(watch: Coroutine[object, object, T], work: Coroutine[object, object, T], name: str) -> T:
+    """
+    Run both until one ends; its result counts, and the other is cancelled and awaited.
+
+    Where both end at once `watch` counts: it knows that nobody is there any more. Cancelling
+    this cancels both.
+    """
+    tasks = [
+        asyncio.create_task(watch, name=f"watch {name}"),
+        asyncio.create_task(work, name=f"serve {name}"),
+    ]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        done = next(task for task in tasks if task.done())
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return done.result()

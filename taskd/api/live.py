@@ -1,0 +1,186 @@
+"""
+A log over a WebSocket, in frames: stored matches, then live ones, to the end.
+
+Refusals come before the upgrade, as problems. Afterwards one coroutine sends and one watches
+the client, so that a viewer who leaves is released at once and one who talks is cut off.
+Whoever comes back with `after` = the last seq seen misses nothing and repeats nothing, so
+every way this can break off is harmless: the close code only says whether to come back.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import aclosing
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from taskd.api.auth import subprotocol_of
+from taskd.api.following import Pace, asked, first_of, viewers_of
+from taskd.api.operations import Answer, Operation, service_of
+from taskd.api.responses import Refused, encode
+from taskd.entries import LogEntry
+from taskd.errors import TaskdError
+from taskd.filters import FOLLOW, PARAMETERS, LogQuery
+from taskd.follow import CaughtUp, End, Entries, Event, Idle, ProgressChanged, TaskChanged, follow
+from taskd.settings import Settings
+from taskd.tasks import Task
+
+logger = logging.getLogger(__name__)
+
+ENDED = 1000
+STOPPING = 1001
+POLICY = 1008
+FAULT = 1011
+
+_HEAD = b'{"type":"entries","entries":['
+_TAIL = b"]}"
+# An empty message costs us something too, so it must count for something.
+_MESSAGE_BYTES = 2
+
+
+class Gone(Exception):
+    """The client left, or takes so long to accept a frame that it is treated as if it had."""
+
+
+async def live(websocket: WebSocket) -> None:
+    """Serve one viewer."""
+    with viewers_of(websocket).seat():
+        task, query = await asked(websocket)
+        await websocket.accept(subprotocol_of(websocket.scope))
+        await View(websocket, task, query).run()
+
+
+async def ask_upgrade(request: Request) -> Response:
+    """Plain HTTP came to where a WebSocket is."""
+    raise Refused(426, "This is a WebSocket: connect with ws:// or wss://.", headers={"Upgrade": "websocket"})
+
+
+class View:
+    """One viewer of one log, from the accepted connection to its close."""
+
+    def __init__(self, websocket: WebSocket, task: Task, query: LogQuery) -> None:
+        self._websocket = websocket
+        self._task = task
+        self._query = query
+        self._manager = service_of(websocket).manager
+        self._settings: Settings = service_of(websocket).settings
+
+    async def run(self) -> None:
+        """Send and watch until one of the two ends; then close. May be cancelled."""
+        code = await first_of(self._watch(), self._serve(), f"live {self._task.id}")
+        if code is not None:
+            await self._close(code)
+
+    async def _serve(self) -> int | None:
+        """Send the log; the code to close with, or None where nobody is there to hear it."""
+        try:
+            return await self._send_log()
+        except Gone:
+            return None
+        except TaskdError as error:
+            logger.warning("a live view of task %s broke off: %s", self._task.id, error)
+        except Exception:
+            logger.exception("a live view of task %s broke off", self._task.id)
+        return FAULT
+
+    async def _send_log(self) -> int:
+        settings, query = self._settings, self._query
+        await self._send(encode({"type": "hello", "task": self._task.to_json(), "last_seq": self._task.last_seq}))
+        pace = Pace(settings.frame_interval_s, settings.frame_entries_max)
+        events = follow(
+            self._manager,
+            self._task.id,
+            query.filter,
+            after=query.after,
+            tail=query.tail,
+            page_entries=settings.frame_entries_max,
+            idle_s=settings.ping_interval_s,
+        )
+        async with aclosing(events):
+            async for event in events:
+                for frame in frames_of(event, settings):
+                    await self._send(frame)
+                if isinstance(event, End):
+                    return ENDED
+                await pace.rest(event)
+        return STOPPING
+
+    async def _watch(self) -> int | None:
+        """Read what the client was asked not to send, until it leaves or has said too much."""
+        said = 0
+        while said <= self._settings.websocket_input_bytes_max:
+            message = await self._websocket.receive()
+            if message["type"] == "websocket.disconnect":
+                return None
+            said += _MESSAGE_BYTES + len(message.get("bytes") or (message.get("text") or "").encode())
+        return POLICY
+
+    async def _send(self, frame: bytes) -> None:
+        try:
+            async with asyncio.timeout(self._settings.send_timeout_s):
+                await self._websocket.send_text(frame.decode())
+        except (TimeoutError, WebSocketDisconnect) as error:
+            raise Gone from error
+
+    async def _close(self, code: int) -> None:
+        try:
+            async with asyncio.timeout(self._settings.send_timeout_s):
+                await self._websocket.close(code)
+        except (TimeoutError, WebSocketDisconnect):
+            return  # It left before it was told.
+
+
+def frames_of(event: Event, settings: Settings) -> Iterator[bytes]:
+    """The frames that tell a viewer of `event`."""
+    match event:
+        case Entries():
+            yield from entries_frames(event.entries, settings.frame_entries_max, settings.frame_bytes_max)
+        case CaughtUp():
+            yield encode({"type": "caught_up", "last_seq": event.last_seq})
+        case ProgressChanged():
+            yield encode({"type": "progress", "source": event.source, "progress": event.progress})
+        case TaskChanged():
+            yield encode({"type": "task", "task": event.task.to_json()})
+        case Idle():
+            yield encode({"type": "ping", "last_seq": event.last_seq})
+        case End():
+            yield encode({"type": "end", "task": event.task.to_json(), "last_seq": event.last_seq})
+
+
+def entries_frames(entries: list[LogEntry], entries_max: int, bytes_max: int) -> Iterator[bytes]:
+    """`entries` in as few frames as the two limits allow; an entry larger than a frame has its own."""
+    frame: list[bytes] = []
+    empty = size = len(_HEAD) + len(_TAIL)
+    for entry in entries:
+        added = len(entry.encoded) + 1  # with its comma
+        if frame and (len(frame) == entries_max or size + added > bytes_max):
+            yield _HEAD + b",".join(frame) + _TAIL
+            frame, size = [], empty
+        frame.append(entry.encoded)
+        size += added
+    if frame:
+        yield _HEAD + b",".join(frame) + _TAIL
+
+
+PATH = "/api/tasks/{task_id}/logs/live"
+
+OPERATIONS = (
+    Operation(
+        "GET",
+        PATH,
+        ask_upgrade,
+        "live",
+        "Follow a task's log over a WebSocket",
+        {
+            101: Answer(
+                "Switched to a WebSocket. Text frames, each one JSON object of the schema Frame, until end; "
+                "then close 1000. Other closes: 1001 the service stops (reconnect with after), 1008 policy, "
+                "1011 a fault. Nothing is to be sent by the client."
+            )
+        },
+        parameters=tuple(PARAMETERS[name] for name in FOLLOW),
+        refusals=(404, 426),
+    ),
+)

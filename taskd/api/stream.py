@@ -1,0 +1,114 @@
+"""
+A log as lines of JSON, stored and then live, to the end: for `curl -N`.
+
+An answer that stops before the log's end, because the service stops or something breaks, is
+cut without the last chunk, so that its reader can tell it from a whole one.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from taskd.api import schemas
+from taskd.api.following import Pace, Viewers, asked, first_of, viewers_of
+from taskd.api.operations import Answer, Operation, service_of
+from taskd.errors import TaskdError
+from taskd.filters import FOLLOW, PARAMETERS
+from taskd.follow import End, Entries, Event, follow
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/x-ndjson"
+
+
+async def stream_logs(request: Request) -> Response:
+    """Follow a log to its end."""
+    task, query = await asked(request)
+    if request.method == "HEAD":
+        return Response(None, media_type=MEDIA_TYPE, headers={"Content-Length": "0"})
+    service = service_of(request)
+    settings = service.settings
+    events = follow(
+        service.manager,
+        task.id,
+        query.filter,
+        after=query.after,
+        tail=query.tail,
+        page_entries=settings.frame_entries_max,
+    )
+    pace = Pace(settings.frame_interval_s, settings.frame_entries_max)
+    return LogStream(events, pace, viewers_of(request), settings.send_timeout_s)
+
+
+class LogStream(Response):
+    """The entries of `events`, a line each, for as long as the client takes them."""
+
+    media_type = MEDIA_TYPE
+
+    def __init__(
+        self, events: AsyncGenerator[Event, None], pace: Pace, viewers: Viewers, send_timeout_s: float
+    ) -> None:
+        # Not Response.__init__: it would take the body, of which there is none yet, for empty.
+        self.status_code = 200
+        self.background = None
+        self.init_headers()
+        self._events = events
+        self._pace = pace
+        self._viewers = viewers
+        self._send_timeout_s = send_timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def limited(message: Message) -> None:
+            async with asyncio.timeout(self._send_timeout_s):
+                await send(message)
+
+        with self._viewers.seat():
+            await first_of(_until_gone(receive), self._serve(limited), f"stream {scope['path']}")
+
+    async def _serve(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        try:
+            ended = await self._send_lines(send)
+        except TimeoutError:
+            return  # It takes nothing any more.
+        except TaskdError as error:
+            logger.warning("a stream broke off: %s", error)
+            return
+        if ended:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_lines(self, send: Send) -> bool:
+        """Whether the log's end was reached."""
+        async with aclosing(self._events) as events:
+            async for event in events:
+                if isinstance(event, Entries):
+                    lines = b"".join(entry.encoded + b"\n" for entry in event.entries)
+                    await send({"type": "http.response.body", "body": lines, "more_body": True})
+                if isinstance(event, End):
+                    return True
+                await self._pace.rest(event)
+        return False
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+OPERATIONS = (
+    Operation(
+        "GET",
+        "/api/tasks/{task_id}/logs/stream",
+        stream_logs,
+        "stream_logs",
+        "Follow a task's log as lines of JSON, stored and then live, to its end",
+        {200: Answer("An entry a line.", schemas.Entry, MEDIA_TYPE)},
+        parameters=tuple(PARAMETERS[name] for name in FOLLOW),
+        refusals=(404,),
+    ),
+)

@@ -1,0 +1,260 @@
+"""
+The `taskd` command: prints and exits, and leaves the thinking to others.
+
+`taskd serve` runs the service; every other command is a client of a running one. The exit code
+tells a script what happened: 0 fine (with `run` and `logs -f`: the task succeeded), 1 the task
+failed, was cancelled or was interrupted, or the service could not start, 2 bad usage or bad
+input, 3 the server cannot be reached, 4 the server refuses this client.
+"""
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+import orjson
+
+from taskd.arguments import params_of, settings_given, settings_options
+from taskd.client import Client, Invalid, Parameters, Refused, Unreachable
+from taskd.errors import SettingsError, TaskdError
+from taskd.printer import make_printer, shown
+from taskd.settings import load_settings
+from taskd.tables import lasted, print_plugins, print_tasks
+from taskd.version import __version__
+
+DEFAULT_SERVER = "http://127.0.0.1:8642"
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+PIPE_CLOSED = 141  # 128 + SIGPIPE
+
+# The first class that an error is an instance of decides.
+EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (SettingsError, 2),
+    (Invalid, 2),
+    (Unreachable, 3),
+    (Refused, 4),
+    (TaskdError, 1),
+)
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def main() -> None:
+    """The entry point: runs the command and ends the process with its exit code."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # stdout is a TextIOWrapper
+    try:
+        code = cli.main(prog_name="taskd", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Nobody reads any more. The interpreter's last flush must not complain about it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = PIPE_CLOSED
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    except TaskdError as error:
+        _say(str(error))
+        code = next(code for kind, code in EXIT_CODES if isinstance(error, kind))
+    sys.exit(code or 0)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="taskd %(version)s")
+@click.option(
+    "--server",
+    envvar="TASKD_SERVER",
+    default=DEFAULT_SERVER,
+    show_default=True,
+    metavar="URL",
+    help="The taskd to ask.",
+)
+@click.option("--token", envvar="TASKD_TOKEN", metavar="TOKEN", help="Its token, where it has one.")
+@click.pass_context
+def cli(context: click.Context, server: str, token: str | None) -> None:
+    """Runs asyncio plugins as tasks and gives every task its own log."""
+    context.obj = {"server": server, "token": token}
+
+
+def _kept(context: click.Context, option: click.Parameter, value: str | None) -> None:
+    """Let a command's own --server or --token come before the one in front of the command."""
+    if value is not None:
+        context.obj[str(option.name)] = value
+
+
+def client_options(command: Command) -> Command:
+    """Let `--server` and `--token` stand behind the command too."""
+    for name, metavar in (("--token", "TOKEN"), ("--server", "URL")):
+        option = click.option(
+            name, metavar=metavar, expose_value=False, callback=_kept, help=f"As before the command: {name}."
+        )
+        command = option(command)
+    return command
+
+
+def filter_options(command: Command) -> Command:
+    """The options of `taskd logs` that choose entries; the server says what they may be."""
+    for name, many, help_text in reversed(FILTERS):
+        command = click.option(f"--{name.replace('_', '-')}", multiple=many, help=help_text)(command)
+    return command
+
+
+FILTERS = (
+    ("level", True, "These levels, exactly (repeatable, or separated by ',')."),
+    ("min_level", False, "This level and above."),
+    ("source", True, "These sources; name.* takes all below it (repeatable)."),
+    ("search", True, "In the message, in any case (repeatable: all of them)."),
+    ("exclude", True, "Not in the message (repeatable: none of them)."),
+    ("since", False, "From this time on (RFC 3339; UTC without an offset)."),
+    ("until", False, "Before this time."),
+    ("after", False, "After this seq."),
+    ("before", False, "Before this seq."),
+    ("tail", False, "The last N matches."),
+)
+output_option = click.option(
+    "--output",
+    type=click.Choice(["text", "ndjson"]),
+    default="text",
+    show_default=True,
+    help="How entries are printed.",
+)
+
+
+def serve(**options: Any) -> None:
+    """
+    Run the service until SIGINT or SIGTERM.
+
+    Each option is also an environment variable: --data-dir is TASKD_DATA_DIR. Exits 1 where it
+    could not start, and 2 for a bad setting.
+    """
+    from taskd.server import run as run_server  # what only the service needs
+
+    run_server(load_settings(**settings_given(options)))
+
+
+cli.add_command(click.Command("serve", callback=serve, params=[*settings_options()], help=serve.__doc__))
+
+
+@cli.command()
+@client_options
+@click.pass_obj
+def plugins(server: dict[str, Any]) -> None:
+    """The plugins, their parameters, and any that failed to load."""
+    answer = Client(**server).get("/api/plugins")
+    print_plugins(answer["plugins"], answer["broken"])
+
+
+@cli.command()
+@click.argument("plugin")
+@click.option("-p", "pairs", multiple=True, metavar="KEY=VALUE", help="A parameter; VALUE may be JSON (repeatable).")
+@click.option("--params", "text", metavar="JSON", help="All parameters as JSON, or @FILE with it.")
+@click.option("--detach", is_flag=True, help="Print the task's id and leave it running.")
+@output_option
+@client_options
+@click.pass_obj
+def run(
+    server: dict[str, Any], plugin: str, pairs: tuple[str, ...], text: str | None, detach: bool, output: str
+) -> int:
+    """Start a task and follow its log to the end."""
+    client = Client(**server)
+    params = params_of(text, pairs, client.params_schema(plugin))
+    task = client.post("/api/tasks", {"plugin": plugin, "params": params})
+    if detach:
+        click.echo(task["id"])
+        return 0
+    return _follow(client, task["id"], [], output)
+
+
+@cli.command()
+@click.option("--status", help="Only tasks of this status.")
+@click.option("--plugin", help="Only tasks of this plugin.")
+@click.option("--limit", default="20", show_default=True, metavar="N", help="At most so many.")
+@client_options
+@click.pass_obj
+def tasks(server: dict[str, Any], /, **asked: str | None) -> None:
+    """The newest tasks."""
+    print_tasks(Client(**server).get("/api/tasks", _parameters(asked))["tasks"])
+
+
+@cli.command()
+@click.argument("task")
+@click.option("-f", "--follow", is_flag=True, help="Go on to the end of the task, reconnecting as needed.")
+@filter_options
+@output_option
+@client_options
+@click.pass_obj
+def logs(server: dict[str, Any], /, task: str, follow: bool, output: str, **asked: Any) -> int:
+    """Print the log of TASK: an id, the ending of one, or @last."""
+    client = Client(**server)
+    task_id, parameters = client.find(task), _parameters(asked)
+    if follow:
+        return _follow(client, task_id, parameters, output)
+    with make_printer(output) as printer:
+        for entries in client.pages(task_id, parameters):
+            printer.entries(entries)
+    return 0
+
+
+@cli.command()
+@click.argument("task")
+@client_options
+@click.pass_obj
+def cancel(server: dict[str, Any], task: str) -> None:
+    """Ask TASK to stop."""
+    client = Client(**server)
+    print_tasks([client.post(f"/api/tasks/{client.find(task)}/cancel")])
+
+
+@cli.command()
+@click.argument("task")
+@client_options
+@click.pass_obj
+def retry(server: dict[str, Any], task: str) -> None:
+    """Start TASK again as a new task, and print the new one's id."""
+    client = Client(**server)
+    click.echo(client.post(f"/api/tasks/{client.find(task)}/retry")["id"])
+
+
+def _parameters(asked: dict[str, Any]) -> Parameters:
+    """The options that were given, as a query string has them."""
+    many = {name: [value] if isinstance(value, str) else value or () for name, value in asked.items()}
+    return [(name, value) for name, values in many.items() for value in values]
+
+
+def _follow(client: Client, task_id: str, parameters: Parameters, output: str) -> int:
+    """Print a log to its end, then how the task ended; the exit code that this means."""
+    try:
+        task = asyncio.run(_print_live(client, task_id, parameters, output))
+    except KeyboardInterrupt:
+        _say(f"Left the task as it is; go on with: taskd logs -f {task_id[-8:]}")
+        return INTERRUPTED
+    result = "" if task["result"] is None else f" {orjson.dumps(task['result']).decode()}"
+    _say(
+        " ".join(
+            part for part in (f"{task['status']}", lasted(task) and f"after {lasted(task)}", task["error"]) if part
+        )
+        + result
+    )
+    return 0 if task["status"] == "succeeded" else 1
+
+
+async def _print_live(client: Client, task_id: str, parameters: Parameters, output: str) -> dict[str, Any]:
+    with make_printer(output, live=True) as printer:
+        async with contextlib.aclosing(client.follow(task_id, parameters, on_lost=_say)) as frames:
+            async for frame in frames:
+                match frame["type"]:
+                    case "entries":
+                        printer.entries(frame["entries"])
+                    case "progress":
+                        printer.progress(frame["source"], frame["progress"])
+                    case "end":
+                        task: dict[str, Any] = frame["task"]
+    return task
+
+
+def _say(words: str) -> None:
+    """A word to the person, beside the log and not in it."""
+    print(f"taskd: {shown(words)}", file=sys.stderr, flush=True)

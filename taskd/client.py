@@ -1,0 +1,254 @@
+"""
+`Client`: what the commands know of a running taskd, over HTTP and WebSocket.
+
+It speaks the public interface alone, as any other program could. A log is read in pages that
+are asked for by the last `seq`, and followed over the live route, which the server may end at
+any moment: the client then comes back with `after` = the last `seq` it knows of, so what it
+yields is every match once and in order, however often the connection breaks.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx
+import orjson
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
+from websockets.frames import CloseCode
+
+from taskd.errors import TaskdError
+
+ANSWER_WAIT_S = 30.0
+CONNECT_WAIT_S = 5.0
+# The server speaks at least every 15 s: three times that in silence is a dead connection.
+SILENCE_MAX_S = 45.0
+BACKOFF_MIN_S = 0.25
+BACKOFF_MAX_S = 8.0
+# A server that stays away this long is not restarting.
+AWAY_MAX_S = 300.0
+PAGE_ENTRIES = 5_000
+ENDING_MIN = 6
+ID_LENGTH = 36
+CANDIDATES_MAX = 10
+
+Parameters = Sequence[tuple[str, str]]
+Json = dict[str, Any]
+
+
+class ClientError(TaskdError):
+    """A request had no good answer."""
+
+
+class Unreachable(ClientError):
+    """No server answers there, or it cannot serve now."""
+
+
+class Refused(ClientError):
+    """The server does not let this client in: the token, the Host or the Origin."""
+
+
+class Invalid(ClientError):
+    """What was asked for is wrong: the server, or the naming of the task, says why."""
+
+
+class Client:
+    """One taskd server, at `server` (an http or https URL), asked with `token` where it has one."""
+
+    def __init__(self, server: str, token: str | None = None) -> None:
+        if not server.startswith(("http://", "https://")):
+            raise Invalid(f"--server {server!r}: expected a URL such as http://127.0.0.1:8642.")
+        self._server = server.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+
+    def get(self, path: str, parameters: Parameters = ()) -> Json:
+        """The answer to a GET. Raises `ClientError`."""
+        return self._ask("GET", path, params=list(parameters))
+
+    def post(self, path: str, body: Json | None = None) -> Json:
+        """The answer to a POST, with `body` as JSON where there is one. Raises `ClientError`."""
+        return self._ask("POST", path, json=body)
+
+    def _ask(self, method: str, path: str, **more: Any) -> Json:
+        try:
+            # No proxies: what is on this machine must not be asked for elsewhere.
+            with httpx.Client(headers=self._headers, timeout=ANSWER_WAIT_S, trust_env=False) as http:
+                answer = http.request(method, self._server + path, **more)
+        except httpx.InvalidURL as error:
+            raise Invalid(f"--server {self._server!r}: {error}.") from error
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+        if not answer.is_success:
+            raise self._problem(answer.status_code, answer.content)
+        return self._decoded(answer.content)
+
+    def _decoded(self, content: bytes) -> Json:
+        try:
+            value = orjson.loads(content)
+        except orjson.JSONDecodeError:
+            value = None
+        if not isinstance(value, dict):
+            raise Unreachable(f"What answers at {self._server} is not taskd.")
+        return value
+
+    def find(self, name: str) -> str:
+        """The id of the task that `name` means: an id, an ending of one, or `@last`. Raises `ClientError`."""
+        if name == "@last":
+            tasks = self.get("/api/tasks", [("limit", "1")])["tasks"]
+            return self._the_one(tasks, "There is no task yet: start one with taskd run.")
+        if len(name) == ID_LENGTH:
+            return name.lower()
+        if len(name) < ENDING_MIN:
+            raise Invalid(f"Task {name!r}: expected an id, its ending of {ENDING_MIN} characters or more, or @last.")
+        tasks = self.get("/api/tasks", [("id", name.lower()), ("limit", str(CANDIDATES_MAX))])["tasks"]
+        return self._the_one(tasks, f"No task's id ends in {name!r}; taskd tasks lists the newest.")
+
+    @staticmethod
+    def _the_one(tasks: list[Json], none: str) -> str:
+        if not tasks:
+            raise Invalid(none)
+        if len(tasks) > 1:
+            told = ", ".join(f"{task['id']} ({task['plugin']}, {task['status']})" for task in tasks)
+            raise Invalid(f"Several tasks end so, name more of it: {told}.")
+        task_id: str = tasks[0]["id"]
+        return task_id
+
+    def params_schema(self, plugin: str) -> Json:
+        """The JSON Schema of the params that `plugin` takes; an empty one where there is none."""
+        plugins = self.get("/api/plugins")["plugins"]
+        return next((one["params_schema"] or {} for one in plugins if one["name"] == plugin), {})
+
+    def pages(self, task_id: str, parameters: Parameters) -> Iterator[list[Json]]:
+        """The matches in the log as it is now, a page of entries at a time. Raises `ClientError`."""
+        asked = list(parameters)
+        if not _names(asked) & {"tail", "limit"}:
+            asked.append(("limit", str(PAGE_ENTRIES)))
+        newest: int | None = None
+        while True:
+            page = self.get(f"/api/tasks/{task_id}/logs", asked)
+            # A running task may speak faster than we read: what came after the start is not waited for.
+            newest = page["last_seq"] if newest is None else newest
+            if page["entries"]:
+                yield page["entries"]
+            if not page["more"] or not page["entries"] or page["entries"][-1]["seq"] >= newest:
+                return
+            asked = resumed(asked, page["entries"][-1]["seq"])
+
+    async def follow(
+        self, task_id: str, parameters: Parameters, on_lost: Callable[[str], None]
+    ) -> AsyncGenerator[Json, None]:
+        """
+        The frames of the live route up to and with `end`, whatever happens to the connection.
+
+        `on_lost` is told each time a connection is lost. Raises `ClientError`: at once where the
+        first connection fails, and where a later one is refused or takes over `AWAY_MAX_S`.
+        May be cancelled; close it with `aclose`.
+        """
+        asked = list(parameters)
+        attempts, connected_at = 0, None
+        while True:
+            try:
+                async with self._live(task_id, asked) as connection:
+                    attempts, connected_at = 0, time.monotonic()
+                    async for frame in _frames(connection):
+                        asked = resumed(asked, _seen(frame))
+                        connected_at = time.monotonic()
+                        yield frame
+                        if frame["type"] == "end":
+                            return
+                lost: Exception = self._closed(connection)
+            except InvalidStatus as error:
+                lost = self._problem(error.response.status_code, bytes(error.response.body or b""))
+            except InvalidURI as error:
+                raise Invalid(f"--server {self._server!r}: {error}.") from error
+            except (OSError, TimeoutError, WebSocketException) as error:
+                lost = self._unreachable(error)
+            if not isinstance(lost, Unreachable) or connected_at is None:
+                raise lost
+            if time.monotonic() - connected_at > AWAY_MAX_S:
+                raise lost
+            if attempts == 0:
+                on_lost(str(lost))
+            await asyncio.sleep(_backoff_s(attempts))
+            attempts += 1
+
+    def _live(self, task_id: str, parameters: Parameters) -> connect:
+        url = f"ws{self._server.removeprefix('http')}/api/tasks/{task_id}/logs/live?{urlencode(parameters)}"
+        return connect(
+            url,
+            additional_headers=self._headers,
+            open_timeout=CONNECT_WAIT_S,
+            close_timeout=1,
+            ping_interval=None,  # silence is noticed by `SILENCE_MAX_S`
+            compression=None,
+            max_size=None,
+            proxy=None,
+        )
+
+    def _closed(self, connection: ClientConnection) -> ClientError:
+        told = connection.close_reason or f"code {connection.close_code}"
+        if connection.close_code == CloseCode.POLICY_VIOLATION:
+            return Refused(f"The server at {self._server} closed the connection: {told}.")
+        return Unreachable(f"The server at {self._server} closed the connection ({told}).")
+
+    def _unreachable(self, error: Exception) -> Unreachable:
+        reason = str(error) or type(error).__name__
+        return Unreachable(f"Cannot reach taskd at {self._server}: {reason}. Is taskd serve running there?")
+
+    def _problem(self, status: int, content: bytes) -> ClientError:
+        """The error that an answer means, in the server's own words where it gave some."""
+        detail = _detail(content) or f"{self._server} answered {status}."
+        if status in (401, 403):
+            hint = "" if self._headers else " Give the token with --token or TASKD_TOKEN."
+            return Refused(detail + (hint if status == 401 else ""))
+        # 429 and 5xx: right, but not now.
+        return Unreachable(detail) if status == 429 or status >= 500 else Invalid(detail)
+
+
+def resumed(parameters: Parameters, seen: int | None) -> list[tuple[str, str]]:
+    """`parameters` for going on after `seen`; unchanged where nothing was seen yet."""
+    if seen is None:
+        return list(parameters)
+    kept = [(name, value) for name, value in parameters if name not in ("after", "tail")]
+    return [*kept, ("after", str(seen))]
+
+
+async def _frames(connection: ClientConnection) -> AsyncGenerator[Json, None]:
+    """The frames that come over one connection, until it is closed or silent too long."""
+    while True:
+        try:
+            async with asyncio.timeout(SILENCE_MAX_S):
+                text = await connection.recv(decode=False)
+        except WebSocketException:
+            return
+        yield orjson.loads(text)
+
+
+def _seen(frame: Json) -> int | None:
+    """The seq up to which every match has come with `frame`, where it says so."""
+    if frame["type"] == "entries":
+        seq: int = frame["entries"][-1]["seq"]
+        return seq
+    # In `hello` it is the log's newest, of which nothing has been sent yet.
+    return frame["last_seq"] if frame["type"] in ("caught_up", "ping", "end") else None
+
+
+def _backoff_s(attempts: int) -> float:
+    """Doubling, with jitter, so that many clients do not come back in one moment."""
+    return min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2.0**attempts) * random.uniform(0.5, 1)
+
+
+def _names(parameters: Parameters) -> set[str]:
+    return {name for name, _ in parameters}
+
+
+def _detail(content: bytes) -> str:
+    """What a problem document says: its detail, and each fault in a plugin's params."""
+    try:
+        problem = orjson.loads(content)
+        return str(problem.get("detail") or problem.get("title") or "")
+    except (orjson.JSONDecodeError, AttributeError):
+        return ""

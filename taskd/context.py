@@ -1,0 +1,69 @@
+"""`TaskContext`: all that a plugin's author sees of taskd while the plugin runs."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from taskd.logger import TaskLogger
+from taskd.masking import Masker
+from taskd.process import LineHandler, ProcessResult, run_process
+from taskd.settings import Settings
+
+
+class TaskContext:
+    """One task, from inside: who it is, how it speaks, and what it may use."""
+
+    def __init__(
+        self,
+        *,
+        task_id: str,
+        plugin: str,
+        params: Any,
+        logger: TaskLogger,
+        masker: Masker,
+        settings: Settings,
+    ) -> None:
+        self.task_id = task_id
+        self.plugin = plugin
+        self.params = params
+        self.logger = logger
+        self.settings = settings
+        self.cancelled = False
+        self._masker = masker
+
+    @property
+    def data_dir(self) -> Path:
+        """A directory of this task's own, made when it is first asked for."""
+        path = task_dir(self.settings, self.task_id)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    async def run_process(
+        self,
+        argv: Sequence[str | os.PathLike[str]],
+        *,
+        source: str | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        check: bool = True,
+        on_line: LineHandler | None = None,
+    ) -> ProcessResult:
+        """
+        Run a command, each line of its output an entry while it runs.
+
+        `source` defaults to the name of `argv[0]`; `env` replaces the environment where it is
+        given; `on_line(stream, line)` sees each line first and keeps it from the log by
+        returning True. With `check`, raises `ProcessFailed` unless the exit code is 0. When
+        the task is cancelled, the command and all that it started are ended.
+        """
+        return await run_process(self.logger, argv, source=source, cwd=cwd, env=env, check=check, on_line=on_line)
+
+    def add_secret(self, value: str) -> None:
+        """Hide `value` (4 characters or more) from now on in all that this task says. Best effort."""
+        self._masker.add(value)
+
+
+def task_dir(settings: Settings, task_id: str) -> Path:
+    """Where a task's own files are."""
+    return (settings.data_dir / "tasks" / task_id).resolve()

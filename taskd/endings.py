@@ -1,0 +1,75 @@
+"""
+How a task's end is told: from what came out of its plugin to a status, last words and a result.
+
+Asked to stop and returned, or cancelled, is `cancelled` (`interrupted` where the service
+stopped), whatever it returned. Raised is `failed`, also when asked to stop. Cancelled without
+anybody having asked is a fault of the plugin's own, and `failed`.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from taskd.entries import Level, timestamp_now
+from taskd.execution import Outcome
+from taskd.masking import Masker
+from taskd.sanitise import clean_value
+from taskd.tasks import TaskEnd, TaskStatus
+from taskd.tracebacks import exception_line, exception_metadata, exception_text
+
+RESULT_BYTES_MAX = 1_048_576
+
+Words = tuple[Level, str, dict[str, Any] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A task's end, its result decoded, and what `system` says of it in the log."""
+
+    end: TaskEnd
+    result: Any
+    words: list[Words]
+
+
+def ending_of(outcome: Outcome, stop_as: TaskStatus | None, started_at: str | None, masker: Masker) -> Ending:
+    """The ending that an outcome is. `stop_as`: the task was asked to stop, and then ends as this."""
+    finished_at = timestamp_now()
+    after = f"after {_seconds(started_at, finished_at)}" if started_at else "before it ran"
+    if outcome.error is not None:
+        return _failed(outcome.error, finished_at, after, masker)
+    if stop_as is None and outcome.cancelled:
+        error = "CancelledError: the plugin was cancelled from within, and nobody asked for it"
+        end = TaskEnd(TaskStatus.FAILED, finished_at, None, error)
+        return Ending(end, None, [(Level.ERROR, f"failed {after}: {error}", None)])
+    result, words = _result(outcome.result, masker)
+    status = stop_as or TaskStatus.SUCCEEDED
+    level = Level.INFO if status is TaskStatus.SUCCEEDED else Level.WARNING
+    end = TaskEnd(status, finished_at, orjson.dumps(result).decode())
+    return Ending(end, result, [*words, (level, f"{status} {after}", None)])
+
+
+def _failed(error: BaseException, finished_at: str, after: str, masker: Masker) -> Ending:
+    line = masker(exception_line(error))
+    traceback = (Level.ERROR, exception_text(error), {"exception": exception_metadata(error)})
+    last = (Level.ERROR, f"failed {after}: {line}", None)
+    return Ending(TaskEnd(TaskStatus.FAILED, finished_at, None, line), None, [traceback, last])
+
+
+def _result(value: Any, masker: Masker) -> tuple[Any, list[Words]]:
+    """The result as JSON has it, masked; with words where it could not be kept."""
+    try:
+        encoded = orjson.dumps(value)
+    except TypeError:  # what JSON cannot hold becomes its repr
+        encoded = orjson.dumps(clean_value(value))
+    if len(encoded) <= RESULT_BYTES_MAX:
+        return masker.value(orjson.loads(encoded)), []
+    words = f"the result is not kept: it has {len(encoded):,} bytes, and {RESULT_BYTES_MAX:,} is the limit"
+    return None, [(Level.WARNING, words, None)]
+
+
+def _seconds(started_at: str, finished_at: str) -> str:
+    took = datetime.fromisoformat(finished_at) - datetime.fromisoformat(started_at)
+    # The clock may have been set back meanwhile.
+    return f"{max(0.0, took.total_seconds()):,.1f} s"

@@ -1,0 +1,122 @@
+"""
+Every error that taskd raises on purpose, in one tree.
+
+    TaskdError
+    ├── SettingsError        a setting is wrong; nothing was started
+    ├── DataDirHeld          another process serves this data directory
+    ├── StoreError
+    │   ├── StoreUnavailable locked, full or failing: trying again later may work
+    │   ├── StoreTimeout     a query took longer than `query_timeout_s`
+    │   └── StoreNewer       the database was written by a newer taskd
+    ├── ParameterInvalid     a query parameter is unknown or has a bad value
+    ├── ParamsInvalid        a plugin's params do not validate: every fault with its path
+    ├── PluginNotFound       no plugin of that name is loaded
+    ├── TaskNotFound         no task of that id
+    ├── TaskConflict         the task's status does not allow it
+    ├── TooManyTasks         the queue of tasks is full
+    ├── Stopping             the service is stopping and takes nothing new
+    └── ProcessFailed        a command ended with an exit code or a signal
+
+`str(error)` is a whole sentence for the person who meets it: what was wrong, what was
+expected and what to do. Nothing here knows HTTP: `taskd.api.responses` has the one table
+from error to status.
+"""
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+
+class TaskdError(Exception):
+    """The root: catch this to catch all of taskd's own errors."""
+
+
+class SettingsError(TaskdError):
+    """A setting has a bad value."""
+
+
+class DataDirHeld(TaskdError):
+    """Another process serves this data directory."""
+
+
+class StoreError(TaskdError):
+    """The store could not do what it was asked."""
+
+
+class StoreUnavailable(StoreError):
+    """The store is locked, full or failing; the same call may work later."""
+
+
+class StoreTimeout(StoreError):
+    """A query was abandoned because it took too long."""
+
+
+class StoreNewer(StoreError):
+    """The database has a newer schema than this taskd knows."""
+
+
+class ParameterInvalid(TaskdError):
+    """A query parameter that is unknown, or whose value is not what was expected."""
+
+    def __init__(self, parameter: str, value: str, expected: str) -> None:
+        super().__init__(f"{parameter}={value!r}: expected {expected}.")
+        self.parameter = parameter
+        self.value = value
+        self.expected = expected
+
+
+class Fault(TypedDict):
+    """One thing wrong with a plugin's params: where (`params.source`) and what."""
+
+    path: str
+    message: str
+
+
+class ParamsInvalid(TaskdError):
+    """Params that the plugin does not accept; `faults` has every one with its path."""
+
+    def __init__(self, plugin: str, faults: Sequence[Fault]) -> None:
+        told = "; ".join(f"{fault['path']}: {fault['message']}" for fault in faults)
+        super().__init__(f"The params are not what plugin {plugin!r} expects: {told}.")
+        self.faults = list(faults)
+
+
+class PluginNotFound(TaskdError):
+    """No plugin of that name is loaded."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(f"There is no plugin {name!r}; there are: {', '.join(known) or 'none'}.")
+
+
+class TaskNotFound(TaskdError):
+    """No task has that id."""
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(f"There is no task {task_id!r}; GET /api/tasks lists the tasks there are.")
+
+
+class TaskConflict(TaskdError):
+    """The task's status does not allow what was asked."""
+
+
+class TooManyTasks(TaskdError):
+    """As many tasks wait as `tasks_queued_max` allows."""
+
+    def __init__(self, queued_max: int, retry_after_s: int) -> None:
+        super().__init__(f"{queued_max:,} tasks are waiting to run, which is the limit; try again later.")
+        self.retry_after_s = retry_after_s
+
+
+class Stopping(TaskdError):
+    """The service is stopping and takes no new tasks."""
+
+    def __init__(self) -> None:
+        super().__init__("taskd is stopping and takes no new tasks; try again when it is back.")
+
+
+class ProcessFailed(TaskdError):
+    """A command ended with a non-zero exit code, or was killed by a signal."""
+
+    def __init__(self, message: str, *, returncode: int, signal: int | None) -> None:
+        super().__init__(message)
+        self.returncode = returncode
+        self.signal = signal

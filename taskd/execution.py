@@ -1,0 +1,84 @@
+"""
+Calling a plugin: whatever it does, there is an outcome.
+
+A coroutine function runs on the loop. Anything else is an old plugin: it runs in a thread of
+its own, with the context variables of its task, so that its prints and its logging reach its
+log. A thread cannot be stopped: its outcome is awaited, cancelled or not. It is a daemon
+thread, so that one which never returns does not keep the process.
+"""
+
+import asyncio
+import contextlib
+import contextvars
+import inspect
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from taskd.capture import Capturing, current
+from taskd.context import TaskContext
+from taskd.plugins import LoadedPlugin
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How `execute` ended: by returning `result`, by raising `error`, or (neither) cancelled."""
+
+    result: Any = None
+    error: BaseException | None = None
+    cancelled: bool = False
+
+
+async def execute(plugin: LoadedPlugin, context: TaskContext) -> Outcome:
+    """Run the plugin's `execute`. Raises nothing but CancelledError before it has begun."""
+    capturing = Capturing(context.logger)
+    token = current.set(capturing)
+    try:
+        return Outcome(result=await _call(plugin, context))
+    except asyncio.CancelledError:
+        return Outcome(cancelled=True)
+    except BaseException as error:  # SystemExit too: out of an asyncio task it would stop the loop
+        return Outcome(error=_without_own_frames(error))
+    finally:
+        capturing.finish()
+        current.reset(token)
+
+
+async def _call(plugin: LoadedPlugin, context: TaskContext) -> Any:
+    more = {"context": context} if plugin.takes_context else {}
+    if plugin.is_async:
+        return await plugin.factory().execute(context.params, **more)
+    result = await _in_thread(lambda: plugin.factory().execute(context.params, **more), f"plugin {context.task_id}")
+    # A function that is not a coroutine function may still return an awaitable.
+    return await result if inspect.isawaitable(result) else result
+
+
+async def _in_thread(function: Callable[[], Any], name: str) -> Any:
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Outcome] = loop.create_future()
+
+    def run() -> None:
+        try:
+            outcome = Outcome(result=function())
+        except BaseException as error:
+            outcome = Outcome(error=error)
+        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
+            loop.call_soon_threadsafe(done.set_result, outcome)
+
+    threading.Thread(target=contextvars.copy_context().run, args=(run,), name=name, daemon=True).start()
+    while not done.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(done)
+    outcome = done.result()
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.result
+
+
+def _without_own_frames(error: BaseException) -> BaseException:
+    """The error with a traceback that begins in the plugin, not here."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    return error.with_traceback(trace)

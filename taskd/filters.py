@@ -1,0 +1,348 @@
+"""
+Which entries a reader wants: one predicate in two spellings, and its parsing.
+
+`LogFilter.matches` decides about an entry in memory, `LogFilter.where` about a row in the
+store. They agree on every entry, whatever its alphabet: a property test says so. Everything
+that follows, pages or counts a log rests on that.
+
+`search` and `exclude` are substrings under full Unicode case folding (The Unicode Standard,
+section 3.13, "caseless matching": Python's `str.casefold`), without normalisation. SQLite's
+LIKE folds ASCII alone and is several times faster than a function of ours, so rows of pure
+ASCII are left to it. That is right because a folded ASCII needle is found in an ASCII
+message by either, and a needle that folds to something outside ASCII in none.
+
+`PARAMETERS` is the one table of what a query string may say: it validates, and the OpenAPI
+document is made from it.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from taskd.entries import Level, LogEntry
+from taskd.errors import ParameterInvalid
+
+PAGE_ENTRIES_DEFAULT = 200
+PAGE_ENTRIES_MAX = 5_000
+SEARCH_CHARACTERS_MAX = 1_000
+VALUES_MAX = 64
+SEQ_MAX = 2**63 - 1
+
+Order = Literal["asc", "desc"]
+
+
+@dataclass(frozen=True, slots=True)
+class LogFilter:
+    """
+    What an entry must be to match. A field left out asks nothing.
+
+    `sources` are exact names, or `name.*` for a name and all below it. `since` is included,
+    `until` is not; both are timestamps as entries have them. `search` must all be in the
+    message and none of `exclude` may be; both are kept case-folded.
+    """
+
+    levels: frozenset[Level] | None = None
+    sources: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    since: str | None = None
+    until: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "search", tuple(needle.casefold() for needle in self.search))
+        object.__setattr__(self, "exclude", tuple(needle.casefold() for needle in self.exclude))
+
+    @property
+    def counted(self) -> bool:
+        """True where the store's kept counts by level and source answer it, without a scan."""
+        return not (self.search or self.exclude or self.since or self.until)
+
+    def matches(self, entry: LogEntry) -> bool:
+        """Whether a reader with this filter gets `entry`. The other spelling is `where`."""
+        if not self.matches_kind(entry.level, entry.source):
+            return False
+        if self.since is not None and entry.timestamp < self.since:
+            return False
+        if self.until is not None and entry.timestamp >= self.until:
+            return False
+        if not self.search and not self.exclude:
+            return True
+        message = entry.message.casefold()
+        return all(needle in message for needle in self.search) and not any(
+            needle in message for needle in self.exclude
+        )
+
+    def matches_kind(self, level: Level, source: str) -> bool:
+        """The part of `matches` that looks at level and source alone."""
+        if self.levels is not None and level not in self.levels:
+            return False
+        return not self.sources or any(_is_source(source, wanted) for wanted in self.sources)
+
+    def where(self) -> tuple[str, list[object]]:
+        """The same predicate as a fragment of SQL over `task_logs`, and the values to bind to it."""
+        parts: list[str] = []
+        values: list[object] = []
+
+        def add(fragment: str, *bound: object) -> None:
+            parts.append(fragment)
+            values.extend(bound)
+
+        if self.levels is not None:
+            add(f"level IN ({_marks(len(self.levels))})", *sorted(self.levels))
+        if self.sources:
+            fragments, bound = zip(*map(_where_source, self.sources), strict=True)
+            add(f"({' OR '.join(fragments)})", *(value for group in bound for value in group))
+        if self.since is not None:
+            add("timestamp >= ?", self.since)
+        if self.until is not None:
+            add("timestamp < ?", self.until)
+        for needle in self.search:
+            fragment, values_of_it = _where_contains(needle)
+            add(fragment, *values_of_it)
+        for needle in self.exclude:
+            fragment, values_of_it = _where_contains(needle)
+            add(f"NOT {fragment}", *values_of_it)
+        return " AND ".join(parts) or "1", values
+
+
+def contains_folded(message: str, folded: str) -> bool:
+    """`folded` (case-folded already) is in `message` under case folding: the store calls this in SQL."""
+    return folded in message.casefold()
+
+
+def _is_source(source: str, wanted: str) -> bool:
+    if not wanted.endswith(".*"):
+        return source == wanted
+    return source == wanted[:-2] or source.startswith(wanted[:-1])
+
+
+def _where_source(wanted: str) -> tuple[str, tuple[object, ...]]:
+    if not wanted.endswith(".*"):
+        return "source = ?", (wanted,)
+    # '.' + 1 is '/': every text that begins with "name." lies in ["name.", "name/").
+    return "(source = ? OR (source >= ? AND source < ?))", (wanted[:-2], wanted[:-1], wanted[:-2] + "/")
+
+
+def _where_contains(folded: str) -> tuple[str, tuple[object, ...]]:
+    if not folded.isascii() or "\0" in folded:
+        return "contains_folded(message, ?)", (folded,)
+    like = "%" + re.sub(r"([%_\\])", r"\\\1", folded) + "%"
+    is_ascii = "length(message) = length(CAST(message AS BLOB))"
+    return (
+        rf"CASE WHEN {is_ascii} THEN message LIKE ? ESCAPE '\' ELSE contains_folded(message, ?) END",
+        (like, folded),
+    )
+
+
+def _marks(count: int) -> str:
+    return ", ".join("?" * count)
+
+
+@dataclass(frozen=True, slots=True)
+class LogQuery:
+    """One reader's whole request: the filter, and which part of the matches."""
+
+    filter: LogFilter = LogFilter()
+    after: int = 0
+    before: int | None = None
+    order: Order = "asc"
+    offset: int = 0
+    limit: int = PAGE_ENTRIES_DEFAULT
+    tail: int | None = None
+    total: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of the query string: what it means, its JSON Schema and how it is read."""
+
+    name: str
+    description: str
+    schema: dict[str, Any]
+    read: Callable[[str], Any]
+    repeatable: bool = False
+
+
+def _read_levels(text: str) -> list[Level]:
+    return [Level(part.strip().upper()) for part in text.split(",")]
+
+
+def _read_sources(text: str) -> list[str]:
+    sources = [part.strip() for part in text.split(",")]
+    if not all(sources) or any(len(source) > 256 for source in sources):
+        raise ValueError
+    return sources
+
+
+def _read_needle(text: str) -> str:
+    if not 0 < len(text) <= SEARCH_CHARACTERS_MAX:
+        raise ValueError
+    text.encode()  # a lone surrogate is not text, and no message has one
+    return text
+
+
+def read_time(text: str) -> str:
+    """An RFC 3339 time as entries have it; without an offset it is UTC. Raises ValueError."""
+    if not re.match(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d", text, re.ASCII):
+        raise ValueError
+    # A '+' that a query string turned into a space is meant as '+'.
+    moment = datetime.fromisoformat(re.sub(r" (\d\d:\d\d)$", r"+\1", text.upper()))
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f").rjust(26, "0") + "Z"
+
+
+def read_integer(lowest: int, highest: int) -> Callable[[str], int]:
+    """A reader of plain decimal integers from `lowest` to `highest`."""
+
+    def read(text: str) -> int:
+        if not re.fullmatch(r"-?\d{1,19}", text, re.ASCII):
+            raise ValueError
+        value = int(text)
+        if not lowest <= value <= highest:
+            raise ValueError
+        return value
+
+    return read
+
+
+def read_choice(*choices: str) -> Callable[[str], str]:
+    """A reader of one of `choices`, exactly."""
+
+    def read(text: str) -> str:
+        if text not in choices:
+            raise ValueError
+        return text
+
+    return read
+
+
+def integer_parameter(name: str, description: str, lowest: int, highest: int, **more: Any) -> Parameter:
+    """A parameter that is an integer from `lowest` to `highest`."""
+    schema = {"type": "integer", "minimum": lowest, "maximum": highest, **more}
+    return Parameter(name, description, schema, read_integer(lowest, highest))
+
+
+_TEXT = {"type": "string", "minLength": 1, "maxLength": SEARCH_CHARACTERS_MAX}
+_TIME = {"type": "string", "format": "date-time"}
+_LEVEL = {"type": "string", "pattern": "^(?i:debug|info|warning|error)$"}
+_LEVELS = {
+    "type": "string",
+    "pattern": "^ *(?i:debug|info|warning|error) *(, *(?i:debug|info|warning|error) *)*$",
+}
+
+_FOLDED = f"under Unicode case folding, 1 to {SEARCH_CHARACTERS_MAX} characters"
+_EXCLUDES = "excludes after, before, offset and order"
+_ORDERS = ("asc", "desc")
+_FLAGS = ("true", "false")
+
+PARAMETERS: dict[str, Parameter] = {
+    parameter.name: parameter
+    for parameter in (
+        Parameter(
+            "level", "DEBUG, INFO, WARNING or ERROR, in any case; several separated by ','",
+            _LEVELS, _read_levels, repeatable=True,
+        ),
+        Parameter(
+            "min_level", "this level and above: DEBUG, INFO, WARNING or ERROR, in any case",
+            _LEVEL, lambda text: Level(text.upper()),
+        ),
+        Parameter(
+            "source", "names of sources separated by ','; name.* takes the name and all below it",
+            {"type": "string", "minLength": 1}, _read_sources, repeatable=True,
+        ),
+        Parameter(
+            "search", f"text in the message, {_FOLDED}; repeated: all of them",
+            _TEXT, _read_needle, repeatable=True,
+        ),
+        Parameter(
+            "exclude", f"text not in the message, {_FOLDED}; repeated: none of them",
+            _TEXT, _read_needle, repeatable=True,
+        ),
+        Parameter("since", "an RFC 3339 time, included; UTC where it has no offset", _TIME, read_time),
+        Parameter("until", "an RFC 3339 time, excluded; UTC where it has no offset", _TIME, read_time),
+        integer_parameter("after", "a seq, excluded: a whole number from 0 to the log's last_seq", 0, SEQ_MAX, default=0),
+        integer_parameter("before", "a seq, excluded: a whole number from 1", 1, SEQ_MAX),
+        Parameter(
+            "order", "asc (the oldest first) or desc",
+            {"type": "string", "enum": [*_ORDERS], "default": "asc"}, read_choice(*_ORDERS),
+        ),
+        integer_parameter("offset", "matches to skip: a whole number from 0 (after is faster)", 0, SEQ_MAX, default=0),
+        integer_parameter(
+            "limit", f"entries on the page: a whole number from 1 to {PAGE_ENTRIES_MAX}",
+            1, PAGE_ENTRIES_MAX, default=PAGE_ENTRIES_DEFAULT,
+        ),
+        integer_parameter(
+            "tail", f"the last matches: a whole number from 1 to {PAGE_ENTRIES_MAX}; {_EXCLUDES}", 1, PAGE_ENTRIES_MAX
+        ),
+        Parameter(
+            "total", "true (count the matches even where that needs a scan) or false",
+            {"type": "string", "enum": [*_FLAGS], "default": "false"},
+            lambda text: read_choice(*_FLAGS)(text) == "true",
+        ),
+    )
+}  # fmt: skip
+
+_FILTERS = ("level", "min_level", "source", "search", "exclude", "since")
+LOGS = (*_FILTERS, "until", "after", "before", "order", "offset", "limit", "tail", "total")
+STATS = (*_FILTERS, "until", "after", "before")
+FOLLOW = (*_FILTERS, "after", "tail")
+
+
+def parse_query(pairs: Iterable[tuple[str, str]], accepted: tuple[str, ...]) -> LogQuery:
+    """
+    The `LogQuery` that a query string asks for, of which a route takes the `accepted` parameters.
+
+    Raises `ParameterInvalid` for an unknown parameter, a repeated one that may not be, a bad
+    value, and for `tail` together with what it excludes.
+    """
+    asked = read_parameters(pairs, {name: PARAMETERS[name] for name in accepted})
+    for name in ("after", "before", "offset", "order"):
+        if "tail" in asked and name in asked:
+            raise ParameterInvalid(name, str(asked[name]), "it to be left out where tail is given")
+    since, until = asked.pop("since", None), asked.pop("until", None)
+    log_filter = LogFilter(
+        levels=_levels(asked.pop("level", []), asked.pop("min_level", None)),
+        sources=tuple(source for one in asked.pop("source", []) for source in one),
+        search=tuple(asked.pop("search", ())),
+        exclude=tuple(asked.pop("exclude", ())),
+        since=since,
+        until=until,
+    )
+    return LogQuery(log_filter, **asked)
+
+
+def read_parameters(pairs: Iterable[tuple[str, str]], accepted: dict[str, Parameter]) -> dict[str, Any]:
+    """The values of the `accepted` parameters in `pairs`; of repeatable ones a list. Raises `ParameterInvalid`."""
+    asked: dict[str, Any] = {}
+    for name, text in pairs:
+        parameter = accepted.get(name)
+        if parameter is None:
+            raise ParameterInvalid(name, text, f"one of the parameters {', '.join(sorted(accepted)) or '(none)'}")
+        value = _value(parameter, text)
+        if parameter.repeatable:
+            values = asked.setdefault(name, [])
+            values.append(value)
+            if len(values) > VALUES_MAX:
+                raise ParameterInvalid(name, text, f"at most {VALUES_MAX} of it")
+        elif name in asked:
+            raise ParameterInvalid(name, text, "it once")
+        else:
+            asked[name] = value
+    return asked
+
+
+def _value(parameter: Parameter, text: str) -> Any:
+    try:
+        return parameter.read(text)
+    except (ValueError, OverflowError) as error:
+        raise ParameterInvalid(parameter.name, text, parameter.description) from error
+
+
+def _levels(lists: list[list[Level]], lowest: Level | None) -> frozenset[Level] | None:
+    """The levels named and at least `lowest`; none at all where the two exclude each other."""
+    if not lists and lowest is None:
+        return None
+    named = {level for one in lists for level in one} or set(Level)
+    return frozenset(level for level in named if lowest is None or level.rank >= lowest.rank)

@@ -1,0 +1,185 @@
+"""
+Live fan-out of one task's log to the readers that follow it now.
+
+The writer calls `LogHub.publish` with the entries it just made pending, in `seq` order, and
+never waits: a reader that cannot keep up must not slow the task it watches. Each reader owns
+a bounded queue. When it overflows the reader is *lagged*: what it missed is still in the
+store, so it leaves the hub, reads from there, and joins again (see `taskd.follow`). Nothing
+is lost and nothing is unbounded.
+
+Readers with equal filters share the filtering: a hundred viewers of one page cost one.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from taskd.entries import LogEntry
+from taskd.filters import LogFilter
+from taskd.tasks import Task
+
+PROGRESS_IDS_MAX = 100
+
+
+@dataclass(slots=True)
+class Taken:
+    """
+    What a subscription had for its reader.
+
+    `last_seq`: every match up to it is in this or was taken before. `ended`: nothing more
+    will come, and the log is whole. `closed`: nothing more will come from this process.
+    """
+
+    entries: list[LogEntry] = field(default_factory=list)
+    progress: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    task: Task | None = None
+    last_seq: int = 0
+    lagged: bool = False
+    ended: bool = False
+    closed: bool = False
+
+
+class Subscription:
+    """One reader's live, filtered, bounded view. Made by `LogHub.subscribe`, left by `close`."""
+
+    def __init__(self, hub: "LogHub", log_filter: LogFilter, entries_max: int, bytes_max: int) -> None:
+        self.filter = log_filter
+        self._hub = hub
+        self._entries_max = entries_max
+        self._bytes_max = bytes_max
+        self._entries: list[LogEntry] = []
+        self._bytes = 0
+        self._progress: dict[str, tuple[str, dict[str, Any]]] = {}
+        self._task: Task | None = None
+        self.lagged = False
+        self._ended = False
+        self._closed = False
+        self._something = asyncio.Event()
+
+    async def take(self) -> Taken:
+        """
+        Wait until there is something for the reader; then all of it.
+
+        May be cancelled: what was not returned is still there.
+        """
+        await self._something.wait()
+        self._something.clear()
+        taken = Taken(
+            self._entries, list(self._progress.values()), self._task,
+            self._hub.last_seq, self.lagged, self._ended, self._closed,
+        )  # fmt: skip
+        self._entries, self._bytes, self._task = [], 0, None
+        self._progress.clear()
+        return taken
+
+    @property
+    def idle(self) -> bool:
+        """True where all that was offered has been taken: every match so far is with the reader."""
+        return not (self._entries or self.lagged)
+
+    def offer(self, entries: list[LogEntry], size: int) -> None:
+        """Give the reader matches of `size` bytes, or mark it lagged; never waits. Not once it is lagged."""
+        fits = len(self._entries) + len(entries) <= self._entries_max and self._bytes + size <= self._bytes_max
+        if fits:
+            self._entries.extend(entries)
+            self._bytes += size
+        else:
+            self._lag()
+        self._something.set()
+
+    def offer_progress(self, source: str, progress: dict[str, Any]) -> None:
+        """Give the reader the newest state of a progress; of each only the newest is kept."""
+        known = progress["id"] in self._progress
+        if known or len(self._progress) < PROGRESS_IDS_MAX:
+            self._progress[progress["id"]] = (source, progress)
+            self._something.set()
+
+    def offer_task(self, task: Task) -> None:
+        """Give the reader the task's new status."""
+        self._task = task
+        self._something.set()
+
+    def end(self) -> None:
+        """Let the reader finish once it has taken everything."""
+        # A lagged reader must not see the end: it would stop with entries missing.
+        if self.lagged:
+            return
+        self._ended = True
+        self._something.set()
+
+    def close(self) -> None:
+        """Leave the hub; a reader that still waits is told. Idempotent."""
+        self._hub.leave(self)
+        self._closed = True
+        self._something.set()
+
+    def _lag(self) -> None:
+        # The store has what is thrown away here, or will have it: it is pending.
+        self._entries, self._bytes = [], 0
+        self.lagged = True
+
+
+class LogHub:
+    """All subscriptions of one task's log."""
+
+    def __init__(self, entries_max: int, bytes_max: int) -> None:
+        self.last_seq = 0
+        self._entries_max = entries_max
+        self._bytes_max = bytes_max
+        self._closed = False
+        self._groups: dict[LogFilter, list[Subscription]] = {}
+
+    @property
+    def readers(self) -> int:
+        """How many subscriptions there are."""
+        return sum(len(group) for group in self._groups.values())
+
+    def subscribe(self, log_filter: LogFilter) -> Subscription:
+        """A view of what is published from now on. Whoever takes it must `close` it."""
+        subscription = Subscription(self, log_filter, self._entries_max, self._bytes_max)
+        self._groups.setdefault(log_filter, []).append(subscription)
+        if self._closed:
+            subscription.close()
+        return subscription
+
+    def leave(self, subscription: Subscription) -> None:
+        """Give the subscription nothing more. Idempotent."""
+        group = self._groups.get(subscription.filter, [])
+        if subscription in group:
+            group.remove(subscription)
+            if not group:
+                del self._groups[subscription.filter]
+
+    def publish(self, entries: list[LogEntry]) -> None:
+        """Offer new entries, in `seq` order and all after those before, to every reader they match."""
+        self.last_seq = entries[-1].seq
+        for log_filter, group in self._groups.items():
+            keeping_up = [subscription for subscription in group if not subscription.lagged]
+            matches = [entry for entry in entries if log_filter.matches(entry)] if keeping_up else []
+            size = sum([len(entry.encoded) for entry in matches])
+            for subscription in keeping_up if matches else ():
+                subscription.offer(matches, size)
+
+    def publish_progress(self, source: str, progress: dict[str, Any]) -> None:
+        """Offer the newest state of a progress to every reader, whatever its filter."""
+        for subscription in self._all():
+            subscription.offer_progress(source, progress)
+
+    def publish_task(self, task: Task) -> None:
+        """Offer the task's new status to every reader."""
+        for subscription in self._all():
+            subscription.offer_task(task)
+
+    def end(self) -> None:
+        """The log is whole and stored: let every reader that kept up finish."""
+        for subscription in self._all():
+            subscription.end()
+
+    def close(self) -> None:
+        """This process stops: send every reader away; each comes back with `after`."""
+        self._closed = True
+        for subscription in self._all():
+            subscription.close()
+
+    def _all(self) -> list[Subscription]:
+        return [subscription for group in self._groups.values() for subscription in group]

@@ -1,0 +1,113 @@
+"""
+`LogPersistenceService`: what taskd needs of a store, method by method.
+
+`tests/persistence/test_contract.py` holds every backend to it. Three things matter most:
+
+- Appending is idempotent by `(task_id, seq)`: a batch whose commit was not heard of may be
+  appended again.
+- An append is all or nothing, together with the counts, the progress and the end that come
+  with it.
+- What was committed is seen by every read that begins afterwards.
+
+Errors are `taskd.errors.StoreError`, of which `StoreUnavailable` means that the same call may
+work later, and `TaskNotFound`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from taskd.counts import LogCounts, Stats
+from taskd.entries import LogEntry
+from taskd.filters import LogFilter, Order
+from taskd.tasks import Task, TaskEnd, TaskStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Which part of a log: seqs above `after` and, where given, below `before`."""
+
+    after: int = 0
+    before: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFilter:
+    """Which tasks: an empty field asks nothing. `before` is an id: only older tasks."""
+
+    status: TaskStatus | None = None
+    plugin: str | None = None
+    ending: str | None = None
+    before: str | None = None
+
+
+class LogPersistenceService(Protocol):
+    """Stores tasks and their logs."""
+
+    url: str
+
+    async def create_task(self, task: Task, secret_paths: Sequence[str]) -> None:
+        """Store a new task, as queued. `secret_paths` name the params that are stored as `"***"`."""
+
+    async def start_task(self, task_id: str, started_at: str) -> None:
+        """Store that a queued task runs."""
+
+    async def append(
+        self,
+        task_id: str,
+        entries: Sequence[LogEntry],
+        *,
+        progress: dict[str, Any] | None = None,
+        end: TaskEnd | None = None,
+    ) -> None:
+        """
+        Store entries with consecutive seqs that begin at most one above the last stored, the
+        task's newest progress, and the task's end where it is given; all in one transaction.
+
+        What is stored already is left as it is. Raises `TaskNotFound` where there is no such
+        task, and `ValueError` where a hole in the seqs would be left. May be cancelled; the
+        entries may then be stored all the same.
+        """
+
+    async def delete_task(self, task_id: str) -> bool:
+        """Delete an ended task with its log; False where there is none."""
+
+    async def task(self, task_id: str) -> Task:
+        """The task. Raises `TaskNotFound`."""
+
+    async def secret_paths(self, task_id: str) -> list[str]:
+        """The params of the task that were secret, and are stored as `"***"`."""
+
+    async def tasks(self, task_filter: TaskFilter, limit: int) -> list[Task]:
+        """The newest tasks that match, at most `limit`."""
+
+    async def unended_tasks(self) -> list[Task]:
+        """The tasks stored as queued or running: after a start, those that a crash left."""
+
+    async def page(
+        self,
+        task_id: str,
+        log_filter: LogFilter,
+        span: Span,
+        *,
+        order: Order,
+        offset: int,
+        limit: int,
+        bytes_max: int,
+    ) -> tuple[list[LogEntry], bool]:
+        """
+        Matches in `order`, after `offset` of them, at most `limit` and `bytes_max` bytes (one
+        entry may exceed it); and whether there are more.
+        """
+
+    async def count(self, task_id: str, log_filter: LogFilter, span: Span) -> int:
+        """How many matches there are."""
+
+    async def nth_last(self, task_id: str, log_filter: LogFilter, n: int, before: int) -> int | None:
+        """The seq of the n-th last match below `before`; of the first where there are fewer; None for none."""
+
+    async def counts(self, task_id: str) -> LogCounts:
+        """The kept counts of all that is stored of the log."""
+
+    async def stats(self, task_id: str, log_filter: LogFilter, span: Span) -> Stats:
+        """What the matches are, by a scan."""

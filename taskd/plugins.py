@@ -1,0 +1,246 @@
+"""
+Plugins: what they are, where they are found, and how they are called.
+
+A plugin is a class with a `name` and an `execute`. They are found in directories (`*.py`, each
+file for itself) and as entry points of the group `taskd.plugins`. One that cannot be loaded is
+reported with the reason and does not stop the others.
+
+Old plugins go on working: `inspect.signature` decides whether `execute` takes a `context`, and
+one that is not a coroutine function runs in a thread of its own.
+
+Plugins are code: they run with the rights of the service.
+"""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from taskd.errors import Fault, ParamsInvalid, PluginNotFound
+from taskd.tracebacks import exception_line
+
+if TYPE_CHECKING:
+    from taskd.context import TaskContext
+
+ENTRY_POINTS = "taskd.plugins"
+SECRET = "***"
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+
+
+class Plugin:
+    """
+    What a plugin's author writes.
+
+    `name` (`[a-z][a-z0-9_-]*`, at most 64 characters) is how a task asks for it. `Params`, a
+    pydantic model, is optional: with it, params are validated and passed as the model; without
+    it they are passed as a dict. What `execute` returns, JSON-able, is the task's result; what
+    it raises fails the task.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str] = ""
+    Params: ClassVar[type[BaseModel]]
+
+    async def execute(self, params: Any, context: "TaskContext") -> object:
+        """Do the work. It is cancelled where a person cancels the task or the service stops."""
+        raise TypeError(f"plugin {self.name!r} has no execute")
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenPlugin:
+    """A plugin that could not be loaded: its name or file, and why."""
+
+    name: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPlugin:
+    """A plugin that can run."""
+
+    name: str
+    title: str
+    description: str
+    params_schema: dict[str, Any]
+    takes_context: bool
+    is_async: bool
+    factory: type[Any]
+    params_model: type[BaseModel] | None
+
+    def validate(self, params: dict[str, Any]) -> Any:
+        """The params as `execute` gets them. Raises `ParamsInvalid` with every fault."""
+        if self.params_model is None:
+            return dict(params)
+        try:
+            return self.params_model.model_validate(params)
+        except ValidationError as error:
+            faults = error.errors(include_url=False, include_context=False)
+            raise ParamsInvalid(self.name, [_fault(fault) for fault in faults]) from error
+
+
+class PluginRegistry:
+    """All plugins found, by name, and those that are broken."""
+
+    def __init__(self) -> None:
+        self.plugins: dict[str, LoadedPlugin] = {}
+        self.broken: list[BrokenPlugin] = []
+
+    def __getitem__(self, name: str) -> LoadedPlugin:
+        """The plugin of that name. Raises `PluginNotFound`, which names those there are."""
+        if name not in self.plugins:
+            raise PluginNotFound(name, sorted(self.plugins))
+        return self.plugins[name]
+
+    def load_directory(self, directory: Path) -> None:
+        """Load every `*.py` in it that does not begin with `_`."""
+        if not directory.is_dir():
+            self.broken.append(BrokenPlugin(str(directory), "there is no such directory"))
+            return
+        for path in sorted(directory.glob("*.py")):
+            if not path.name.startswith("_"):
+                self._load_file(path)
+
+    def load_entry_points(self) -> None:
+        """Load what installed packages offer as `taskd.plugins`: plugin classes, or modules of them."""
+        for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+            try:
+                loaded = point.load()
+                self._add_all([loaded] if inspect.isclass(loaded) else _classes(loaded), point.name)
+            except BaseException as error:
+                self._report(point.name, error)
+
+    def _load_file(self, path: Path) -> None:
+        try:
+            self._add_all(_classes(_import(path)), path.name)
+        except BaseException as error:  # a plugin may do anything when imported, SystemExit included
+            self._report(str(path), error)
+
+    def _add_all(self, classes: Iterable[type[Any]], where: str) -> None:
+        found = list(classes)
+        if not found:
+            self.broken.append(BrokenPlugin(where, "no class in it has a name and an execute method"))
+        for plugin in found:
+            try:
+                self._add(_loaded(plugin))
+            except Exception as error:
+                self._report(f"{where}: {plugin.__name__}", error)
+
+    def _add(self, plugin: LoadedPlugin) -> None:
+        other = self.plugins.get(plugin.name)
+        if other is not None:
+            raise ValueError(f"there is a plugin {plugin.name!r} already, {other.factory.__qualname__}")
+        self.plugins[plugin.name] = plugin
+
+    def _report(self, name: str, error: BaseException) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+        self.broken.append(BrokenPlugin(name, exception_line(error)))
+
+
+def secret_paths(value: object, path: str = "") -> Iterator[tuple[str, str]]:
+    """Where validated params hold a secret (pydantic's `SecretStr`), as `path`, and the secret."""
+    if isinstance(value, SecretStr):
+        yield path, value.get_secret_value()
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from secret_paths(getattr(value, name), _below(path, name))
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from secret_paths(item, _below(path, str(name)))
+    elif isinstance(value, list | tuple):
+        for place, item in enumerate(value):
+            yield from secret_paths(item, _below(path, str(place)))
+
+
+def without_secrets(params: Any, paths: Iterable[str]) -> Any:
+    """A copy of raw params in which what lies at `paths` is `"***"`."""
+    hidden = list(paths)
+    if "" in hidden:
+        return SECRET
+    if isinstance(params, dict):
+        return {name: without_secrets(item, _under(hidden, str(name))) for name, item in params.items()}
+    if isinstance(params, list):
+        return [without_secrets(item, _under(hidden, str(place))) for place, item in enumerate(params)]
+    return params
+
+
+def _below(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _under(paths: Iterable[str], name: str) -> list[str]:
+    """The rests of those `paths` that begin with `name`."""
+    split = (path.partition(".") for path in paths)
+    return [rest for head, _, rest in split if head == name]
+
+
+def _import(path: Path) -> ModuleType:
+    """Run the file as a module under a name of its own: two directories may both have a `git.py`."""
+    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
+    name = f"taskd_plugin_{digest}_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _classes(module: ModuleType) -> list[type[Any]]:
+    """The plugins that a module defines itself; what it imports is not its own."""
+    return [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value)
+        and value.__module__ == module.__name__
+        and isinstance(getattr(value, "name", None), str)
+        and callable(getattr(value, "execute", None))
+    ]
+
+
+def _loaded(plugin: type[Any]) -> LoadedPlugin:
+    name = plugin.name
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError(f"name {name!r}: expected a lower-case letter, then letters, digits, '_' or '-'")
+    model = getattr(plugin, "Params", None)
+    if model is not None and not (inspect.isclass(model) and issubclass(model, BaseModel)):
+        raise TypeError(f"Params is {model!r}: expected a subclass of pydantic.BaseModel")
+    if plugin.execute is Plugin.execute:
+        raise TypeError("it has no execute method of its own")
+    return LoadedPlugin(
+        name=name,
+        title=str(getattr(plugin, "title", "") or name),
+        description=inspect.getdoc(plugin) or "" if plugin.__doc__ else "",
+        params_schema=model.model_json_schema() if model else {"type": "object"},
+        takes_context=_takes_context(plugin.execute),
+        is_async=inspect.iscoroutinefunction(plugin.execute),
+        factory=plugin,
+        params_model=model,
+    )
+
+
+def _takes_context(execute: Any) -> bool:
+    """Whether `execute` can be given `context=`: by its name, or because it takes any."""
+    parameters = inspect.signature(execute).parameters
+    by_name = parameters.get("context")
+    if by_name is not None and by_name.kind is not inspect.Parameter.POSITIONAL_ONLY:
+        return by_name.kind is not inspect.Parameter.VAR_POSITIONAL
+    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
+def _fault(fault: Any) -> Fault:
+    return {"path": ".".join(["params", *map(str, fault["loc"])]), "message": fault["msg"]}

@@ -1,0 +1,202 @@
+"""
+How entries look in a terminal, in a pipe and as NDJSON.
+
+A log is data from anywhere, so nothing in it may speak to the terminal: control characters are
+shown and not sent, and a line break in a message begins an indented line that cannot be taken
+for an entry. In a pipe the text is plain and whole.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Protocol, Self, TextIO
+
+import orjson
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+Json = dict[str, Any]
+
+LEVEL_STYLES = {"DEBUG": "dim", "INFO": "green", "WARNING": "yellow", "ERROR": "bold red"}
+INDENT = " " * 4
+# C0 and C1 controls but tab, and what reorders or breaks text (Unicode, UAX 9 and UAX 14).
+_UNSAFE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+class Printer(Protocol):
+    """Prints one log: its entries in order, and the progress that is not stored."""
+
+    def entries(self, entries: list[Json]) -> None: ...
+    def progress(self, source: str, progress: Json) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def make_printer(output: str, *, live: bool = False) -> Printer:
+    """The printer for `--output`; `live` where the log is followed, so that bars make sense."""
+    if output == "ndjson":
+        return StreamPrinter(sys.stdout, lambda entry: orjson.dumps(entry).decode())
+    if sys.stdout.isatty():
+        return TerminalPrinter(terminal(sys.stdout), live=live)
+    return StreamPrinter(sys.stdout, lambda entry: "\n".join(_plain_lines(entry)))
+
+
+def terminal(stream: TextIO) -> Console:
+    """A console on `stream` that prints text as it is, without colours where NO_COLOR is set."""
+    return Console(
+        file=stream,
+        color_system=None if os.environ.get("NO_COLOR") else "auto",
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=True,
+    )
+
+
+def shown(text: str) -> str:
+    """`text` in one line, with everything that a terminal would obey made visible."""
+    return _UNSAFE.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return {10: "\\n", 13: "\\r"}.get(code) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+
+
+class StreamPrinter:
+    """One entry after another as text, at once: for pipes and files."""
+
+    def __init__(self, stream: TextIO, line: Any) -> None:
+        self._stream = stream
+        self._line = line
+
+    def entries(self, entries: list[Json]) -> None:
+        self._stream.writelines(f"{self._line(entry)}\n" for entry in entries)
+        self._stream.flush()
+
+    def progress(self, source: str, progress: Json) -> None:
+        """Nothing: what matters of it is stored, and comes as entries."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        pass
+
+
+class TerminalPrinter:
+    """Entries in colour, and below them a bar for each progress that runs now."""
+
+    def __init__(self, console: Console, *, live: bool) -> None:
+        self._console = console
+        self._live = live
+        self._bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[amount]}", markup=False),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._bar_of: dict[str, TaskID] = {}
+
+    def entries(self, entries: list[Json]) -> None:
+        for entry in entries:
+            progress = (entry["metadata"] or {}).get("progress") if self._live else None
+            if isinstance(progress, dict):
+                self.progress(entry["source"], progress)
+                if not progress.get("done"):
+                    continue
+            for line in _coloured_lines(entry):
+                self._console.print(line)
+
+    def progress(self, source: str, progress: Json) -> None:
+        key = f"{source} {progress.get('id')}"
+        if progress.get("done"):
+            self._remove(key)
+            return
+        if key not in self._bar_of:
+            self._bars.start()
+            self._bar_of[key] = self._bars.add_task(shown(f"{source}: {progress.get('label', '')}"), amount="")
+        self._bars.update(
+            self._bar_of[key],
+            total=_numeric(progress.get("total")),
+            completed=_numeric(progress.get("current")) or 0,
+            amount=shown(amount(progress)),
+        )
+
+    def _remove(self, key: str) -> None:
+        bar = self._bar_of.pop(key, None)
+        if bar is not None:
+            self._bars.remove_task(bar)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        if self._bars.live.is_started:
+            self._bars.stop()
+
+
+def amount(progress: Json) -> str:
+    """How far a progress is: `3/12 files (25 %)`, or `3 files` where no total is known."""
+    current, total = _numeric(progress.get("current")), _numeric(progress.get("total"))
+    unit = str(progress.get("unit") or "")
+    if current is None or not total or total < 0:
+        return " ".join(part for part in (_counted(current), unit) if part)
+    return " ".join(
+        part for part in (f"{_counted(current)}/{_counted(total)}", unit, f"({current / total:.0%})") if part
+    )
+
+
+def _numeric(value: object) -> float | None:
+    """`value` where it is a number: metadata may hold anything under any name."""
+    return value if isinstance(value, int | float) else None
+
+
+def _counted(value: float | None) -> str:
+    return "?" if value is None else f"{value:,.10g}"
+
+
+def _plain_lines(entry: Json) -> Iterator[str]:
+    """The whole timestamp, the level, the source, the message and the metadata, with nothing escaped."""
+    first, *more = entry["message"].split("\n")
+    said = " ".join(part for part in (first, described(entry["metadata"])) if part)
+    yield f"{entry['timestamp']} {entry['level']:<7} {shown(entry['source'])}: {said}"
+    yield from (INDENT + line for line in more)
+
+
+def _coloured_lines(entry: Json) -> Iterator[Text]:
+    style = LEVEL_STYLES.get(entry["level"], "")
+    first, *more = (shown(line) for line in entry["message"].split("\n"))
+    yield Text.assemble(
+        (f"{entry['timestamp'][11:23]} ", "dim"),
+        (f"{entry['level']:<7} ", style),
+        (f"{shown(entry['source'])} ", "cyan"),
+        (first, "red" if entry["level"] == "ERROR" else ""),
+        (" " + shown(described(entry["metadata"])), "dim"),
+    )
+    for line in more:
+        yield Text(INDENT + line)
+
+
+def described(metadata: Json | None) -> str:
+    """The fields of an entry as `key=value`; of the reserved ones what a reader needs."""
+    return " ".join(
+        amount(value) if key == "progress" and isinstance(value, dict) else f"{shown(key)}={_value(value)}"
+        for key, value in (metadata or {}).items()
+        if key not in ("exception", "continued", "group")
+    )
+
+
+def _value(value: object) -> str:
+    if isinstance(value, str) and value and not re.search(r"[\s\"=]", value):
+        return value
+    return orjson.dumps(value).decode()

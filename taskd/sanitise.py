@@ -1,0 +1,176 @@
+"""
+Any Python value into what JSON, SQLite and PostgreSQL can all hold.
+
+A log call must not raise for what it is given, and one bad entry must not take its batch
+down. What makes orjson or a database refuse is known: lone surrogates (any file name that is
+not UTF-8), NUL, integers outside 64 bits, NaN and infinities, nesting too deep, cycles, keys
+that are not text, bytes, objects, and objects whose `repr` raises. Each becomes visible text
+here, once, before the entry is encoded; after that nothing can fail.
+
+The common case (short ASCII message, a few plain values) is decided by a few type checks and
+costs well under a microsecond. Everything else takes the slow path.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+DEPTH_MAX = 16
+KEYS_MAX = 1_000
+KEY_CHARACTERS_MAX = 256
+SOURCE_CHARACTERS_MAX = 64
+
+_INTEGER_MIN, _INTEGER_MAX = -(2**63), 2**63 - 1
+
+
+def clean_text(value: object) -> str:
+    """`value` as text that is valid UTF-8 and has no NUL: both are shown escaped, as `\\udc80`, `\\x00`."""
+    text = value if type(value) is str else _text(value)
+    if not text.isascii():
+        text = text.encode("utf-8", "backslashreplace").decode()
+    return text.replace("\0", "\\x00") if "\0" in text else text
+
+
+def clean_source(value: object) -> str:
+    """`value` as the name of a source: clean, one line, at most 64 characters, not empty."""
+    text = clean_text(value)
+    if not text.isprintable():
+        text = "".join(character if character.isprintable() else "�" for character in text)
+    return text[:SOURCE_CHARACTERS_MAX] or "unnamed"
+
+
+def clean_metadata(metadata: dict[str, Any], bytes_max: int) -> bytes | None:
+    """
+    `metadata` as a JSON object, or None where it is empty.
+
+    Longer than `bytes_max`, its largest values are replaced by marks that say how long they
+    were, until it fits.
+    """
+    if not metadata:
+        return None
+    encoded = _encode_plain(metadata)
+    if encoded is None:
+        encoded = orjson.dumps(_clean_object(metadata, 1, set()))
+    return encoded if len(encoded) <= bytes_max else _cut(orjson.loads(encoded), bytes_max)
+
+
+def split_text(text: str, bytes_max: int) -> Iterator[str]:
+    """`text` in parts of at most `bytes_max` bytes of UTF-8, never inside a character."""
+    if len(text) * 4 <= bytes_max or len(text.encode()) <= bytes_max:
+        yield text
+        return
+    data = text.encode()
+    start = 0
+    while start < len(data):
+        end = min(start + bytes_max, len(data))
+        # 0b10xxxxxx continues a character: step back to where one begins.
+        while end < len(data) and data[end] & 0xC0 == 0x80:
+            end -= 1
+        yield data[start:end].decode()
+        start = end
+
+
+def clean_value(value: object) -> Any:
+    """`value` as what JSON can hold: for a task's result and params."""
+    return _clean(value, 0, set())
+
+
+def _encode_plain(metadata: dict[str, Any]) -> bytes | None:
+    """The JSON of metadata whose values are all plain; None where any is not."""
+    for value in metadata.values():
+        kind = type(value)
+        if kind is str:
+            if "\0" in value:
+                return None
+        elif kind is int:
+            if not _INTEGER_MIN <= value <= _INTEGER_MAX:
+                return None
+        elif kind is float:
+            if not math.isfinite(value):
+                return None
+        elif kind is not bool and value is not None:
+            return None
+    if len(metadata) > KEYS_MAX or any(len(key) > KEY_CHARACTERS_MAX or "\0" in key for key in metadata):
+        return None
+    try:
+        return orjson.dumps(metadata)
+    except (orjson.JSONEncodeError, RecursionError):  # a lone surrogate in a value or a key
+        return None
+
+
+def _clean(value: object, depth: int, inside: set[int]) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return clean_text(str.__str__(value))
+    if isinstance(value, int):
+        return int(value) if _INTEGER_MIN <= value <= _INTEGER_MAX else _digits(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else _text(float(value))
+    if not isinstance(value, dict | list | tuple | set | frozenset):
+        return clean_text(_text(value))
+    return _clean_container(value, depth, inside)
+
+
+def _clean_container(value: Any, depth: int, inside: set[int]) -> Any:
+    if id(value) in inside:
+        return "<cycle>"
+    if depth >= DEPTH_MAX:
+        return f"<deeper than {DEPTH_MAX}>"
+    inside.add(id(value))
+    try:
+        if isinstance(value, dict):
+            return _clean_object(value, depth + 1, inside)
+        items = [_clean(item, depth + 1, inside) for item, _ in zip(value, range(KEYS_MAX), strict=False)]
+        return [*items, f"<{len(value) - KEYS_MAX} more>"] if len(value) > KEYS_MAX else items
+    except Exception as error:  # a subclass of dict, list or set may do anything when it is read
+        return f"<{type(value).__name__}: not readable, {type(error).__name__}>"
+    finally:
+        inside.discard(id(value))
+
+
+def _clean_object(value: dict[Any, Any], depth: int, inside: set[int]) -> dict[str, Any]:
+    cleaned: dict[str, Any] = {}
+    for count, (key, item) in enumerate(value.items()):
+        if count == KEYS_MAX:
+            cleaned["<more>"] = f"{len(value) - KEYS_MAX} keys left out"
+            break
+        cleaned[_clean_key(key, cleaned)] = _clean(item, depth, inside)
+    return cleaned
+
+
+def _clean_key(key: object, taken: dict[str, Any]) -> str:
+    text = clean_text(key)[:KEY_CHARACTERS_MAX]
+    # 1 and "1" are different keys to Python and one to JSON: keep both.
+    unique, number = text, 1
+    while unique in taken:
+        number += 1
+        unique = f"{text} ({number})"
+    return unique
+
+
+def _cut(metadata: dict[str, Any], bytes_max: int) -> bytes:
+    sizes = {key: len(orjson.dumps(value)) for key, value in metadata.items()}
+    for key in sorted(sizes, key=lambda key: sizes[key], reverse=True):
+        metadata[key] = f"<{sizes[key]:,} bytes cut>"
+        encoded = orjson.dumps(metadata)
+        if len(encoded) <= bytes_max:
+            return encoded
+    return orjson.dumps({"<cut>": f"{len(sizes):,} keys, {sum(sizes.values()):,} bytes"})
+
+
+def _digits(value: int) -> str:
+    # `str` refuses integers of over 4,300 digits.
+    bits = value.bit_length()
+    return int.__repr__(value) if bits < 10_000 else f"<integer of {bits:,} bits>"
+
+
+def _text(value: object) -> str:
+    """`str` of text, `repr` of anything else; what goes wrong in it becomes the text."""
+    try:
+        text = str.__str__(value) if isinstance(value, str) else repr(value)
+        return str.__str__(text)
+    except Exception as error:
+        return f"<{type(value).__name__}: its repr raised {type(error).__name__}>"

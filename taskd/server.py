@@ -1,0 +1,184 @@
+"""
+The running service: one process, one listening socket, one event loop.
+
+`run` is what `taskd serve` does. The socket is taken before anything else is opened, so that a
+port in use leaves no trace; the one line that says "ready" comes when connections are accepted,
+and not before.
+
+The stop goes in the order that loses nothing and lies to nobody: first the service (no new
+tasks, running ones ended, every entry stored, viewers told), and only then the HTTP server, which
+until that moment answers. Each step has its time limit. A second signal cuts the waiting short;
+what was said is stored all the same.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Generator, Iterator
+
+import uvicorn
+import uvloop
+
+from taskd.api.app import create_app
+from taskd.errors import TaskdError
+from taskd.service import Service
+from taskd.settings import Settings
+from taskd.version import __version__
+
+# How long the HTTP server waits for answers that are under way when the service has stopped.
+CLOSE_WAIT_S = 1
+# How long threads and coroutines that ignored their cancellation may hold the process.
+LEAVE_WAIT_S = 0.5
+BACKLOG = 2_048
+
+
+def run(settings: Settings) -> None:
+    """
+    Serve until SIGINT or SIGTERM, and return when everything is stored and closed.
+
+    Raises `TaskdError` where it could not start. Does not return, but ends the process with exit
+    code 0, where a plugin's thread or coroutine will not end.
+    """
+    logging.basicConfig(format="taskd: %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    with listening(settings) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(settings, listener))
+        if not runner.run(_nothing_left()):
+            _leave()
+
+
+async def serve(settings: Settings, listener: socket.socket) -> None:
+    """Serve on `listener` until a signal asks for the stop. Not to be cancelled: send the signal."""
+    stop = asyncio.Event()
+    async with Service(settings) as service:
+        _on_signals(stop, service)
+        server = HttpServer(_config(service))
+        serving = asyncio.create_task(server.serve([listener]), name="http")
+        if await server.started_or(serving):
+            print(f"taskd {__version__} ready on {url(listener)}", file=sys.stderr, flush=True)
+            await _first(serving, asyncio.create_task(stop.wait(), name="stop"))
+        await service.stop()
+        server.should_exit = True
+        await serving
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn's server, without signal handlers of its own, that tells when it accepts connections."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._accepting = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Leave the signals alone: `serve` decides what they mean."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._accepting.set()
+
+    async def started_or(self, serving: asyncio.Task[None]) -> bool:
+        """Wait until connections are accepted, or until `serving` ended without; whether they are."""
+        await _first(serving, asyncio.create_task(self._accepting.wait(), name="http started"))
+        return self._accepting.is_set()
+
+
+def _config(service: Service) -> uvicorn.Config:
+    return uvicorn.Config(
+        create_app(service),
+        http="httptools",
+        ws="websockets-sansio",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # the Host and Origin that are checked are those that came
+        ws_max_size=service.settings.websocket_input_bytes_max,
+        ws_per_message_deflate=False,
+        ws_ping_interval=None,  # frames of our own keep the connection alive, and find out a dead one
+        timeout_graceful_shutdown=CLOSE_WAIT_S,
+    )
+
+
+@contextlib.contextmanager
+def listening(settings: Settings) -> Iterator[socket.socket]:
+    """A socket that listens on the settings' address; raises `TaskdError` where that cannot be had."""
+    try:
+        listener = _listen(settings.host, settings.port)
+    except OSError as error:
+        raise TaskdError(
+            f"Cannot listen on {settings.host} port {settings.port}: {error.strerror or error}. "
+            "Is another taskd running there? Stop it, or choose another --port."
+        ) from error
+    with listener:
+        _release_stuck_readers(listener, settings.send_timeout_s)
+        yield listener
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _release_stuck_readers(listener: socket.socket, send_timeout_s: float) -> None:
+    # A transport that is closed waits for its buffer, and a reader that is stuck never drains it:
+    # only the kernel ends that (RFC 5482). Connections inherit the option from the listener.
+    if sys.platform == "linux":
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(send_timeout_s * 1_000))
+
+
+def url(listener: socket.socket) -> str:
+    """The address that `listener` has, as a URL."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _on_signals(stop: asyncio.Event, service: Service) -> None:
+    def asked() -> None:
+        if stop.is_set():
+            service.hurry.set()
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, asked)
+
+
+async def _first(serving: asyncio.Task[None], other: asyncio.Task[object]) -> None:
+    """Wait for whichever of the two ends first; `serving` goes on."""
+    await asyncio.wait((serving, other), return_when=asyncio.FIRST_COMPLETED)
+    other.cancel()
+
+
+async def _nothing_left() -> bool:
+    """Whether all coroutines and threads have ended, after a last short wait for them."""
+    loop = asyncio.get_running_loop()
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    left.add(asyncio.create_task(loop.shutdown_default_executor(), name="executor"))
+    _, stubborn = await asyncio.wait(left, timeout=LEAVE_WAIT_S)
+    return not stubborn and not any(
+        not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()
+    )
+
+
+def _leave() -> None:
+    """End the process where a thread or coroutine would keep it for ever; all that matters is closed."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

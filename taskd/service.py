@@ -1,0 +1,148 @@
+"""
+`Service`: opens everything in order and closes it in reverse. The only place where the parts meet.
+
+    data directory held → store open → orphans interrupted → capture → plugins → manager → ready
+
+Stopping: new tasks are refused; running ones finish, or are cancelled, or are left behind;
+every writer ends with all stored; readers whose log has ended get its end, and the others are
+sent away to come back; the store closes. Each step is idempotent.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from taskd import shipped
+from taskd.capture import capture_installed
+from taskd.entries import Level, LogEntry, timestamp_now
+from taskd.errors import DataDirHeld, StoreError
+from taskd.manager import TaskManager
+from taskd.persistence import LogPersistenceService, open_persistence
+from taskd.plugins import PluginRegistry
+from taskd.queue import SYSTEM
+from taskd.settings import Settings
+from taskd.tasks import TaskEnd, TaskStatus
+from taskd.version import __version__
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How the service is; `problems` says in words what is wrong."""
+
+    problems: list[str]
+    version: str
+    database: str
+    tasks_running: int
+    entries_pending: int
+
+
+class Service:
+    """taskd without its network edge. `async with Service(settings)` is a running one."""
+
+    store: LogPersistenceService
+    manager: TaskManager
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.plugins = PluginRegistry()
+        self.stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._stack = AsyncExitStack()
+        self._stopped = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            stack.enter_context(_held(self.settings.data_dir))
+            self.store = await stack.enter_async_context(open_persistence(self.settings))
+            await interrupt_orphans(self.store)
+            stack.enter_context(capture_installed(self.settings.capture_level))
+            self._load_plugins()
+            self.manager = TaskManager(self.settings, self.store, self.plugins)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Stop and close everything; a second call waits for the first."""
+        self.stopping.set()
+        async with self._stopped:
+            await self.manager.stop(self._hurry)
+            await self._stack.aclose()
+
+    def hurry(self) -> None:
+        """Cut the waits of a stop for running tasks short. No entry is lost by it."""
+        self._hurry.set()
+
+    def health(self) -> Health:
+        """How the service is now."""
+        return Health(
+            problems=self.manager.store_faults,
+            version=__version__,
+            database=self.store.url,
+            tasks_running=self.manager.running,
+            entries_pending=self.manager.entries_pending,
+        )
+
+    def _load_plugins(self) -> None:
+        for directory in (shipped.PLUGINS, *self.settings.plugins):
+            self.plugins.load_directory(directory)
+        self.plugins.load_entry_points()
+
+
+async def interrupt_orphans(store: LogPersistenceService) -> None:
+    """
+    End what a process left that died: as `interrupted`, with an entry that says so.
+
+    Exactly once: entry and status are one transaction, after which the task is no orphan.
+    """
+    for task in await store.unended_tasks():
+        was = "running" if task.status is TaskStatus.RUNNING else "waiting to run"
+        now = timestamp_now()
+        message = f"interrupted: the task was {was} when taskd stopped without ending it"
+        entry = LogEntry.make(task.last_seq + 1, now, Level.ERROR, SYSTEM, message, None)
+        await store.append(task.id, [entry], end=TaskEnd(TaskStatus.INTERRUPTED, now, None, message))
+
+
+@contextlib.contextmanager
+def _held(data_dir: Path) -> Iterator[None]:
+    """
+    Make the data directory and hold it: two services on one database would share seqs.
+
+    The lock ends with the process, however it ends. Raises `DataDirHeld` and `StoreError`.
+    """
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        lock = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise StoreError(
+            f"The data directory {data_dir} cannot be written ({error.strerror}); give another --data-dir."
+        ) from error
+    try:
+        _lock(lock, data_dir)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _lock(lock: int, data_dir: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.read(lock, 32).decode(errors="replace").strip() or "unknown"
+        raise DataDirHeld(
+            f"The data directory {data_dir} is in use by another taskd (process {holder}); "
+            "stop that one, or give another --data-dir."
+        ) from error
+    os.ftruncate(lock, 0)
+    os.write(lock, f"{os.getpid()}\n".encode())

@@ -1,0 +1,228 @@
+"""
+Every limit and every choice: one field, one unit, one sentence.
+
+Each is a flag of `taskd serve` and an environment variable `TASKD_…`; `taskd serve --help`
+is made from the descriptions below. How the limits must relate to each other is checked at
+the end, so that a combination that cannot work stops the start and not a task.
+"""
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from taskd.entries import Level
+from taskd.errors import SettingsError
+
+KIB = 1_024
+MIB = 1_024 * KIB
+
+Paths = Annotated[list[Path], NoDecode]
+Names = Annotated[list[str], NoDecode]
+
+
+class Settings(BaseSettings):
+    """What an operator chooses; see `load_settings` for how."""
+
+    model_config = SettingsConfigDict(env_prefix="TASKD_", extra="forbid", frozen=True)
+
+    # Where things are
+    data_dir: Path = Field(Path("taskd-data"), description="Directory of the database and of the tasks' files.")
+    database: str | None = Field(
+        None, description="Where entries are stored, as a URL; by default sqlite:///DATA_DIR/taskd.db."
+    )
+    plugins: Paths = Field(
+        default_factory=list,
+        description="Directories of plugins besides the shipped ones; in the variable separated by ':'.",
+    )
+    synchronous: Literal["FULL", "NORMAL"] = Field(
+        "FULL", description="SQLite's PRAGMA synchronous; NORMAL may lose the last commits when power fails."
+    )
+
+    # Who may come in
+    host: str = Field("127.0.0.1", description="Address to listen on; any other than loopback needs a token.")
+    port: int = Field(8642, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
+    token: SecretStr | None = Field(
+        None, description="Secret that every client must show; better kept in token_file or the environment."
+    )
+    token_file: Path | None = Field(None, description="File (mode 0600) that holds the token.")
+    allowed_hosts: Names = Field(
+        default_factory=list,
+        description="Host names to answer to besides localhost and IP addresses; separated by ','.",
+    )
+    git_file_roots: Paths = Field(
+        default_factory=list,
+        description="Directories below which the git plugin accepts file:// URLs; in the variable separated by ':'.",
+    )
+
+    # The path of an entry
+    flush_interval_s: float = Field(
+        2.0, gt=0, le=60, description="Longest time (s) from an entry to the commit that stores it."
+    )
+    batch_max: int = Field(10_000, ge=1, le=1_000_000, description="Pending entries of one task that force a flush.")
+    queue_max: int = Field(
+        100_000,
+        ge=1,
+        description="Entries of one task accepted but not yet committed; more are dropped and counted.",
+    )
+    queue_bytes_max: int = Field(
+        64 * MIB,
+        ge=64 * KIB,
+        description="Bytes of one task accepted but not yet committed; more are dropped and counted.",
+    )
+    thread_wait_s: float = Field(
+        5.0,
+        ge=0,
+        le=600,
+        description="Longest time (s) that a call from a thread waits for room in its task's queue.",
+    )
+    message_bytes_max: int = Field(
+        64 * KIB,
+        ge=64,
+        le=16 * MIB,
+        description="Bytes (UTF-8) of one message; a longer one is split over several entries.",
+    )
+    metadata_bytes_max: int = Field(
+        64 * KIB,
+        ge=256,
+        le=16 * MIB,
+        description="Bytes of one entry's metadata as JSON; more is cut, with a mark.",
+    )
+    capture_level: Level = Field(
+        Level.INFO,
+        description="Lowest level taken from stdlib loggers inside tasks that set no level themselves.",
+    )
+    retry_delay_s: float = Field(
+        0.1,
+        gt=0,
+        le=60,
+        description="First wait (s) after a failed flush; it doubles up to retry_delay_max_s.",
+    )
+    retry_delay_max_s: float = Field(5.0, gt=0, le=600, description="Longest wait (s) between two tries of a flush.")
+
+    # Readers
+    subscriber_queue_max: int = Field(
+        10_000, ge=1, description="Live entries kept for one reader; a slower one goes back to the store."
+    )
+    subscriber_bytes_max: int = Field(
+        8 * MIB, ge=1, description="Live bytes kept for one reader; a slower one goes back to the store."
+    )
+    viewers_max: int = Field(2_000, ge=1, description="Readers that follow logs at once; more are refused (503).")
+    page_bytes_max: int = Field(8 * MIB, ge=1, description="Bytes of entries in one page; the rest is on the next.")
+    frame_entries_max: int = Field(500, ge=1, le=5_000, description="Entries in one WebSocket frame.")
+    frame_bytes_max: int = Field(256 * KIB, ge=1, description="Bytes of entries in one WebSocket frame.")
+    frame_interval_s: float = Field(
+        0.02, ge=0, le=0.025, description="Time (s) for which live entries are gathered into one frame."
+    )
+    ping_interval_s: float = Field(15.0, gt=0, le=15, description="Longest silence (s) on a live connection.")
+    send_timeout_s: float = Field(
+        20.0, gt=0, le=30, description="Longest time (s) that a reader may take to accept a frame."
+    )
+    query_timeout_s: float = Field(10.0, gt=0, le=600, description="Longest time (s) that one query may take.")
+    body_bytes_max: int = Field(1 * MIB, ge=1_024, description="Bytes of one request's body.")
+    websocket_input_bytes_max: int = Field(
+        16 * KIB,
+        ge=1,
+        description="Bytes that a live client may send before it is closed (it needs to send nothing).",
+    )
+    readers: int = Field(3, ge=1, le=16, description="Connections (and threads) for reading the database.")
+
+    # Tasks
+    tasks_running_max: int = Field(100, ge=1, description="Tasks that run at once; more wait their turn.")
+    tasks_queued_max: int = Field(1_000, ge=1, description="Tasks that may wait; more are refused (429).")
+    shutdown_grace_s: float = Field(
+        2.0, ge=0, description="Time (s) for running tasks to finish by themselves at a stop."
+    )
+    shutdown_deadline_s: float = Field(
+        4.0, ge=0, description="Time (s) for cancelled tasks, and then for the last flush, to end at a stop."
+    )
+
+    @field_validator("plugins", "git_file_roots", mode="before")
+    @classmethod
+    def _split_paths(cls, value: Any) -> Any:
+        return [part for part in value.split(":") if part] if isinstance(value, str) else value
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split_names(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("synchronous", "capture_level", mode="before")
+    @classmethod
+    def _any_case(cls, value: Any) -> Any:
+        return value.upper() if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _limits_fit_together(self) -> "Settings":
+        """Relations without which a rule of the design could not hold."""
+        _require(self.batch_max <= self.queue_max, "batch_max must not exceed queue_max, or a batch is never full")
+        # The largest single entry must fit in an empty queue, or it could never be stored.
+        # JSON may need six bytes for one of the message's.
+        largest = 6 * self.message_bytes_max + self.metadata_bytes_max + KIB
+        _require(
+            largest <= self.queue_bytes_max,
+            f"queue_bytes_max must hold one largest entry ({largest:,} bytes)",
+        )
+        _require(self.retry_delay_s <= self.retry_delay_max_s, "retry_delay_s must not exceed retry_delay_max_s")
+        _require(self.frame_interval_s < self.ping_interval_s, "frame_interval_s must be below ping_interval_s")
+        needs_token = not is_loopback(self.host) and not self.token and not self.token_file
+        _require(not needs_token, f"host {self.host!r} is reachable from outside and needs a token or token_file")
+        return self
+
+    @property
+    def database_url(self) -> str:
+        """The store's URL, with the default filled in."""
+        return self.database or f"sqlite:///{self.data_dir / 'taskd.db'}"
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """
+    The settings from the environment, with `overrides` (a command's flags) before it.
+
+    Raises `SettingsError` with one line that names each bad setting, its value and why.
+    """
+    try:
+        settings = Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_told(fault) for fault in error.errors())) from error
+    return _with_token_from_file(settings)
+
+
+def is_loopback(host: str) -> bool:
+    """True where only this machine can connect to `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ValueError(otherwise)
+
+
+def _told(fault: Any) -> str:
+    name = ".".join(str(part) for part in fault["loc"])
+    message: str = fault["msg"].removeprefix("Value error, ")
+    if not name:
+        return message
+    shown = "" if name == "token" else f" {fault['input']!r}"
+    return f"setting {name} (TASKD_{name.upper()}){shown}: {message[0].lower()}{message[1:]}"
+
+
+def _with_token_from_file(settings: Settings) -> Settings:
+    path = settings.token_file
+    if path is None:
+        return settings
+    try:
+        token = path.read_text().strip()
+        mode = path.stat().st_mode & 0o777
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"setting token_file {str(path)!r}: cannot be read ({error})") from error
+    if mode & 0o077:
+        raise SettingsError(f"setting token_file {str(path)!r}: mode {mode:04o} lets others read it; chmod 600 it")
+    if not token:
+        raise SettingsError(f"setting token_file {str(path)!r}: the file is empty")
+    return settings.model_copy(update={"token": SecretStr(token)})

@@ -1,0 +1,105 @@
+"""
+How tasks and plugins are listed: a line for each task, a paragraph for each plugin.
+
+The same text in a terminal and in a pipe, but for the colours.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+
+import orjson
+from rich.text import Text
+
+from taskd.printer import INDENT, Json, shown, terminal
+
+STATUS_STYLES = {
+    "succeeded": "green",
+    "failed": "bold red",
+    "cancelled": "yellow",
+    "interrupted": "yellow",
+    "running": "cyan",
+}
+SHORT_ID = 8
+
+
+def print_tasks(tasks: Iterable[Json]) -> None:
+    """A line for each task: short id, status, plugin, when, how long, and what went wrong."""
+    console = terminal(sys.stdout)
+    rows = [(*_task_row(task), _trouble(task)) for task in tasks]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(6)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        line = Text.assemble(
+            f"{cells[0]}  ",
+            (cells[1], STATUS_STYLES.get(row[1], "")),
+            f"  {'  '.join(cells[2:])}  ",
+            (row[6], "dim"),
+        )
+        line.rstrip()
+        console.print(line)
+
+
+def _task_row(task: Json) -> tuple[str, ...]:
+    return (
+        task["id"][-SHORT_ID:],
+        task["status"],
+        shown(task["plugin"]),
+        task["created_at"][:19] + "Z",
+        lasted(task),
+        f"{task['last_seq']:,} entries",
+    )
+
+
+def _trouble(task: Json) -> str:
+    counts = task["counts"]
+    told = [f"{counts[level]:,} {level.lower()}" for level in ("ERROR", "WARNING") if counts.get(level)]
+    if task["error"]:
+        told.append(shown(task["error"].split("\n")[0]))
+    return "  ".join(told)
+
+
+def lasted(task: Json) -> str:
+    """How long a task that has ended took, in seconds or hours; else nothing."""
+    if not task["started_at"] or not task["finished_at"]:
+        return ""
+    seconds = (datetime.fromisoformat(task["finished_at"]) - datetime.fromisoformat(task["started_at"])).total_seconds()
+    seconds = max(seconds, 0)
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def print_plugins(plugins: Iterable[Json], broken: Iterable[Json]) -> None:
+    """The plugins with their parameters, and those that failed to load with why."""
+    console = terminal(sys.stdout)
+    for plugin in plugins:
+        said = " - ".join(part for part in (plugin["title"], plugin["description"]) if part)
+        console.print(Text.assemble((shown(plugin["name"]), "bold"), "  ", shown(said)))
+        for line in _parameters(plugin["params_schema"] or {}):
+            console.print(Text(INDENT + line))
+    for plugin in broken:
+        console.print(Text.assemble((shown(plugin["name"]), "bold red"), "  failed to load: ", shown(plugin["error"])))
+
+
+def _parameters(schema: Json) -> Iterator[str]:
+    required = schema.get("required", ())
+    for name, wanted in schema.get("properties", {}).items():
+        default = "required" if name in required else f"default {orjson.dumps(wanted.get('default')).decode()}"
+        told = (name, _type_of(wanted, schema), f"({default})", wanted.get("description", ""))
+        yield shown("  ".join(part for part in told if part))
+
+
+def _type_of(wanted: Json, whole: Json) -> str:
+    """A parameter's JSON Schema in a word or two: `string`, `integer or null`, `backup | restore`."""
+    if "$ref" in wanted:
+        wanted = whole.get("$defs", {}).get(wanted["$ref"].removeprefix("#/$defs/"), {})
+    if "enum" in wanted:
+        return " | ".join(map(str, wanted["enum"]))
+    if "anyOf" in wanted:
+        return " or ".join(_type_of(part, whole) for part in wanted["anyOf"])
+    if wanted.get("type") == "array":
+        return f"list of {_type_of(wanted.get('items', {}), whole)}"
+    kind = wanted.get("type", "any")
+    return kind if isinstance(kind, str) else " or ".join(kind)

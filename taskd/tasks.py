@@ -1,0 +1,113 @@
+"""
+`Task`: one execution of a plugin, with an id, a status and a log.
+
+    queued ──► running ──► succeeded | failed | cancelled | interrupted
+       └─────────────────► cancelled | interrupted
+
+The ids are UUIDs of version 7 (RFC 9562, section 5.7): the time comes first, so that they sort
+by creation, and the random end is what a person types.
+"""
+
+import secrets
+import time
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from taskd.entries import Level
+
+
+class TaskStatus(StrEnum):
+    """Where a task is in its life."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def ended(self) -> bool:
+        """True where no other status can follow."""
+        return self not in (TaskStatus.QUEUED, TaskStatus.RUNNING)
+
+    def may_become(self, other: "TaskStatus") -> bool:
+        """True where the picture above has an arrow to `other`."""
+        return other in _ARROWS[self]
+
+
+_ENDS = frozenset(status for status in TaskStatus if status.ended)
+_ARROWS: dict[TaskStatus, frozenset[TaskStatus]] = {
+    **dict.fromkeys(_ENDS, frozenset()),
+    TaskStatus.QUEUED: frozenset({TaskStatus.RUNNING, TaskStatus.CANCELLED, TaskStatus.INTERRUPTED}),
+    TaskStatus.RUNNING: _ENDS,
+}
+
+
+@dataclass(slots=True)
+class Task:
+    """One execution of a plugin, as the API shows it (secret params are `"***"`)."""
+
+    id: str
+    plugin: str
+    params: dict[str, Any]
+    status: TaskStatus
+    created_at: str
+    started_at: str | None = None
+    finished_at: str | None = None
+    result: Any = None
+    error: str | None = None
+    retry_of: str | None = None
+    last_seq: int = 0
+    progress: dict[str, Any] | None = None
+    counts: dict[Level, int] = field(default_factory=lambda: dict.fromkeys(Level, 0))
+
+    @property
+    def short_id(self) -> str:
+        """The last 8 characters: the random end, which tells tasks apart."""
+        return self.id[-8:]
+
+    def to_json(self) -> dict[str, Any]:
+        """The task as the API shows it."""
+        return {
+            "id": self.id,
+            "plugin": self.plugin,
+            "params": self.params,
+            "status": self.status.value,
+            "created_at": self.created_at,
+            "started_at": self.started_at,
+            "finished_at": self.finished_at,
+            "result": self.result,
+            "error": self.error,
+            "retry_of": self.retry_of,
+            "last_seq": self.last_seq,
+            "progress": self.progress,
+            "counts": {level.value: self.counts.get(level, 0) for level in Level},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEnd:
+    """How a task ended: what becomes known only after all that it said is stored."""
+
+    status: TaskStatus
+    finished_at: str
+    result_json: str | None = None
+    error: str | None = None
+
+
+_last_ms = 0
+
+
+def new_task_id() -> str:
+    """A UUIDv7 that sorts after every one made before it in this process, unless the clock jumps back."""
+    global _last_ms
+    # Two tasks of one millisecond would sort by chance: the later one borrows the next.
+    # Past a second of borrowing the clock was set back, and the truth is better than the order.
+    now_ms = time.time_ns() // 1_000_000
+    _last_ms = now_ms if not _last_ms - 1_000 < now_ms <= _last_ms else _last_ms + 1
+    random = secrets.randbits(74)
+    value = _last_ms << 80 | 0x7 << 76 | (random >> 62) << 64 | 0b10 << 62 | random & (1 << 62) - 1
+    digits = f"{value:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

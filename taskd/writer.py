@@ -1,0 +1,199 @@
+"""
+`LogWriter`: the one consumer of a task's queue, and what is known of the log while it lives.
+
+    queue ──► pending + hub, in one step ──► store, every 2 s, when full, and at the end
+
+An entry becomes *pending* and is published with no `await` between: a reader that looks at
+what is pending and subscribes in one step of its own can miss nothing and get nothing twice.
+It leaves pending only after its commit is known. A reader that looks at pending first and at
+the store then finds each entry in one of the two at least; the other way round it could find
+an entry in neither.
+
+The flush timer starts at the first pending entry and no later entry moves it, so an entry
+waits at most `flush_interval_s` for its flush, under any load. While a flush is on its way to
+the store, entries go on becoming pending and being published: a locked store stops neither
+the task nor the live tail. A flush that fails is tried again, with growing waits, for ever:
+nothing is dropped and nothing reordered.
+
+Plugin code may be cancelled, the writer may not: it ends when its queue is closed and all is
+stored, the final status in the transaction of the last entries.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from taskd.counts import LogCounts
+from taskd.entries import LogEntry
+from taskd.errors import StoreError, TaskNotFound
+from taskd.filters import LogFilter
+from taskd.hub import LogHub
+from taskd.persistence.base import LogPersistenceService
+from taskd.queue import LogQueue
+from taskd.settings import Settings
+from taskd.tasks import TaskEnd
+
+_log = logging.getLogger("taskd.writer")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """
+    A log's unstored part as of one moment: all before `pending_from` is stored.
+
+    `pending` has the matches of a filter, in `seq` order; `last_seq` is the log's newest.
+    """
+
+    pending: list[LogEntry]
+    pending_from: int
+    last_seq: int
+
+
+class LogWriter:
+    """Consumes one task's queue until it is closed and everything is stored."""
+
+    def __init__(
+        self, task_id: str, queue: LogQueue, hub: LogHub, store: LogPersistenceService, settings: Settings
+    ) -> None:
+        self.task_id = task_id
+        self.hub = hub
+        self.counts = LogCounts()
+        self.progress: dict[str, Any] | None = None
+        self.failing: str | None = None
+        self.stored_end = False
+        self._queue = queue
+        self._store = store
+        self._settings = settings
+        self._pending: list[LogEntry] = []
+        self._end: TaskEnd | None = None
+        self._abandoned = False
+        self._overdue = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._flushing: asyncio.Task[None] | None = None
+
+    @property
+    def pending(self) -> int:
+        """How many entries are published and not known to be committed."""
+        return len(self._pending)
+
+    def snapshot(self, log_filter: LogFilter, after: int = 0) -> Snapshot:
+        """The pending matches with a greater seq than `after`. One step: nothing happens in between."""
+        pending = [entry for entry in self._pending if entry.seq > after and log_filter.matches(entry)]
+        pending_from = self._pending[0].seq if self._pending else self.hub.last_seq + 1
+        return Snapshot(pending, pending_from, self.hub.last_seq)
+
+    async def run(self) -> None:
+        """Publish and store until `end` was called and all is committed. Must not be cancelled."""
+        while not self._queue.closed:
+            self._make_pending(await self._queue.take())
+            if self._is_due():
+                self._start_flush()
+        self._make_pending(self._queue.take_rest())
+        if self._flushing is not None:
+            await self._flushing
+        # Only here is all that was said pending, so only here may the end go with it.
+        self.stored_end = await self._flush(self._end)
+
+    def end(self, end: TaskEnd) -> None:
+        """Accept no more entries; the last flush stores how the task ended, in the same transaction."""
+        self._end = end
+        self._queue.close()
+
+    def abandon(self) -> None:
+        """At a stop whose deadline is over: try the store no more. What is unstored stays so."""
+        self._abandoned = True
+        self._queue.close()
+
+    def _make_pending(self, entries: list[LogEntry]) -> None:
+        if not entries:
+            return
+        # One step: no await between these two.
+        self._pending.extend(entries)
+        self.hub.publish(entries)
+        self.counts.add(entries)
+        self._note_progress(entries)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._settings.flush_interval_s, self._on_timer)
+
+    def _note_progress(self, entries: list[LogEntry]) -> None:
+        for entry in reversed(entries):
+            if entry.metadata_json is not None and '"progress":{' in entry.metadata_json:
+                progress = (entry.metadata or {}).get("progress")
+                self.progress = progress if isinstance(progress, dict) else self.progress
+                return
+
+    def _on_timer(self) -> None:
+        self._overdue = True
+        self._start_flush()
+
+    def _is_due(self) -> bool:
+        full = len(self._pending) >= self._settings.batch_max
+        return bool(self._pending) and (full or self._overdue or self._queue.flush_asked)
+
+    def _start_flush(self) -> None:
+        if self._flushing is None:
+            name = f"flush {self.task_id}"
+            self._flushing = asyncio.get_running_loop().create_task(self._flush_while_due(), name=name)
+
+    async def _flush_while_due(self) -> None:
+        try:
+            while self._is_due() and not self._abandoned:
+                await self._flush()
+        finally:
+            self._flushing = None
+
+    async def _flush(self, end: TaskEnd | None = None) -> bool:
+        """
+        Store a batch, or all there is together with the end, however often it must be tried.
+
+        False where `abandon` came first.
+        """
+        self._overdue = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        batch = self._pending[: None if end else self._settings.batch_max]
+        stored = await self._append(batch, end)
+        if stored:
+            self._forget(batch)
+        return stored
+
+    async def _append(self, batch: list[LogEntry], end: TaskEnd | None) -> bool:
+        delay_s = self._settings.retry_delay_s
+        while not self._abandoned:
+            try:
+                await self._store.append(self.task_id, batch, progress=self.progress, end=end)
+            except TaskNotFound:
+                _log.error(
+                    "Task %s is gone from the store; %d entries of it cannot be stored",
+                    self.task_id,
+                    len(batch),
+                )
+                return True
+            except Exception as error:  # whatever it is, dropping the batch would be worse
+                self._tell_failing(error)
+                await asyncio.sleep(delay_s)
+                delay_s = min(2 * delay_s, self._settings.retry_delay_max_s)
+            else:
+                self.failing = None
+                return True
+        return False
+
+    def _tell_failing(self, error: Exception) -> None:
+        if self.failing is None:
+            fault = None if isinstance(error, StoreError) else error
+            _log.warning(
+                "Entries of task %s wait in memory: the store does not take them: %s",
+                self.task_id,
+                error,
+                exc_info=fault,
+            )
+        self.failing = str(error)
+
+    def _forget(self, batch: list[LogEntry]) -> None:
+        # Only here, after the commit: a reader between the two would find the entries nowhere.
+        del self._pending[: len(batch)]
+        if batch:
+            size = sum([len(entry.encoded) for entry in batch])
+            self._queue.committed(len(batch), size, batch[-1].seq)

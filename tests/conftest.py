@@ -1,0 +1,63 @@
+"""What tests share: a real service in `tmp_path`, plugins of a test's own, and reading a log."""
+
+import textwrap
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskd.entries import LogEntry
+from taskd.filters import LogFilter
+from taskd.follow import Entries, follow
+from taskd.service import Service
+from taskd.settings import Settings
+
+PLUGIN_HEAD = """
+import asyncio, logging, threading, time, warnings
+from pydantic import BaseModel, ConfigDict, SecretStr
+from taskd import Level, Plugin, TaskContext
+"""
+
+
+@asynccontextmanager
+async def running_service(tmp_path: Path, **settings: Any) -> AsyncIterator[Service]:
+    """A running service whose data is in `tmp_path / "data"`, with `settings` over the defaults."""
+    async with Service(Settings(data_dir=tmp_path / "data", **settings)) as service:
+        yield service
+
+
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncIterator[Service]:
+    """A running service with the default settings and the shipped plugins."""
+    async with running_service(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def plugin_dir(tmp_path: Path) -> Callable[[str], Path]:
+    """Write a plugin file, of which the imports are given; returns its directory."""
+
+    def write(source: str, name: str = "mine.py") -> Path:
+        directory = tmp_path / "plugins"
+        directory.mkdir(exist_ok=True)
+        (directory / name).write_text(PLUGIN_HEAD + textwrap.dedent(source))
+        return directory
+
+    return write
+
+
+async def read_all(service: Service, task_id: str, log_filter: LogFilter | None = None) -> list[LogEntry]:
+    """Every match of a log, read to its end: it waits for a task that has not ended."""
+    entries: list[LogEntry] = []
+    async with aclosing(follow(service.manager, task_id, log_filter or LogFilter(), page_entries=1_000)) as events:
+        async for event in events:
+            if isinstance(event, Entries):
+                entries += event.entries
+    return entries
+
+
+def messages(entries: Sequence[LogEntry], source: str | None = None) -> list[str]:
+    """What entries say; with `source`, those of that source."""
+    return [entry.message for entry in entries if source in (None, entry.source)]
