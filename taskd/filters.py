@@ -262,7 +262,7 @@ PARAMETERS: dict[str, Parameter] = {
         ),
         Parameter("since", "an RFC 3339 time, included; UTC where it has no offset", _TIME, read_time),
         Parameter("until", "an RFC 3339 time, excluded; UTC where it has no offset", _TIME, read_time),
-        integer_parameter("after", "a seq, excluded: a whole number from 0 to the log's last_seq", 0, SEQ_MAX, default=0),
+        integer_parameter("after", "a seq, excluded: a whole number from 0 to last_seq", 0, SEQ_MAX, default=0),
         integer_parameter("before", "a seq, excluded: a whole number from 1", 1, SEQ_MAX),
         Parameter(
             "order", "asc (the oldest first) or desc",

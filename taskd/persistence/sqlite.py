@@ -157,18 +157,15 @@ def _prepare(connection: sqlite3.Connection, path: str, synchronous: str) -> Non
             f"The database {path} has schema {version}, written by a newer taskd; this one knows up to "
             f"{SCHEMA_VERSION}. Run the newer taskd, or give another --data-dir."
         )
+    # Before anything is changed: journal_mode, too, is written into the file.
+    if version == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        raise StoreError(f"The database {path} holds tables that are not taskd's; give another --database.")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {synchronous}")
     connection.execute("PRAGMA foreign_keys = ON")
     if version == 0:
-        _create(connection, path)
-
-
-def _create(connection: sqlite3.Connection, path: str) -> None:
-    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-        raise StoreError(f"The database {path} holds tables that are not taskd's; give another --database.")
-    # The whole schema or nothing, also when killed in the middle.
-    connection.executescript(f"BEGIN IMMEDIATE; {Path(shipped.SCHEMA).read_text()}; COMMIT;")
+        # The whole schema or nothing, also when killed in the middle.
+        connection.executescript(f"BEGIN IMMEDIATE; {Path(shipped.SCHEMA).read_text()}; COMMIT;")
 
 
 def _prepare_reader(connection: sqlite3.Connection) -> None:

@@ -1,0 +1,283 @@
+"""
+Every reader gets every match once, in order: whatever the filter, however slow it reads,
+however often it goes and comes back, and whenever batches are committed.
+
+The random schedules below run the real path on a real store. Three orders carry it: pending
+is looked at before the store, pending is forgotten after the commit, and a lagged reader does
+not see the end. Exchange any of them and these tests fail.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskd.entries import Level, LogEntry
+from taskd.errors import ParameterInvalid, TaskNotFound
+from taskd.filters import LogFilter
+from taskd.follow import CaughtUp, End, Entries, Event, Idle, ProgressChanged, TaskChanged, follow
+from taskd.hub import LogHub
+from taskd.logger import TaskLogger
+from taskd.persistence import LogPersistenceService, open_persistence
+from taskd.persistence.base import Span
+from taskd.queue import LogQueue
+from taskd.settings import Settings
+from taskd.tasks import Task, TaskEnd, TaskStatus, new_task_id
+from taskd.writer import LogWriter
+
+END = TaskEnd(TaskStatus.SUCCEEDED, "2026-11-23T14:00:00.000000Z")
+FILTERS = [
+    LogFilter(),
+    LogFilter(levels=frozenset({Level.ERROR})),
+    LogFilter(sources=("a", "b.*")),
+    LogFilter(search=("7",), exclude=("3",)),
+    LogFilter(search=("ОШИБКА",)),
+    LogFilter(search=("nobody says this",)),
+]
+
+
+class UnevenStore:
+    """The real store, each call of which takes a random while before and after it is done."""
+
+    def __init__(self, store: LogPersistenceService, rng: random.Random) -> None:
+        self._store = store
+        self._rng = rng
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._store, name)
+
+        async def unevenly(*args: Any, **kwargs: Any) -> Any:
+            await pause(self._rng)
+            result = await method(*args, **kwargs)
+            await pause(self._rng)
+            return result
+
+        return unevenly
+
+
+class LiveLog:
+    """One task's log without a manager: the queue, the writer, and what readers need to know."""
+
+    page_bytes_max = 2_000
+
+    def __init__(self, store: LogPersistenceService, settings: Settings) -> None:
+        self.store = store
+        self.task_id = new_task_id()
+        self.hub = LogHub(settings.subscriber_queue_max, settings.subscriber_bytes_max)
+        self.queue = LogQueue(settings, self.hub.publish_progress)
+        self.logger = TaskLogger(self.queue, "a")
+        self._writer: LogWriter | None = LogWriter(self.task_id, self.queue, self.hub, store, settings)
+
+    def writer(self, task_id: str) -> LogWriter | None:
+        """As `TaskManager.writer`: None once the log has ended."""
+        return self._writer
+
+    async def run(self) -> None:
+        """The log from its first entry to its end stored and told."""
+        task = Task(self.task_id, "mine", {}, TaskStatus.QUEUED, "2026-11-23T14:00:00.000000Z")
+        await self.store.create_task(task, [])
+        assert self._writer is not None
+        await self._writer.run()
+        self._writer = None
+        self.hub.end()
+
+    def end(self) -> None:
+        """Let `run` finish."""
+        if self._writer is not None:
+            self._writer.end(END)
+
+
+@asynccontextmanager
+async def live_log(tmp_path: Path, rng: random.Random | None = None, **settings: Any) -> AsyncIterator[LiveLog]:
+    """A running log; leaving it ends it and waits until it is stored."""
+    chosen = Settings(data_dir=tmp_path, **settings)
+    async with open_persistence(chosen) as store:
+        log = LiveLog(UnevenStore(store, rng) if rng else store, chosen)  # type: ignore[arg-type]  # by __getattr__
+        running = asyncio.create_task(log.run())
+        yield log
+        log.end()
+        await running
+
+
+async def pause(rng: random.Random) -> None:
+    """A random while: usually a turn of the loop or two, sometimes a few milliseconds."""
+    if rng.random() < 0.1:
+        await asyncio.sleep(rng.random() * 0.004)
+    for _ in range(rng.randrange(3)):
+        await asyncio.sleep(0)
+
+
+async def emit(log: LiveLog, rng: random.Random, count: int) -> None:
+    """Say random things, in bursts, with a flush now and then."""
+    for number in range(count):
+        logger = log.logger.with_source(rng.choice(["a", "b", "b.c", "bc"]))
+        logger.log(rng.choice(list(Level)), f"{rng.choice(['said', 'ошибка'])} {number}", n=number)
+        if rng.random() < 0.2:
+            await pause(rng)
+        if rng.random() < 0.02:
+            await log.logger.drain()
+
+
+async def read(log: LiveLog, rng: random.Random, log_filter: LogFilter, slow: bool) -> list[LogEntry]:
+    """Follow to the end, going away and coming back with `after` at random, perhaps slowly."""
+    seen: list[LogEntry] = []
+    after = 0
+    while True:
+        page_entries = rng.randrange(1, 30)
+        async with aclosing(follow(log, log.task_id, log_filter, after=after, page_entries=page_entries)) as events:
+            async for event in events:
+                if isinstance(event, Entries):
+                    seen += event.entries
+                    after = event.entries[-1].seq
+                if isinstance(event, CaughtUp):
+                    after = event.last_seq
+                if isinstance(event, End):
+                    return seen
+                if slow:
+                    await pause(rng)
+                if rng.random() < 0.05:
+                    break
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_every_reader_gets_every_match_once_and_in_order(tmp_path: Path, seed: int) -> None:
+    """Random producers, flushes, filters, queues, pages, speeds and reconnections."""
+    rng = random.Random(seed)
+    settings: dict[str, Any] = {
+        "flush_interval_s": rng.choice([0.001, 0.005, 0.05]),
+        "batch_max": rng.randrange(1, 40),
+        "subscriber_queue_max": rng.randrange(1, 20),
+    }
+    async with live_log(tmp_path, rng, **settings) as log, asyncio.TaskGroup() as group:
+        await log.logger.drain()
+        readers = [(one, group.create_task(read(log, rng, one, slow=bool(k % 2)))) for k, one in enumerate(FILTERS * 2)]
+        await emit(log, rng, 250)
+        log.end()
+    async with open_persistence(Settings(data_dir=tmp_path)) as store:
+        whole = await stored(store, log.task_id)
+    assert [entry.seq for entry in whole] == [*range(1, 251)]
+    for log_filter, reader in readers:
+        assert reader.result() == [entry for entry in whole if log_filter.matches(entry)]
+
+
+async def stored(store: LogPersistenceService, task_id: str) -> list[LogEntry]:
+    """The whole log, as the store has it."""
+    page, _ = await store.page(task_id, LogFilter(), Span(), order="asc", offset=0, limit=9_999, bytes_max=2**30)
+    return page
+
+
+def seqs(events: list[Event]) -> list[int]:
+    """The seqs in a list of events."""
+    return [entry.seq for event in events if isinstance(event, Entries) for entry in event.entries]
+
+
+async def first(events: Any, kind: type[Event]) -> Any:
+    """The next event of a kind."""
+    async for event in events:
+        if isinstance(event, kind):
+            return event
+    raise AssertionError(f"the log ended without {kind}")
+
+
+async def test_a_reader_of_an_ended_task_gets_entries_caught_up_end(tmp_path: Path) -> None:
+    """In this order, and nothing else."""
+    async with live_log(tmp_path) as log:
+        log.logger.info("one")
+        log.end()
+        await first(follow(log, log.task_id, LogFilter(), page_entries=9), End)
+        events = [event async for event in follow(log, log.task_id, LogFilter(), page_entries=9)]
+    assert [type(event) for event in events] == [Entries, CaughtUp, End]
+    assert isinstance(events[2], End)
+    assert (events[2].last_seq, events[2].task.status) == (1, "succeeded")
+
+
+async def test_caught_up_comes_once_also_for_a_reader_that_lags(tmp_path: Path) -> None:
+    """Joining again is nobody's business."""
+    async with live_log(tmp_path, subscriber_queue_max=2, flush_interval_s=0.001) as log:
+        events = follow(log, log.task_id, LogFilter(), page_entries=9)
+        kinds = [await anext(events)]
+        for number in range(50):
+            log.logger.info(f"{number}")
+        await log.logger.drain()
+        log.end()
+        kinds += [event async for event in events]
+    assert sum(isinstance(event, CaughtUp) for event in kinds) == 1
+    assert sum(len(event.entries) for event in kinds if isinstance(event, Entries)) == 50
+
+
+async def test_idle_says_up_to_where_a_reader_has_every_match(tmp_path: Path) -> None:
+    """Also where what was said meanwhile did not match: that seq serves as `after` too."""
+    async with live_log(tmp_path) as log:
+        nothing = LogFilter(search=("nobody says this",))
+        async with aclosing(follow(log, log.task_id, nothing, page_entries=9, idle_s=0.01)) as events:
+            assert await anext(events) == CaughtUp(0)
+            for number in range(7):
+                log.logger.info(f"{number}")
+            while (event := await anext(events)) != Idle(7):
+                assert event == Idle(0)
+
+
+async def test_tail_begins_at_the_nth_last_match_and_then_follows(tmp_path: Path) -> None:
+    """Stored or pending."""
+    async with live_log(tmp_path) as log:
+        for number in range(1, 31):
+            log.logger.info(f"{number}")
+            if number == 20:
+                await log.logger.drain()
+        ones = LogFilter(search=("1",))  # 1 10-19 21 31
+        while log.hub.last_seq < 30:
+            await asyncio.sleep(0)
+        async with aclosing(follow(log, log.task_id, ones, tail=3, page_entries=9)) as events:
+            assert seqs([await anext(events), await anext(events)]) == [18, 19, 21]
+            await first(events, CaughtUp)
+            log.logger.info("31")
+            assert seqs([await first(events, Entries)]) == [31]
+
+
+async def test_progress_and_status_reach_a_reader_whatever_its_filter(tmp_path: Path) -> None:
+    """They are about the task, not of its log."""
+    async with live_log(tmp_path) as log:
+        nothing = LogFilter(search=("nobody says this",))
+        async with aclosing(follow(log, log.task_id, nothing, page_entries=9)) as events:
+            await first(events, CaughtUp)
+            with log.logger.progress("files", total=3) as bar:
+                bar.advance()
+                shown = await first(events, ProgressChanged)
+            assert (shown.source, shown.progress["label"]) == ("a", "files")
+            task = await log.store.task(log.task_id)
+            log.hub.publish_task(task)
+            assert (await first(events, TaskChanged)).task == task
+
+
+async def test_a_reader_sent_away_gets_no_end_and_misses_nothing_when_it_comes_back(tmp_path: Path) -> None:
+    """The service stops: what follows is for the next connection."""
+    async with live_log(tmp_path) as log:
+        log.logger.info("one")
+        events = follow(log, log.task_id, LogFilter(), page_entries=9)
+        await first(events, CaughtUp)
+        log.hub.close()
+        assert [event async for event in events] == []
+        log.logger.info("two")
+        log.end()
+        rest = [event async for event in follow(log, log.task_id, LogFilter(), after=1, page_entries=9)]
+    assert [entry.message for event in rest if isinstance(event, Entries) for entry in event.entries] == ["two"]
+
+
+async def test_an_after_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    """It names the last seq there is."""
+    async with live_log(tmp_path) as log:
+        with pytest.raises(ParameterInvalid, match="at most 0"):
+            await anext(follow(log, log.task_id, LogFilter(), after=1, page_entries=9))
+
+
+async def test_a_task_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+    """At the first event, not by silence."""
+    async with live_log(tmp_path) as log:
+        log.end()
+        await first(follow(log, log.task_id, LogFilter(), page_entries=9), End)
+        with pytest.raises(TaskNotFound):
+            await anext(follow(log, "nobody", LogFilter(), page_entries=9))
