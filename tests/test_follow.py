@@ -70,6 +70,7 @@ class LiveLog:
         self.hub = LogHub(settings.subscriber_queue_max, settings.subscriber_bytes_max)
         self.queue = LogQueue(settings, self.hub.publish_progress)
         self.logger = TaskLogger(self.queue, "a")
+        self.ended = asyncio.Event()
         self._writer: LogWriter | None = LogWriter(self.task_id, self.queue, self.hub, store, settings)
 
     def writer(self, task_id: str) -> LogWriter | None:
@@ -78,12 +79,11 @@ class LiveLog:
 
     async def run(self) -> None:
         """The log from its first entry to its end stored and told."""
-        task = Task(self.task_id, "mine", {}, TaskStatus.QUEUED, "2026-11-23T14:00:00.000000Z")
-        await self.store.create_task(task, [])
         assert self._writer is not None
         await self._writer.run()
         self._writer = None
         self.hub.end()
+        self.ended.set()
 
     def end(self) -> None:
         """Let `run` finish."""
@@ -97,10 +97,13 @@ async def live_log(tmp_path: Path, rng: random.Random | None = None, **settings:
     chosen = Settings(data_dir=tmp_path, **settings)
     async with open_persistence(chosen) as store:
         log = LiveLog(UnevenStore(store, rng) if rng else store, chosen)  # type: ignore[arg-type]  # by __getattr__
+        await store.create_task(Task(log.task_id, "mine", {}, TaskStatus.QUEUED, END.finished_at), [])
         running = asyncio.create_task(log.run())
-        yield log
-        log.end()
-        await running
+        try:
+            yield log
+        finally:
+            log.end()
+            await running
 
 
 async def pause(rng: random.Random) -> None:
@@ -139,6 +142,8 @@ async def read(log: LiveLog, rng: random.Random, log_filter: LogFilter, slow: bo
                     return seen
                 if slow:
                     await pause(rng)
+                if slow and rng.random() < 0.02:
+                    await log.ended.wait()
                 if rng.random() < 0.05:
                     break
 
@@ -153,7 +158,6 @@ async def test_every_reader_gets_every_match_once_and_in_order(tmp_path: Path, s
         "subscriber_queue_max": rng.randrange(1, 20),
     }
     async with live_log(tmp_path, rng, **settings) as log, asyncio.TaskGroup() as group:
-        await log.logger.drain()
         readers = [(one, group.create_task(read(log, rng, one, slow=bool(k % 2)))) for k, one in enumerate(FILTERS * 2)]
         await emit(log, rng, 250)
         log.end()
@@ -257,12 +261,14 @@ async def test_a_reader_sent_away_gets_no_end_and_misses_nothing_when_it_comes_b
     """The service stops: what follows is for the next connection."""
     async with live_log(tmp_path) as log:
         log.logger.info("one")
+        await log.logger.drain()
         events = follow(log, log.task_id, LogFilter(), page_entries=9)
-        await first(events, CaughtUp)
+        assert await first(events, CaughtUp) == CaughtUp(1)
         log.hub.close()
         assert [event async for event in events] == []
         log.logger.info("two")
         log.end()
+        await log.ended.wait()
         rest = [event async for event in follow(log, log.task_id, LogFilter(), after=1, page_entries=9)]
     assert [entry.message for event in rest if isinstance(event, Entries) for entry in event.entries] == ["two"]
 
