@@ -77,6 +77,10 @@ class LiveLog:
         """As `TaskManager.writer`: None once the log has ended."""
         return self._writer
 
+    async def create(self) -> None:
+        """The task's row, without which nothing is stored."""
+        await self.store.create_task(Task(self.task_id, "mine", {}, TaskStatus.QUEUED, END.finished_at), [])
+
     async def run(self) -> None:
         """The log from its first entry to its end stored and told."""
         assert self._writer is not None
@@ -97,7 +101,7 @@ async def live_log(tmp_path: Path, rng: random.Random | None = None, **settings:
     chosen = Settings(data_dir=tmp_path, **settings)
     async with open_persistence(chosen) as store:
         log = LiveLog(UnevenStore(store, rng) if rng else store, chosen)  # type: ignore[arg-type]  # by __getattr__
-        await store.create_task(Task(log.task_id, "mine", {}, TaskStatus.QUEUED, END.finished_at), [])
+        await log.create()
         running = asyncio.create_task(log.run())
         try:
             yield log
