@@ -180,8 +180,9 @@ class _Follower:
                 yield ProgressChanged(source, progress)
             if taken.task is not None:
                 yield TaskChanged(taken.task)
-            if taken.ended:
-                yield await self._end()
+            if taken.ended is not None:
+                # From the hub, not from the store: at a stop the store closes before all have read this.
+                yield End(taken.ended, taken.ended.last_seq)
                 return
             if taken.lagged or taken.closed:
                 return
@@ -202,7 +203,3 @@ class _Follower:
             self._given = new[-1].seq
         size = self._page_entries
         return [Entries(new[start : start + size]) for start in range(0, len(new), size)]
-
-    async def _end(self) -> End:
-        task = await self._logs.store.task(self._task_id)
-        return End(task, task.last_seq)

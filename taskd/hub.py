@@ -26,8 +26,9 @@ class Taken:
     """
     What a subscription had for its reader.
 
-    `last_seq`: every match up to it is in this or was taken before. `ended`: nothing more
-    will come, and the log is whole. `closed`: nothing more will come from this process.
+    `last_seq`: every match up to it is in this or was taken before. `ended`: the task as it
+    ended; nothing more will come, and the log is whole. `closed`: nothing more will come from
+    this process.
     """
 
     entries: list[LogEntry] = field(default_factory=list)
@@ -35,7 +36,7 @@ class Taken:
     task: Task | None = None
     last_seq: int = 0
     lagged: bool = False
-    ended: bool = False
+    ended: Task | None = None
     closed: bool = False
 
 
@@ -52,7 +53,7 @@ class Subscription:
         self._progress: dict[str, tuple[str, dict[str, Any]]] = {}
         self._task: Task | None = None
         self.lagged = False
-        self._ended = False
+        self._ended: Task | None = None
         self._closed = False
         self._something = asyncio.Event()
 
@@ -99,12 +100,12 @@ class Subscription:
         self._task = task
         self._something.set()
 
-    def end(self) -> None:
+    def end(self, task: Task) -> None:
         """Let the reader finish once it has taken everything."""
         # A lagged reader must not see the end: it would stop with entries missing.
         if self.lagged:
             return
-        self._ended = True
+        self._ended = task
         self._something.set()
 
     def close(self) -> None:
@@ -170,10 +171,10 @@ class LogHub:
         for subscription in self._all():
             subscription.offer_task(task)
 
-    def end(self) -> None:
-        """The log is whole and stored: let every reader that kept up finish."""
+    def end(self, task: Task) -> None:
+        """The log is whole and stored, and `task` has ended: let every reader that kept up finish."""
         for subscription in self._all():
-            subscription.end()
+            subscription.end(task)
 
     def close(self) -> None:
         """This process stops: send every reader away; each comes back with `after`."""

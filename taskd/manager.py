@@ -103,7 +103,7 @@ class TaskManager:
         self._lives: set[asyncio.Task[None]] = set()
         self._abandoned: list[LiveTask] = []
         self._accepted = 0
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     # What is there
 
@@ -162,7 +162,7 @@ class TaskManager:
         Raises `PluginNotFound`, `ParamsInvalid`, `TooManyTasks`, `Stopping` and `StoreError`;
         then there is no task.
         """
-        if self._stopping:
+        if self._stopping.is_set():
             raise Stopping
         loaded = self._plugins[plugin]
         validated = loaded.validate(params)
@@ -231,7 +231,7 @@ class TaskManager:
     # A task's life
 
     def _start_waiting(self) -> None:
-        while self._queued and len(self._running) < self._settings.tasks_running_max and not self._stopping:
+        while self._queued and len(self._running) < self._settings.tasks_running_max and not self._stopping.is_set():
             live = self._queued.popleft()
             self._running.add(live.row.id)
             self._watch(self._live_through(live), f"task {live.row.id}")
@@ -251,6 +251,8 @@ class TaskManager:
         """A task from its start to its end stored. Never cancelled: plugin code is."""
         started_at = timestamp_now()
         if not await self._store_start(live, started_at):
+            live.stop_as = live.stop_as or TaskStatus.INTERRUPTED
+            await self._end_unrun(live)
             return
         writing = self._watch(live.writer.run(), f"writer {live.row.id}")
         live.become(TaskStatus.RUNNING, started_at=started_at)
@@ -266,13 +268,13 @@ class TaskManager:
 
     async def _store_start(self, live: LiveTask, started_at: str) -> bool:
         """Store that the task runs, however often it must be tried; False where the service stops first."""
-        while not self._stopping:
+        while not self._stopping.is_set():
             try:
                 await self.store.start_task(live.row.id, started_at)
                 return True
             except StoreError as error:
                 _log.warning("Task %s waits to start: %s", live.row.id, error)
-                await asyncio.sleep(self._settings.retry_delay_max_s)
+                await _first(self._stopping.wait(), timeout_s=self._settings.retry_delay_max_s)
         return False
 
     def _plugin_task(self, live: LiveTask) -> asyncio.Task[Outcome]:
@@ -305,7 +307,7 @@ class TaskManager:
                 result=ending.result,
                 error=ending.end.error,
             )
-            live.hub.end()
+            live.hub.end(live.task)
         else:
             live.hub.close()
         self._forget(live)
@@ -326,7 +328,7 @@ class TaskManager:
         What is then still there becomes `interrupted` and is left behind; entries and ends are
         stored, within `shutdown_deadline_s` again. Idempotent.
         """
-        self._stopping = True
+        self._stopping.set()
         queued, self._queued = list(self._queued), deque()
         for live in queued:
             live.stop_as = TaskStatus.INTERRUPTED

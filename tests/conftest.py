@@ -23,8 +23,13 @@ from taskd import Level, Plugin, TaskContext
 
 @asynccontextmanager
 async def running_service(tmp_path: Path, **settings: Any) -> AsyncIterator[Service]:
-    """A running service whose data is in `tmp_path / "data"`, with `settings` over the defaults."""
-    async with Service(Settings(data_dir=tmp_path / "data", **settings)) as service:
+    """
+    A running service whose data is in `tmp_path / "data"`, with `settings` over the defaults.
+
+    At its stop it does not wait for running tasks to finish by themselves.
+    """
+    chosen = {"data_dir": tmp_path / "data", "shutdown_grace_s": 0, **settings}
+    async with Service(Settings(**chosen)) as service:
         yield service
 
 

@@ -86,7 +86,7 @@ class LiveLog:
         assert self._writer is not None
         await self._writer.run()
         self._writer = None
-        self.hub.end()
+        self.hub.end(await self.store.task(self.task_id))
         self.ended.set()
 
     def end(self) -> None:

@@ -106,6 +106,8 @@ WHERE task_id = ? AND seq > ? AND seq < ? AND {where} GROUP BY level, source
 TIMESTAMP = "SELECT timestamp FROM task_logs WHERE task_id = ? AND seq = ?"
 SEQ_END = 2**63 - 1
 
+CLOSED = "The store is closed: taskd is stopping."
+
 _log = logging.getLogger("taskd.persistence")
 
 T = TypeVar("T")
@@ -132,7 +134,9 @@ async def open_sqlite(path: str, settings: Settings) -> AsyncIterator["SqliteSto
             raise StoreError(f"The database {path} cannot be opened: {error}.") from error
         committer = _Committer(write)
         stack.push_async_callback(committer.close)
-        yield SqliteStore(path, settings, committer, read)
+        store = SqliteStore(path, settings, committer, read)
+        stack.callback(store.close)
+        yield store
 
 
 def _connect(path: str) -> aiosqlite.Connection:
@@ -197,7 +201,7 @@ class _Committer:
         A cancelled caller leaves it to be done all the same.
         """
         if self._closed:
-            raise StoreUnavailable("The store is closed.")
+            raise StoreUnavailable(CLOSED)
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(operation, entries, done))
         self._work.set()
@@ -292,6 +296,11 @@ class SqliteStore:
         self._idle: asyncio.LifoQueue[aiosqlite.Connection] = asyncio.LifoQueue()
         for connection in readers:
             self._idle.put_nowait(connection)
+        self._closed = False
+
+    def close(self) -> None:
+        """Begin no more reads; `open_sqlite` closes the connections."""
+        self._closed = True
 
     # Writing
 
@@ -388,6 +397,8 @@ class SqliteStore:
     async def _read(self, operation: Operation[T]) -> T:
         """Read on an idle connection, within the time limit; interrupted when the caller is cancelled."""
         async with self._reader() as connection:
+            if self._closed:
+                raise StoreUnavailable(CLOSED)
             try:
                 return await _interruptible(connection, operation, self._settings.query_timeout_s)
             except sqlite3.Error as error:

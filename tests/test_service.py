@@ -1,0 +1,205 @@
+"""Starting and stopping: nothing is lost, and nothing is told that is not so."""
+
+import asyncio
+import sqlite3
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from taskd.errors import DataDirHeld, StoreError
+from taskd.filters import LogFilter
+from taskd.follow import End, Entries, follow
+from taskd.service import Service, interrupt_orphans
+from taskd.settings import Settings
+from taskd.tasks import TaskStatus
+from tests.conftest import messages, read_all, running_service
+from tests.persistence.test_contract import created, entries
+from tests.test_manager import PLUGINS, until_said
+from tests.test_writer import until
+
+PluginDir = Callable[[str], Path]
+
+TALKING = """
+from pathlib import Path
+class Talking(Plugin):
+    name = "talking"
+    async def execute(self, params, context):
+        number = 0
+        while True:
+            number += 1
+            context.logger.info(f"{number}")
+            await asyncio.sleep(0)
+
+class Blocked:
+    name = "blocked"
+    def execute(self, params):
+        print("waiting")
+        while not Path(params["until"]).exists():
+            time.sleep(0.001)
+"""
+
+
+@pytest.fixture
+def mine(plugin_dir: PluginDir) -> list[Path]:
+    """The directory of the plugins of these tests."""
+    return [plugin_dir(PLUGINS + TALKING)]
+
+
+async def test_a_stop_interrupts_running_and_queued_tasks_and_stores_all_they_said(
+    tmp_path: Path, mine: list[Path]
+) -> None:
+    """Started again, the service serves it."""
+    settings = {"plugins": mine, "shutdown_grace_s": 0, "tasks_running_max": 5, "flush_interval_s": 60}
+    async with running_service(tmp_path, **settings) as service:
+        ids = [(await service.manager.submit("talking", {})).id for _ in range(8)]
+        for task_id in ids[:5]:
+            await until_said(service, task_id, "20")
+    async with running_service(tmp_path) as again:
+        for place, task_id in enumerate(ids):
+            task = await again.manager.task(task_id)
+            log = await read_all(again, task_id)
+            assert task.status is TaskStatus.INTERRUPTED
+            assert [entry.seq for entry in log] == [*range(1, task.last_seq + 1)]
+            said = messages(log, "talking")
+            assert said == [f"{number}" for number in range(1, len(said) + 1)]
+            assert (len(said) >= 20) == (place < 5)
+
+
+async def test_a_task_that_finishes_within_the_grace_succeeds(tmp_path: Path, mine: list[Path]) -> None:
+    """Asked to stop is not cancelled."""
+    async with running_service(tmp_path, plugins=mine, shutdown_grace_s=30) as service:
+        task = await service.manager.submit("patient", {})
+        await until_said(service, task.id, "at work")
+        stopping = asyncio.ensure_future(service.stop())
+        await service.stopping.wait()
+        (tmp_path / "data" / "go").touch()
+        await stopping
+    async with running_service(tmp_path) as again:
+        assert (await again.manager.task(task.id)).status is TaskStatus.SUCCEEDED
+
+
+@pytest.mark.parametrize("plugin", ["stubborn", "blocked"])
+async def test_what_ignores_its_cancellation_is_left_behind_as_interrupted(
+    tmp_path: Path, mine: list[Path], plugin: str
+) -> None:
+    """The stop ends within its deadline, and says that the interpreter cannot."""
+    settings = {"plugins": mine, "shutdown_grace_s": 0, "shutdown_deadline_s": 0.05}
+    async with running_service(tmp_path, **settings) as service:
+        task = await service.manager.submit(plugin, {"times": 3, "until": str(tmp_path / "go")})
+        await until_said(service, task.id, "waiting" if plugin == "blocked" else "started stubborn")
+        await service.stop()
+        assert service.manager.stubborn
+    async with running_service(tmp_path) as again:
+        assert (await again.manager.task(task.id)).status is TaskStatus.INTERRUPTED
+    (tmp_path / "go").touch()
+    for left in asyncio.all_tasks() - {asyncio.current_task()}:
+        while not left.done():
+            left.cancel()
+            await asyncio.sleep(0)
+
+
+async def test_hurry_cuts_the_waiting_short_and_loses_no_entry(tmp_path: Path, mine: list[Path]) -> None:
+    """A second Ctrl-C."""
+    async with running_service(tmp_path, plugins=mine, shutdown_grace_s=600) as service:
+        task = await service.manager.submit("sleeper", {})
+        await until_said(service, task.id, "asleep")
+        stopping = asyncio.ensure_future(service.stop())
+        await asyncio.sleep(0)
+        service.hurry()
+        await stopping
+    async with running_service(tmp_path) as again:
+        assert "asleep" in messages(await read_all(again, task.id))
+
+
+async def test_readers_are_let_go_by_a_stop(tmp_path: Path, mine: list[Path]) -> None:
+    """With the end where the log has ended: an interrupted task's has."""
+
+    async def read(task_id: str) -> list[object]:
+        return [event async for event in follow(service.manager, task_id, LogFilter(), page_entries=100)]
+
+    async with running_service(tmp_path, plugins=mine, shutdown_grace_s=0) as service:
+        task = await service.manager.submit("sleeper", {})
+        readers = [asyncio.ensure_future(read(task.id)) for _ in range(10)]
+        await until_said(service, task.id, "asleep")
+    for reader in readers:
+        events = await reader
+        assert isinstance(events[-1], End)
+        assert sum(len(event.entries) for event in events if isinstance(event, Entries)) == events[-1].last_seq
+
+
+async def test_while_the_store_stays_locked_a_stop_still_ends_and_shows_no_false_end(
+    tmp_path: Path, mine: list[Path]
+) -> None:
+    """The task is found as interrupted at the next start."""
+    settings = {"plugins": mine, "shutdown_grace_s": 0, "shutdown_deadline_s": 0.1, "retry_delay_s": 0.01}
+    async with running_service(tmp_path, **settings) as service:
+        task = await service.manager.submit("sleeper", {})
+        await until_said(service, task.id, "asleep")
+        other = sqlite3.connect(tmp_path / "data" / "taskd.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        await service.stop()
+        other.close()
+    async with running_service(tmp_path) as again:
+        assert (await again.manager.task(task.id)).status is TaskStatus.INTERRUPTED
+
+
+async def test_orphans_become_interrupted_exactly_once(tmp_path: Path) -> None:
+    """With an entry that says so, after the last stored one."""
+    async with running_service(tmp_path) as service:
+        running, queued = await created(service.store), await created(service.store)
+        await service.store.start_task(running, "2026-11-23T14:00:00.000000Z")
+        await service.store.append(running, entries(range(1, 4)))
+    for _ in range(3):
+        async with running_service(tmp_path) as service:
+            for task_id, last_seq, was in ((running, 4, "running"), (queued, 1, "waiting to run")):
+                task = await service.manager.task(task_id)
+                last = (await read_all(service, task_id))[-1]
+                assert (task.status, task.last_seq, last.source) == ("interrupted", last_seq, "system")
+                assert was in last.message
+            await interrupt_orphans(service.store)
+
+
+async def test_two_services_do_not_share_a_data_directory(tmp_path: Path) -> None:
+    """The second says who holds it; when the first has gone, it starts."""
+    async with running_service(tmp_path):
+        with pytest.raises(DataDirHeld, match=r"process \d+"):
+            async with running_service(tmp_path):
+                pass
+    async with running_service(tmp_path) as service:
+        assert service.health().problems == []
+
+
+async def test_a_data_directory_that_cannot_be_made_is_said_so(tmp_path: Path) -> None:
+    """With its path, and what to do."""
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(StoreError, match=r"data.*--data-dir"):
+        async with running_service(tmp_path):
+            pass
+
+
+async def test_a_start_that_fails_leaves_nothing_open(tmp_path: Path) -> None:
+    """Neither the lock nor the streams."""
+    streams = sys.stdout, sys.stderr
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "taskd.db").write_bytes(b"not a database" * 1_000)
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"taskd\.db"):
+            await Service(Settings(data_dir=tmp_path / "data")).__aenter__()
+    assert (sys.stdout, sys.stderr) == streams
+
+
+async def test_health_says_in_words_what_is_wrong(tmp_path: Path, mine: list[Path]) -> None:
+    """A locked store, while entries wait for it."""
+    settings = {"plugins": mine, "flush_interval_s": 0.01, "retry_delay_s": 0.01, "shutdown_grace_s": 0}
+    async with running_service(tmp_path, **settings) as service:
+        task = await service.manager.submit("talking", {})
+        await until_said(service, task.id, "20")
+        other = sqlite3.connect(tmp_path / "data" / "taskd.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        await until(lambda: service.health().problems)
+        assert "locked" in service.health().problems[0]
+        assert service.health().entries_pending > 0
+        other.close()
+        await until(lambda: not service.health().problems)
