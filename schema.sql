@@ -3,6 +3,8 @@
 -- PRAGMA user_version, at the end, numbers it: a taskd opens no database with a greater number
 -- than its own. A change here raises it and brings a migration.
 
+PRAGMA application_id = 1952543595; -- 'task': this database is taskd's
+
 CREATE TABLE tasks (
   id            TEXT PRIMARY KEY,           -- UUIDv7: sorts by creation
   plugin        TEXT NOT NULL,
@@ -17,7 +19,8 @@ CREATE TABLE tasks (
   error         TEXT,
   retry_of      TEXT,
   last_seq      INTEGER NOT NULL DEFAULT 0, -- of the stored entries
-  progress_json TEXT                        -- the newest progress, for the list of tasks
+  progress_json TEXT,                       -- the newest progress, for the list of tasks
+  deleted_at    TEXT                        -- hidden from then on; gone when its entries are
 );
 
 CREATE INDEX tasks_by_plugin ON tasks (plugin, id);

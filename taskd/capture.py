@@ -12,9 +12,9 @@ logger, for `logging.config.dictConfig` removes those. taskd's own loggers are n
 captured: what they say about a task is for the operator, and no loop can form.
 """
 
-import io
 import logging
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,7 +22,8 @@ from typing import Any, TextIO
 
 from taskd.entries import Level
 from taskd.logger import TaskLogger, as_level
-from taskd.tracebacks import exception_metadata, exception_text
+from taskd.sanitise import clean_text
+from taskd.tracebacks import exception_line
 
 PARTIAL_CHARACTERS_MAX = 65_536
 
@@ -32,23 +33,27 @@ class Capturing:
 
     def __init__(self, logger: TaskLogger) -> None:
         self.logger = logger
-        self._partial: dict[str, str] = {}
+        self._partial: dict[tuple[str, int], str] = {}
+        self._lock = threading.RLock()
 
     def write(self, stream: str, text: str) -> None:
-        """Say each whole line in `text`; keep what is left for the next write."""
-        *lines, rest = (self._partial.pop(stream, "") + text).split("\n")
+        """Say each whole line in `text`; keep what is left for the next write of the same thread."""
+        place = stream, threading.get_ident()
+        with self._lock:
+            *lines, rest = (self._partial.pop(place, "") + text).split("\n")
+            if 0 < len(rest) <= PARTIAL_CHARACTERS_MAX:
+                self._partial[place] = rest
         for line in lines:
             self._say(stream, line)
         if len(rest) > PARTIAL_CHARACTERS_MAX:
             self._say(stream, rest)
-        elif rest:
-            self._partial[stream] = rest
 
     def finish(self) -> None:
         """Say what was written without an end of line."""
-        for stream, line in self._partial.items():
+        with self._lock:
+            rest, self._partial = self._partial, {}
+        for (stream, _), line in rest.items():
             self._say(stream, line)
-        self._partial = {}
 
     def _say(self, stream: str, line: str) -> None:
         level = Level.INFO if stream == "stdout" else Level.WARNING
@@ -83,11 +88,10 @@ def capture_installed(level: Level) -> Iterator[None]:
             sys.stderr = streams[1]
 
 
-class _Stream(io.TextIOBase):
+class _Stream:
     """Stands in for `sys.stdout` or `sys.stderr`: a task's words go to its log, others' pass through."""
 
     def __init__(self, name: str, stream: TextIO) -> None:
-        super().__init__()
         self._name = name
         self._stream = stream
 
@@ -98,14 +102,12 @@ class _Stream(io.TextIOBase):
         capturing.write(self._name, text)
         return len(text)
 
-    def flush(self) -> None:
-        self._stream.flush()
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
 
     def isatty(self) -> bool:
         return current.get() is None and self._stream.isatty()
-
-    def writable(self) -> bool:
-        return True
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -115,7 +117,12 @@ def _calling(handle: Any) -> Any:
     def call_handlers(self: logging.Logger, record: logging.LogRecord) -> None:
         capturing = current.get()
         if capturing is None or _is_own(self.name):
-            handle(self, record)
+            # Its handlers may write to a stream that is captured.
+            token = current.set(None)
+            try:
+                handle(self, record)
+            finally:
+                current.reset(token)
         else:
             _say_record(capturing.logger, record)
 
@@ -135,12 +142,13 @@ def _say_record(logger: TaskLogger, record: logging.LogRecord) -> None:
     try:
         message = record.getMessage()
     except Exception as error:  # as `logging` itself: a bad format must not fail the task
-        message = f"{record.msg!r} % {record.args!r} ({type(error).__name__}: {error})"
-    metadata: dict[str, Any] = {}
-    if record.exc_info and record.exc_info[1] is not None:
-        metadata["exception"] = exception_metadata(record.exc_info[1])
-        message = f"{message}\n{exception_text(record.exc_info[1])}"
-    logger.with_source(record.name).log(as_level(record.levelno), message, **metadata)
+        message = f"{clean_text(record.msg)} % {clean_text(record.args)} ({exception_line(error)})"
+    speaker = logger.with_source(record.name)
+    raised = record.exc_info[1] if record.exc_info else None
+    if raised is None:
+        speaker.log(as_level(record.levelno), message)
+    else:
+        speaker.tell_exception(as_level(record.levelno), message, raised, {})
 
 
 def _has_own_level(logger: logging.Logger) -> bool:

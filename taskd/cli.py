@@ -45,12 +45,16 @@ def main() -> None:
     """The entry point: runs the command and ends the process with its exit code."""
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # stdout is a TextIOWrapper
     try:
-        code = cli.main(prog_name="taskd", standalone_mode=False)
+        # Not `cli.main`, which ends the process with 1 where a pipe is closed.
+        with cli.make_context("taskd", sys.argv[1:]) as context:
+            code = cli.invoke(context)
         sys.stdout.flush()
     except BrokenPipeError:
         # Nobody reads any more. The interpreter's last flush must not complain about it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = PIPE_CLOSED
+    except click.exceptions.Exit as error:
+        code = error.exit_code
     except click.ClickException as error:
         error.show()
         code = error.exit_code

@@ -51,8 +51,8 @@ def ending_of(outcome: Outcome, stop_as: TaskStatus | None, started_at: str | No
 
 
 def _failed(error: BaseException, finished_at: str, after: str, masker: Masker) -> Ending:
-    line = masker(exception_line(error))
-    traceback = (Level.ERROR, exception_text(error), {"exception": exception_metadata(error)})
+    line = exception_line(error, masker)
+    traceback = (Level.ERROR, exception_text(error, masker), {"exception": exception_metadata(error, masker)})
     last = (Level.ERROR, f"failed {after}: {line}", None)
     return Ending(TaskEnd(TaskStatus.FAILED, finished_at, None, line), None, [traceback, last])
 
@@ -61,7 +61,7 @@ def _result(value: Any, masker: Masker) -> tuple[Any, list[Words]]:
     """The result as JSON has it, masked; with words where it could not be kept."""
     try:
         encoded = orjson.dumps(value)
-    except TypeError:  # what JSON cannot hold becomes its repr
+    except Exception:  # what JSON cannot hold becomes its repr; a proxy may raise anything when looked at
         encoded = orjson.dumps(clean_value(value))
     if len(encoded) <= RESULT_BYTES_MAX:
         return masker.value(orjson.loads(encoded)), []

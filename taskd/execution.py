@@ -41,8 +41,8 @@ async def execute(plugin: LoadedPlugin, context: TaskContext) -> Outcome:
     except BaseException as error:  # SystemExit too: out of an asyncio task it would stop the loop
         return Outcome(error=_without_own_frames(error))
     finally:
-        capturing.finish()
         current.reset(token)
+        capturing.finish()
 
 
 async def _call(plugin: LoadedPlugin, context: TaskContext) -> Any:
@@ -81,4 +81,5 @@ def _without_own_frames(error: BaseException) -> BaseException:
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
-    return error.with_traceback(trace)
+    # Not the error's own method: it may have been replaced by anything.
+    return BaseException.with_traceback(error, trace)

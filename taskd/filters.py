@@ -166,12 +166,12 @@ class Parameter:
 
 
 def _read_levels(text: str) -> list[Level]:
-    return [Level(part.strip().upper()) for part in text.split(",")]
+    return [Level(part.strip(" ").upper()) for part in text.split(",")]
 
 
 def _read_sources(text: str) -> list[str]:
-    sources = [part.strip() for part in text.split(",")]
-    if not all(sources) or any(len(source) > 256 for source in sources):
+    sources = [part.strip(" ") for part in text.split(",")]
+    if len(sources) > VALUES_MAX or not all(sources) or any(len(source) > 256 for source in sources):
         raise ValueError
     return sources
 

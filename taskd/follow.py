@@ -152,7 +152,9 @@ class _Follower:
             yield event
         if not self._caught_up:
             yield CaughtUp(task.last_seq)
-        yield End(task, task.last_seq)
+        # It has no writer and has not ended: this process stopped before its end was stored.
+        if task.status.ended:
+            yield End(task, task.last_seq)
 
     async def _stored(self, before: int) -> AsyncIterator[Event]:
         more = self._given + 1 < before

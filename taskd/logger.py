@@ -7,6 +7,7 @@ text that can. `message` is taken as it is, never formatted with `%` or `{}`; fi
 to the call, as keyword arguments.
 """
 
+import math
 import secrets
 import sys
 import time
@@ -53,10 +54,16 @@ class TaskLogger:
     def exception(self, message: object, /, **metadata: Any) -> None:
         """Say what failed, with the exception that is being handled: as text and as `metadata.exception`."""
         error = sys.exc_info()[1]
-        if error is not None:
-            message = f"{clean_text(message)}\n{exception_text(error)}"
-            metadata = {"exception": exception_metadata(error), **metadata}
-        self._queue.emit(_ERROR, self.source, message, metadata)
+        if error is None:
+            self._queue.emit(_ERROR, self.source, message, metadata)
+        else:
+            self.tell_exception(_ERROR, message, error, metadata)
+
+    def tell_exception(self, level: Level, message: object, error: BaseException, metadata: dict[str, Any]) -> None:
+        """Say a message with an exception, as text below it and as `metadata.exception`."""
+        mask = self._queue.masker
+        text = f"{clean_text(message)}\n{exception_text(error, mask)}"
+        self._queue.emit(level, self.source, text, {"exception": exception_metadata(error, mask), **metadata})
 
     def log(self, level: Level | str | int, message: object, /, **metadata: Any) -> None:
         """Say something at `level`: a `Level`, its name in any case, or a number of stdlib logging's."""
@@ -87,7 +94,7 @@ class Progress:
 
     def __init__(self, logger: TaskLogger, queue: LogQueue, label: str, total: float | None, unit: str) -> None:
         self.current: float = 0
-        self.total = total
+        self.total = None if total is None else _as_number(total)
         self._label = clean_text(label)
         self._unit = clean_text(unit)
         self._id = new_id()
@@ -99,11 +106,11 @@ class Progress:
 
     def advance(self, n: float = 1) -> None:
         """`n` more are done."""
-        self.update(self.current + n)
+        self.update(self.current + (_as_number(n) or 0))
 
     def update(self, current: float, message: str | None = None) -> None:
         """`current` are done in all; `message` says more than the numbers do."""
-        self.current = current
+        self.current = _as_number(current) or 0
         now = time.monotonic()
         if now - self._said_at >= PROGRESS_ENTRY_S:
             self._say(message)
@@ -184,12 +191,23 @@ def as_level(level: object) -> Level:
         return level
     if isinstance(level, int):
         return _ERROR if level >= 40 else _WARNING if level >= 30 else _INFO if level >= 20 else _DEBUG
-    return _LEVELS.get(str(level).upper(), _INFO) if isinstance(level, str) else _INFO
+    return _LEVELS.get(str.upper(level), _INFO) if isinstance(level, str) else _INFO
 
 
 def new_id() -> str:
     """A short name for a progress or a group, unlike any other of its task."""
     return secrets.token_hex(4)
+
+
+def _as_number(value: object) -> float | None:
+    """A finite number, as a plain int or float; None for what is none (a log call does not raise)."""
+    if type(value) is int and abs(value) < 2**53:
+        return value
+    try:
+        number = float(value)  # type: ignore[arg-type]  # a Decimal, a Fraction, "100"; else it raises
+    except Exception:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _number(value: float) -> str:

@@ -17,11 +17,13 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, quote_plus
 
+from taskd.sanitise import clean_text
+
 MASK = "***"
 SECRET_CHARACTERS_MIN = 4
 
 # No backtracking: each part excludes the character that ends it.
-_URL_PASSWORD = re.compile(r"(?<=://)([^\s/:@?#]*):([^\s/@]+)@")
+_URL_PASSWORD = re.compile(r"(?<=://)([^\s/:@?#]*):([^\s/]+)@")
 
 
 class Masker:
@@ -40,9 +42,9 @@ class Masker:
 
     def __call__(self, text: str) -> str:
         """`text` with every secret as `***`."""
-        if "://" in text:
-            text = _URL_PASSWORD.sub(rf"\1:{MASK}@", text)
-        return self._pattern.sub(MASK, text) if self._pattern else text
+        # The secrets first: one may itself be a URL with a password.
+        text = self._pattern.sub(MASK, text) if self._pattern else text
+        return _URL_PASSWORD.sub(rf"\1:{MASK}@", text) if "://" in text else text
 
     def value(self, value: Any) -> Any:
         """The same in every text, keys included, of a value that JSON can hold."""
@@ -63,8 +65,9 @@ class Masker:
 def _forms(secret: str) -> Iterator[str]:
     for line in {secret, secret.strip(), *secret.splitlines()}:
         yield line
-        yield quote(line, safe="")
-        yield quote_plus(line)
+        yield clean_text(line)
+        yield quote(line, safe="", errors="surrogateescape")
+        yield quote_plus(line, errors="surrogateescape")
         yield json.dumps(line)[1:-1]
         yield json.dumps(line, ensure_ascii=False)[1:-1]
     data = secret.encode("utf-8", "surrogatepass")

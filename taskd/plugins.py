@@ -17,13 +17,13 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from taskd.errors import Fault, ParamsInvalid, PluginNotFound
 from taskd.tracebacks import exception_line
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from taskd.context import TaskContext
 
 ENTRY_POINTS = "taskd.plugins"
-SECRET = "***"
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 
@@ -146,43 +145,6 @@ class PluginRegistry:
         self.broken.append(BrokenPlugin(name, exception_line(error)))
 
 
-def secret_paths(value: object, path: str = "") -> Iterator[tuple[str, str]]:
-    """Where validated params hold a secret (pydantic's `SecretStr`), as `path`, and the secret."""
-    if isinstance(value, SecretStr):
-        yield path, value.get_secret_value()
-    elif isinstance(value, BaseModel):
-        for name in type(value).model_fields:
-            yield from secret_paths(getattr(value, name), _below(path, name))
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            yield from secret_paths(item, _below(path, str(name)))
-    elif isinstance(value, list | tuple):
-        for place, item in enumerate(value):
-            yield from secret_paths(item, _below(path, str(place)))
-
-
-def without_secrets(params: Any, paths: Iterable[str]) -> Any:
-    """A copy of raw params in which what lies at `paths` is `"***"`."""
-    hidden = list(paths)
-    if "" in hidden:
-        return SECRET
-    if isinstance(params, dict):
-        return {name: without_secrets(item, _under(hidden, str(name))) for name, item in params.items()}
-    if isinstance(params, list):
-        return [without_secrets(item, _under(hidden, str(place))) for place, item in enumerate(params)]
-    return params
-
-
-def _below(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
-def _under(paths: Iterable[str], name: str) -> list[str]:
-    """The rests of those `paths` that begin with `name`."""
-    split = (path.partition(".") for path in paths)
-    return [rest for head, _, rest in split if head == name]
-
-
 def _import(path: Path) -> ModuleType:
     """Run the file as a module under a name of its own: two directories may both have a `git.py`."""
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
@@ -204,7 +166,7 @@ def _classes(module: ModuleType) -> list[type[Any]]:
     """The plugins that a module defines itself; what it imports is not its own."""
     return [
         value
-        for value in vars(module).values()
+        for value in dict.fromkeys(value for value in vars(module).values() if inspect.isclass(value))
         if inspect.isclass(value)
         and value.__module__ == module.__name__
         and isinstance(getattr(value, "name", None), str)

@@ -22,6 +22,7 @@ Json = dict[str, Any]
 
 LEVEL_STYLES = {"DEBUG": "dim", "INFO": "green", "WARNING": "yellow", "ERROR": "bold red"}
 INDENT = " " * 4
+IN_THE_MESSAGE = frozenset({"progress", "group", "exception", "continued"})
 # C0 and C1 controls but tab, and what reorders or breaks text (Unicode, UAX 9 and UAX 14).
 _UNSAFE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
@@ -136,11 +137,16 @@ class TerminalPrinter:
         bar = self._bar_of.pop(key, None)
         if bar is not None:
             self._bars.remove_task(bar)
+        if not self._bar_of:
+            self._stop()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *raised: object) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
         if self._bars.live.is_started:
             self._bars.stop()
 
@@ -188,11 +194,9 @@ def _coloured_lines(entry: Json) -> Iterator[Text]:
 
 
 def described(metadata: Json | None) -> str:
-    """The fields of an entry as `key=value`; of the reserved ones what a reader needs."""
+    """The fields of an entry as `key=value`, but for those that its message tells already."""
     return " ".join(
-        amount(value) if key == "progress" and isinstance(value, dict) else f"{shown(key)}={_value(value)}"
-        for key, value in (metadata or {}).items()
-        if key not in ("exception", "continued", "group")
+        f"{shown(key)}={_value(value)}" for key, value in (metadata or {}).items() if key not in IN_THE_MESSAGE
     )
 
 

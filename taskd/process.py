@@ -260,9 +260,14 @@ class _Child:
 
     async def _end_group(self) -> None:
         """TERM to the group; KILL when it has not gone in `term_wait_s`, or when cancelled again."""
+        until = asyncio.get_running_loop().time() + self._term_wait_s
         self._signal(signal.SIGTERM)
         try:
-            await asyncio.wait([self._exit, *self._reading], timeout=self._term_wait_s)
+            await asyncio.wait([self._exit], timeout=self._term_wait_s)
+            # For a child that was just being born: until it is its own program, the first TERM
+            # went to a copy of its parent.
+            self._signal(signal.SIGTERM)
+            await asyncio.wait(self._reading, timeout=max(0, until - asyncio.get_running_loop().time()))
         finally:
             self._signal(signal.SIGKILL)
             # Nothing of the group is left to hold the output; what left the group may hold it for ever.

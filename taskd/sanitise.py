@@ -19,6 +19,8 @@ import orjson
 
 DEPTH_MAX = 16
 KEYS_MAX = 1_000
+# Values looked at in one result; in metadata, no more than it may have bytes.
+VALUES_MAX = 100_000
 KEY_CHARACTERS_MAX = 256
 SOURCE_CHARACTERS_MAX = 64
 
@@ -52,7 +54,7 @@ def clean_metadata(metadata: dict[str, Any], bytes_max: int) -> bytes | None:
         return None
     encoded = _encode_plain(metadata)
     if encoded is None:
-        encoded = orjson.dumps(_clean_object(metadata, 1, set()))
+        encoded = orjson.dumps(_Cleaning(bytes_max).members(metadata, 1))
     return encoded if len(encoded) <= bytes_max else _cut(orjson.loads(encoded), bytes_max)
 
 
@@ -74,7 +76,7 @@ def split_text(text: str, bytes_max: int) -> Iterator[str]:
 
 def clean_value(value: object) -> Any:
     """`value` as what JSON can hold: for a task's result and params."""
-    return _clean(value, 0, set())
+    return _Cleaning(VALUES_MAX).clean(value, 0)
 
 
 def _encode_plain(metadata: dict[str, Any]) -> bytes | None:
@@ -100,45 +102,60 @@ def _encode_plain(metadata: dict[str, Any]) -> bytes | None:
         return None
 
 
-def _clean(value: object, depth: int, inside: set[int]) -> Any:
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        return clean_text(str.__str__(value))
-    if isinstance(value, int):
-        return int(value) if _INTEGER_MIN <= value <= _INTEGER_MAX else _digits(value)
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else _text(float(value))
-    if not isinstance(value, dict | list | tuple | set | frozenset):
-        return clean_text(_text(value))
-    return _clean_container(value, depth, inside)
+class _Cleaning:
+    """One value on its way to JSON: what it is inside of, and how many more values may be looked at."""
 
+    def __init__(self, values_max: int) -> None:
+        self._left = values_max
+        self._inside: set[int] = set()
 
-def _clean_container(value: Any, depth: int, inside: set[int]) -> Any:
-    if id(value) in inside:
-        return "<cycle>"
-    if depth >= DEPTH_MAX:
-        return f"<deeper than {DEPTH_MAX}>"
-    inside.add(id(value))
-    try:
-        if isinstance(value, dict):
-            return _clean_object(value, depth + 1, inside)
-        items = [_clean(item, depth + 1, inside) for item, _ in zip(value, range(KEYS_MAX), strict=False)]
-        return [*items, f"<{len(value) - KEYS_MAX} more>"] if len(value) > KEYS_MAX else items
-    except Exception as error:  # a subclass of dict, list or set may do anything when it is read
-        return f"<{type(value).__name__}: not readable, {type(error).__name__}>"
-    finally:
-        inside.discard(id(value))
+    def clean(self, value: Any, depth: int) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            return "<more>"
+        try:
+            return self._clean(value, depth)
+        except Exception as error:  # a subclass, or what only says it is one, may do anything when it is read
+            return f"<{type(value).__name__}: not readable, {type(error).__name__}>"
 
+    def _clean(self, value: Any, depth: int) -> Any:
+        kind = type(value)
+        if value is None or kind is bool:
+            return value
+        if issubclass(kind, str):
+            return clean_text(str.__str__(value))
+        if issubclass(kind, int):
+            plain = int.__index__(value)
+            return plain if _INTEGER_MIN <= plain <= _INTEGER_MAX else _digits(plain)
+        if issubclass(kind, float):
+            plain_float = float.__float__(value)
+            return plain_float if math.isfinite(plain_float) else float.__repr__(plain_float)
+        if not issubclass(kind, dict | list | tuple | set | frozenset):
+            return clean_text(_text(value))
+        return self._container(value, depth)
 
-def _clean_object(value: dict[Any, Any], depth: int, inside: set[int]) -> dict[str, Any]:
-    cleaned: dict[str, Any] = {}
-    for count, (key, item) in enumerate(value.items()):
-        if count == KEYS_MAX:
-            cleaned["<more>"] = f"{len(value) - KEYS_MAX} keys left out"
-            break
-        cleaned[_clean_key(key, cleaned)] = _clean(item, depth, inside)
-    return cleaned
+    def _container(self, value: Any, depth: int) -> Any:
+        if id(value) in self._inside:
+            return "<cycle>"
+        if depth >= DEPTH_MAX:
+            return f"<deeper than {DEPTH_MAX}>"
+        self._inside.add(id(value))
+        try:
+            if isinstance(value, dict):
+                return self.members(value, depth + 1)
+            items = [self.clean(item, depth + 1) for item, _ in zip(value, range(KEYS_MAX), strict=False)]
+            return [*items, f"<{len(value) - KEYS_MAX} more>"] if len(value) > KEYS_MAX else items
+        finally:
+            self._inside.discard(id(value))
+
+    def members(self, value: dict[Any, Any], depth: int) -> dict[str, Any]:
+        cleaned: dict[str, Any] = {}
+        for count, (key, item) in enumerate(value.items()):
+            if count == KEYS_MAX:
+                cleaned["<more>"] = f"{len(value) - KEYS_MAX} keys left out"
+                break
+            cleaned[_clean_key(key, cleaned)] = self.clean(item, depth)
+        return cleaned
 
 
 def _clean_key(key: object, taken: dict[str, Any]) -> str:
@@ -153,11 +170,14 @@ def _clean_key(key: object, taken: dict[str, Any]) -> str:
 
 def _cut(metadata: dict[str, Any], bytes_max: int) -> bytes:
     sizes = {key: len(orjson.dumps(value)) for key, value in metadata.items()}
+    # With the quotes, the colon and the comma around each.
+    whole = sum(size + len(orjson.dumps(key)) + 2 for key, size in sizes.items())
     for key in sorted(sizes, key=lambda key: sizes[key], reverse=True):
-        metadata[key] = f"<{sizes[key]:,} bytes cut>"
-        encoded = orjson.dumps(metadata)
-        if len(encoded) <= bytes_max:
-            return encoded
+        mark = f"<{sizes[key]:,} bytes cut>"
+        metadata[key] = mark
+        whole -= sizes[key] - len(mark) - 2
+        if whole <= bytes_max:
+            return orjson.dumps(metadata)
     return orjson.dumps({"<cut>": f"{len(sizes):,} keys, {sum(sizes.values()):,} bytes"})
 
 

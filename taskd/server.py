@@ -30,7 +30,7 @@ from taskd.service import Service
 from taskd.settings import Settings
 from taskd.version import __version__
 
-# How long the HTTP server waits for answers that are under way when the service has stopped.
+# How long the HTTP server waits, twice, for answers that are under way when the service has stopped.
 CLOSE_WAIT_S = 1
 # How long threads and coroutines that ignored their cancellation may hold the process.
 LEAVE_WAIT_S = 0.5
@@ -62,6 +62,7 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
             print(f"taskd {__version__} ready on {url(listener)}", file=sys.stderr, flush=True)
             await _first(serving, asyncio.create_task(stop.wait(), name="stop"))
         await service.stop()
+        await server.answered(CLOSE_WAIT_S)
         server.should_exit = True
         await serving
 
@@ -86,6 +87,12 @@ class HttpServer(uvicorn.Server):
         """Wait until connections are accepted, or until `serving` ended without; whether they are."""
         await _first(serving, asyncio.create_task(self._accepting.wait(), name="http started"))
         return self._accepting.is_set()
+
+    async def answered(self, within_s: float) -> None:
+        """Wait until all that is under way has been answered, readers sent away included."""
+        # uvicorn's own shutdown would cut off a reader (1012) before it is told of the end.
+        if under_way := set(self.server_state.tasks):
+            await asyncio.wait(under_way, timeout=within_s)
 
 
 def _config(service: Service) -> uvicorn.Config:
@@ -150,7 +157,7 @@ def url(listener: socket.socket) -> str:
 def _on_signals(stop: asyncio.Event, service: Service) -> None:
     def asked() -> None:
         if stop.is_set():
-            service.hurry.set()
+            service.hurry()
         stop.set()
 
     loop = asyncio.get_running_loop()

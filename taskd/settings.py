@@ -7,6 +7,7 @@ the end, so that a combination that cannot work stops the start and not a task.
 """
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -114,7 +115,7 @@ class Settings(BaseSettings):
     frame_entries_max: int = Field(500, ge=1, le=5_000, description="Entries in one WebSocket frame.")
     frame_bytes_max: int = Field(256 * KIB, ge=1, description="Bytes of entries in one WebSocket frame.")
     frame_interval_s: float = Field(
-        0.02, ge=0, le=0.025, description="Time (s) for which live entries are gathered into one frame."
+        0.015, ge=0, le=0.025, description="Time (s) for which live entries are gathered into one frame."
     )
     ping_interval_s: float = Field(15.0, gt=0, le=15, description="Longest silence (s) on a live connection.")
     send_timeout_s: float = Field(
@@ -135,9 +136,23 @@ class Settings(BaseSettings):
     shutdown_grace_s: float = Field(
         2.0, ge=0, description="Time (s) for running tasks to finish by themselves at a stop."
     )
-    shutdown_deadline_s: float = Field(
-        4.0, ge=0, description="Time (s) for cancelled tasks, and then for the last flush, to end at a stop."
-    )
+    shutdown_deadline_s: float = Field(4.0, ge=0, description="Time (s) for cancelled tasks to end at a stop.")
+    shutdown_flush_s: float = Field(2.0, ge=0, description="Time (s) for the store to take the last entries at a stop.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_token_file(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("token_file") and not given.get("token"):
+            return {**given, "token": _token_in(Path(given["token_file"]))}
+        return given
+
+    @field_validator("token")
+    @classmethod
+    def _token_can_be_sent(cls, token: SecretStr | None) -> SecretStr | None:
+        # As a WebSocket's sub-protocol, which is how a browser shows it: RFC 9110, section 5.6.2.
+        if token is not None and not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", token.get_secret_value()):
+            raise ValueError("a token consists of letters, digits and !#$%&'*+-.^_`|~, one at least")
+        return token
 
     @field_validator("plugins", "git_file_roots", mode="before")
     @classmethod
@@ -184,10 +199,9 @@ def load_settings(**overrides: Any) -> Settings:
     Raises `SettingsError` with one line that names each bad setting, its value and why.
     """
     try:
-        settings = Settings(**overrides)
+        return Settings(**overrides)
     except ValidationError as error:
         raise SettingsError("; ".join(_told(fault) for fault in error.errors())) from error
-    return _with_token_from_file(settings)
 
 
 def is_loopback(host: str) -> bool:
@@ -212,17 +226,11 @@ def _told(fault: Any) -> str:
     return f"setting {name} (TASKD_{name.upper()}){shown}: {message[0].lower()}{message[1:]}"
 
 
-def _with_token_from_file(settings: Settings) -> Settings:
-    path = settings.token_file
-    if path is None:
-        return settings
+def _token_in(path: Path) -> str:
     try:
         token = path.read_text().strip()
         mode = path.stat().st_mode & 0o777
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"setting token_file {str(path)!r}: cannot be read ({error})") from error
-    if mode & 0o077:
-        raise SettingsError(f"setting token_file {str(path)!r}: mode {mode:04o} lets others read it; chmod 600 it")
-    if not token:
-        raise SettingsError(f"setting token_file {str(path)!r}: the file is empty")
-    return settings.model_copy(update={"token": SecretStr(token)})
+        raise ValueError(f"token_file {str(path)!r} cannot be read ({error})") from error
+    _require(not mode & 0o077, f"token_file {str(path)!r} has mode {mode:04o}, which lets others read it; chmod 600 it")
+    return token

@@ -53,10 +53,14 @@ def _task_row(task: Json) -> tuple[str, ...]:
 
 def _trouble(task: Json) -> str:
     counts = task["counts"]
-    told = [f"{counts[level]:,} {level.lower()}" for level in ("ERROR", "WARNING") if counts.get(level)]
+    told = [_many(counts[level], level.lower()) for level in ("ERROR", "WARNING") if counts.get(level)]
     if task["error"]:
         told.append(shown(task["error"].split("\n")[0]))
     return "  ".join(told)
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def lasted(task: Json) -> str:
@@ -75,7 +79,8 @@ def print_plugins(plugins: Iterable[Json], broken: Iterable[Json]) -> None:
     """The plugins with their parameters, and those that failed to load with why."""
     console = terminal(sys.stdout)
     for plugin in plugins:
-        said = " - ".join(part for part in (plugin["title"], plugin["description"]) if part)
+        title = "" if plugin["title"] == plugin["name"] else plugin["title"]
+        said = " - ".join(part for part in (title, plugin["description"]) if part)
         console.print(Text.assemble((shown(plugin["name"]), "bold"), "  ", shown(said)))
         for line in _parameters(plugin["params_schema"] or {}):
             console.print(Text(INDENT + line))
@@ -86,8 +91,9 @@ def print_plugins(plugins: Iterable[Json], broken: Iterable[Json]) -> None:
 def _parameters(schema: Json) -> Iterator[str]:
     required = schema.get("required", ())
     for name, wanted in schema.get("properties", {}).items():
-        default = "required" if name in required else f"default {orjson.dumps(wanted.get('default')).decode()}"
-        told = (name, _type_of(wanted, schema), f"({default})", wanted.get("description", ""))
+        default = f"default {orjson.dumps(wanted['default']).decode()}" if "default" in wanted else "optional"
+        needed = "required" if name in required else default
+        told = (name, _type_of(wanted, schema), f"({needed})", wanted.get("description", ""))
         yield shown("  ".join(part for part in told if part))
 
 

@@ -105,9 +105,9 @@ def new_task_id() -> str:
     global _last_ms
     # Two tasks of one millisecond would sort by chance: the later one borrows the next.
     # Past a second of borrowing the clock was set back, and the truth is better than the order.
-    now_ms = time.time_ns() // 1_000_000
-    _last_ms = now_ms if not _last_ms - 1_000 < now_ms <= _last_ms else _last_ms + 1
-    random = secrets.randbits(74)
-    value = _last_ms << 80 | 0x7 << 76 | (random >> 62) << 64 | 0b10 << 62 | random & (1 << 62) - 1
+    now = time.time_ns() * 4_096 // 1_000_000
+    _last_ms = now if not _last_ms - 4_096_000 < now <= _last_ms else _last_ms + 1
+    random = secrets.randbits(62)
+    value = (_last_ms >> 12) << 80 | 0x7 << 76 | (_last_ms & 4_095) << 64 | 0b10 << 62 | random & (1 << 62) - 1
     digits = f"{value:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

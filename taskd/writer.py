@@ -16,7 +16,8 @@ the task nor the live tail. A flush that fails is tried again, with growing wait
 nothing is dropped and nothing reordered.
 
 Plugin code may be cancelled, the writer may not: it ends when its queue is closed and all is
-stored, the final status in the transaction of the last entries.
+stored, the final status in the transaction of the last entries; or, at a stop whose deadline
+is over, when it is abandoned.
 """
 
 import asyncio
@@ -33,6 +34,7 @@ from taskd.persistence.base import LogPersistenceService
 from taskd.queue import LogQueue
 from taskd.settings import Settings
 from taskd.tasks import TaskEnd
+from taskd.waiting import first
 
 _log = logging.getLogger("taskd.writer")
 
@@ -67,7 +69,7 @@ class LogWriter:
         self._settings = settings
         self._pending: list[LogEntry] = []
         self._end: TaskEnd | None = None
-        self._abandoned = False
+        self._abandoned = asyncio.Event()
         self._overdue = False
         self._timer: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Task[None] | None = None
@@ -85,15 +87,19 @@ class LogWriter:
 
     async def run(self) -> None:
         """Publish and store until `end` was called and all is committed. Must not be cancelled."""
-        while not self._queue.closed:
-            self._make_pending(await self._queue.take())
-            if self._is_due():
-                self._start_flush()
-        self._make_pending(self._queue.take_rest())
-        if self._flushing is not None:
-            await self._flushing
-        # Only here is all that was said pending, so only here may the end go with it.
-        self.stored_end = await self._flush(self._end)
+        try:
+            while not self._queue.closed:
+                self._make_pending(await self._queue.take())
+                if self._is_due():
+                    self._start_flush()
+            self._make_pending(self._queue.take_rest())
+            if self._flushing is not None:
+                await self._flushing
+            # Only here is all that was said pending, so only here may the end go with it.
+            self.stored_end = await self._flush(self._end)
+        finally:
+            self._stop_timer()
+            self._queue.release()
 
     def end(self, end: TaskEnd) -> None:
         """Accept no more entries; the last flush stores how the task ended, in the same transaction."""
@@ -102,7 +108,7 @@ class LogWriter:
 
     def abandon(self) -> None:
         """At a stop whose deadline is over: try the store no more. What is unstored stays so."""
-        self._abandoned = True
+        self._abandoned.set()
         self._queue.close()
 
     def _make_pending(self, entries: list[LogEntry]) -> None:
@@ -118,9 +124,11 @@ class LogWriter:
 
     def _note_progress(self, entries: list[LogEntry]) -> None:
         for entry in reversed(entries):
-            if entry.metadata_json is not None and '"progress":{' in entry.metadata_json:
-                progress = (entry.metadata or {}).get("progress")
-                self.progress = progress if isinstance(progress, dict) else self.progress
+            if entry.metadata_json is None or '"progress":{' not in entry.metadata_json:
+                continue
+            progress = (entry.metadata or {}).get("progress")
+            if isinstance(progress, dict):
+                self.progress = progress
                 return
 
     def _on_timer(self) -> None:
@@ -138,7 +146,7 @@ class LogWriter:
 
     async def _flush_while_due(self) -> None:
         try:
-            while self._is_due() and not self._abandoned:
+            while self._is_due() and not self._abandoned.is_set():
                 await self._flush()
         finally:
             self._flushing = None
@@ -149,11 +157,11 @@ class LogWriter:
 
         False where `abandon` came first.
         """
-        self._overdue = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         batch = self._pending[: None if end else self._settings.batch_max]
+        if len(batch) == len(self._pending):
+            # What is left over by a smaller batch keeps its time: it has waited for as long.
+            self._overdue = False
+            self._stop_timer()
         stored = await self._append(batch, end)
         if stored:
             self._forget(batch)
@@ -161,26 +169,23 @@ class LogWriter:
 
     async def _append(self, batch: list[LogEntry], end: TaskEnd | None) -> bool:
         delay_s = self._settings.retry_delay_s
-        while not self._abandoned:
-            try:
-                await self._store.append(self.task_id, batch, progress=self.progress, end=end)
-            except TaskNotFound:
-                _log.error(
-                    "Task %s is gone from the store; %d entries of it cannot be stored",
-                    self.task_id,
-                    len(batch),
-                )
-                return True
-            except Exception as error:  # whatever it is, dropping the batch would be worse
-                self._tell_failing(error)
-                await asyncio.sleep(delay_s)
-                delay_s = min(2 * delay_s, self._settings.retry_delay_max_s)
-            else:
+        while not self._abandoned.is_set():
+            append = self._store.append(self.task_id, batch, progress=self.progress, end=end)
+            appending = asyncio.get_running_loop().create_task(append, name=f"append {self.task_id}")
+            await first(appending, self._abandoned.wait())
+            if not appending.done():
+                appending.cancel()
+                return False
+            error = appending.exception()
+            if error is None or isinstance(error, TaskNotFound):
                 self.failing = None
                 return True
+            self._tell_failing(error)
+            await first(self._abandoned.wait(), timeout_s=delay_s)
+            delay_s = min(2 * delay_s, self._settings.retry_delay_max_s)
         return False
 
-    def _tell_failing(self, error: Exception) -> None:
+    def _tell_failing(self, error: BaseException) -> None:
         if self.failing is None:
             fault = None if isinstance(error, StoreError) else error
             _log.warning(
@@ -190,6 +195,11 @@ class LogWriter:
                 exc_info=fault,
             )
         self.failing = str(error)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _forget(self, batch: list[LogEntry]) -> None:
         # Only here, after the commit: a reader between the two would find the entries nowhere.

@@ -10,14 +10,15 @@ PACKAGE = Path(__file__).parent.parent / "taskd"
 
 # From the ground up. A module imports only from lines above its own, or from its left.
 LAYERS = """
-version errors entries settings shipped
-tasks filters sanitise masking counts tracebacks queue logger hub
+version errors entries settings shipped waiting
+tasks filters sanitise masking secrets counts tracebacks queue logger hub
 persistence.base persistence.sqlite persistence
 capture process
 writer pages follow context plugins execution endings
-manager service
-api.responses api.auth api
-server client cli
+live manager service
+api api.schemas api.operations api.responses api.auth api.following api.tasks api.logs api.live api.stream
+api.health api.page api.openapi api.app
+server client printer tables arguments cli demo
 """
 ORDER = {name: place for place, name in enumerate(LAYERS.split())}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__main__.py")
@@ -47,7 +48,9 @@ def is_type_checking(node: ast.AST) -> bool:
 
 def module_in(imported: str) -> str:
     """The module that `from taskd.x import y` means: `x.y` where that is one, else `x`."""
-    while imported and not ((PACKAGE / (path := imported.replace(".", "/"))).is_dir() or (PACKAGE / f"{path}.py").is_file()):
+    while imported and not (
+        (PACKAGE / (path := imported.replace(".", "/"))).is_dir() or (PACKAGE / f"{path}.py").is_file()
+    ):
         imported = imported.rpartition(".")[0]
     return imported
 

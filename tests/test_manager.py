@@ -139,6 +139,19 @@ async def test_a_retry_needs_its_secrets_again(tmp_path: Path, mine: list[Path])
         assert (await service.manager.wait(again.id)).status is TaskStatus.SUCCEEDED
 
 
+async def test_a_password_in_a_url_is_hidden_and_must_be_given_again(tmp_path: Path, mine: list[Path]) -> None:
+    """Also where the plugin declares nothing secret."""
+    async with running_service(tmp_path, plugins=mine) as service:
+        params = {"remotes": [{"url": "https://me:hunter2hunter2@host/x"}], "kind": "value"}
+        task = await service.manager.submit("raiser", params)
+        assert task.params["remotes"][0]["url"] == "https://me:***@host/x"
+        await service.manager.wait(task.id)
+        with pytest.raises(ParamsInvalid, match=r"params\.remotes\.0\.url"):
+            await service.manager.retry(task.id)
+        again = await service.manager.retry(task.id, {"remotes": [{"url": "https://me:hunter3hunter3@host/x"}]})
+        assert again.params == task.params
+
+
 async def test_what_is_not_there_or_not_valid_makes_no_task(tmp_path: Path, mine: list[Path]) -> None:
     """An unknown plugin names the known ones; every fault of the params has its path."""
     async with running_service(tmp_path, plugins=mine) as service:

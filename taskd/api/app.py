@@ -39,7 +39,7 @@ def create_app(service: Service) -> Starlette:
     app = Starlette(
         routes=[*map(_route, operations), WebSocketRoute(live.PATH, live.live)],
         middleware=[
-            Middleware(responses.LastResort),
+            Middleware(responses.LastResort, stopping=service.stopping),
             Middleware(auth.Guard, settings=service.settings, public=_public(operations)),
         ],
         exception_handlers={

@@ -16,6 +16,7 @@ import hmac
 import ipaddress
 import re
 from collections.abc import Collection, Iterator
+from hmac import compare_digest
 
 from pydantic import SecretStr
 from starlette.datastructures import Headers
@@ -36,6 +37,7 @@ TOKEN_MISSING = (
 )
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="taskd"'}
 
+_PAGE_SCHEMES = {"ws": "http", "wss": "https"}
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^\[\]:/@\s]+)(:(?P<port>\d{1,5}))?")
 
@@ -67,8 +69,10 @@ class Guard:
         if len(hosts) != 1 or not self._is_ours(hosts[0]):
             expected = "localhost, an IP address or one of the setting allowed_hosts"
             return problem(403, f"Host {', '.join(hosts)!r}: expected {expected}.")
-        if _changes(scope) and not _is_same_origin(origins, scope["scheme"], hosts[0]):
-            return problem(403, f"Origin {', '.join(origins)!r}: expected a page of {hosts[0]!r} or none.")
+        # Without an Origin it is no browser. With one it is ours to the letter (RFC 6454), or not ours.
+        own = _origin_of(scope["scheme"], hosts[0])
+        if _changes(scope) and origins not in ([], [own]):
+            return problem(403, f"Origin {', '.join(origins)!r}: expected {own!r} or none.")
         if self._token and not self._is_public(scope) and not self._is_known(scope):
             return problem(401, TOKEN_MISSING, headers=CHALLENGE)
         return None
@@ -92,7 +96,7 @@ class Guard:
         known = False
         # Every candidate is compared, so the time says nothing of which was tried.
         for shown, expected in self._candidates(scope):
-            known |= hmac.compare_digest(shown, expected)
+            known |= compare_digest(shown, expected)
         return known
 
     def _candidates(self, scope: Scope) -> Iterator[tuple[bytes, bytes]]:
@@ -122,7 +126,7 @@ def session_of(token: str) -> str:
 
 def _token_of(settings: Settings) -> str | None:
     token: SecretStr | None = settings.token
-    return token.get_secret_value() if token is not None else None
+    return token.get_secret_value() if token else None
 
 
 def _is_address(name: str) -> bool:
@@ -137,12 +141,9 @@ def _changes(scope: Scope) -> bool:
     return scope["type"] == "websocket" or scope["method"] not in _READING
 
 
-def _is_same_origin(origins: list[str], scheme: str, host: str) -> bool:
-    """True without an Origin (no browser), or where it is scheme://Host to the letter (RFC 6454)."""
-    if not origins:
-        return True
-    own = {"ws": "http", "wss": "https"}.get(scheme, scheme)
-    return origins == [f"{own}://{host}"]
+def _origin_of(scheme: str, host: str) -> str:
+    """The origin of the page that this service itself serves."""
+    return f"{_PAGE_SCHEMES.get(scheme, scheme)}://{host}"
 
 
 async def open_session(request: Request) -> Response:
@@ -151,7 +152,7 @@ async def open_session(request: Request) -> Response:
     token = _token_of(service_of(request).settings)
     if token is None:
         return Response(None, 204)  # Nothing is locked, so there is no key to give.
-    if not hmac.compare_digest(shown.token.encode(), token.encode()):
+    if not compare_digest(shown.token.encode(), token.encode()):
         raise Refused(401, "The token is not this service's.", headers=CHALLENGE)
     response = Response(None, 204)
     is_https = request.scope["scheme"] == "https"

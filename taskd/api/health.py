@@ -11,9 +11,11 @@ from taskd.plugins import LoadedPlugin
 
 async def show_health(request: Request) -> Response:
     """200 where all is well, else 503 with what is not."""
-    health = service_of(request).health()
-    if health.problems:
-        raise Refused(503, " ".join(health.problems))
+    service = service_of(request)
+    health = service.health()
+    problems = [*health.problems, *(["taskd is stopping."] if service.stopping.is_set() else [])]
+    if problems:
+        raise Refused(503, " ".join(problems))
     return json_response(
         {
             "status": "ok",

@@ -5,6 +5,8 @@ Everything that is refused ends here as a `Refused` or a `TaskdError`, and every
 nobody expected in `LastResort`, which says nothing of the inside to the outside.
 """
 
+import asyncio
+import contextlib
 import json
 import logging
 import re
@@ -41,6 +43,8 @@ STATUS_OF: dict[type[errors.TaskdError], int] = {
     errors.StoreUnavailable: 503,
     errors.StoreTimeout: 503,
 }
+
+CLOSE_WAIT_S = 1.0
 
 # On every answer. An entry is whatever a task was told, so no browser may guess at its type,
 # frame it, keep it, or hand it to another origin.
@@ -197,14 +201,24 @@ def _check_media_type(request: Request) -> None:
 
 def _validated(body: bytes, shape: type[ShapeT]) -> ShapeT:
     try:
-        return shape.model_validate(orjson.loads(body))
-    except orjson.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise Refused(400, f"The body is not JSON: {error.msg} at {where}.") from error
+        return shape.model_validate(_loaded(body))
     except ValidationError as error:
         faults = [_fault(each["loc"], each["msg"]) for each in error.errors(include_url=False)]
         told = "; ".join(f"{each['path']}: {each['message']}" for each in faults)
         raise Refused(422, f"The body is not what was expected: {told}.", faults=faults) from error
+
+
+def _loaded(body: bytes) -> object:
+    try:
+        value = orjson.loads(body)
+        # It reads 1,024 levels and writes 254, and what cannot be written cannot be stored.
+        orjson.dumps(value)
+    except orjson.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise Refused(400, f"The body is not JSON: {error.msg} at {where}.") from error
+    except orjson.JSONEncodeError as error:
+        raise Refused(400, "The body is nested too deeply: expected at most 250 levels.") from error
+    return value
 
 
 def _fault(location: tuple[int | str, ...], message: str) -> errors.Fault:
@@ -219,14 +233,16 @@ class LastResort:
     which cuts the connection, so that a client never takes half an answer for a whole one.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, stopping: asyncio.Event) -> None:
         self._app = app
+        self._stopping = stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        begun = False
+        begun = refused = False
 
         async def watched(message: Message) -> None:
-            nonlocal begun
+            nonlocal begun, refused
+            refused = message["type"].startswith("websocket.http.response")
             if message["type"].endswith("response.start"):
                 headers = MutableHeaders(scope=message)
                 for name, value in SAFE_HEADERS.items():
@@ -239,7 +255,23 @@ class LastResort:
         except Exception as error:
             if begun:
                 raise
-            await refuse(scope, receive, watched, fault(error))
+            await refuse(scope, receive, watched, self._answer(error))
+        if refused:
+            await _until_closed(receive)
+
+    def _answer(self, error: Exception) -> Response:
+        # The store closes before the server does: what fails for that is no mistake.
+        return problem_of(errors.Stopping()) if self._stopping.is_set() else fault(error)
+
+
+async def _until_closed(receive: Receive) -> None:
+    """Let a WebSocket that was refused be closed: uvicorn logs as a fault what returns before."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_WAIT_S):
+            # It says so twice: when it has the refusal to send, and when the connection is gone.
+            for _ in range(2):
+                while (await receive())["type"] != "websocket.disconnect":
+                    pass
 
 
 async def refuse(scope: Scope, receive: Receive, send: Send, response: Response) -> None:

@@ -29,7 +29,7 @@ import orjson
 
 from taskd import shipped
 from taskd.counts import Count, LogCounts, Stats
-from taskd.entries import Level, LogEntry
+from taskd.entries import Level, LogEntry, timestamp_now
 from taskd.errors import StoreError, StoreNewer, StoreTimeout, StoreUnavailable, TaskNotFound
 from taskd.filters import LogFilter, Order, contains_folded
 from taskd.persistence.base import Span, TaskFilter
@@ -37,6 +37,7 @@ from taskd.settings import Settings
 from taskd.tasks import Task, TaskEnd, TaskStatus
 
 SCHEMA_VERSION = 1
+APPLICATION_ID = 0x7461736B  # 'task'
 
 # How long SQLite itself waits for another process's lock. Not longer: whoever waits behind
 # it (a new task, another task's flush) should be told soon, and tries again itself.
@@ -44,6 +45,8 @@ BUSY_TIMEOUT_S = 0.5
 # Entries in one transaction: enough that the commit costs nothing beside them, few enough
 # that a new task does not wait for long behind them.
 TRANSACTION_ENTRIES_MAX = 50_000
+# Entries deleted in one transaction: others wait a few milliseconds behind it, not seconds.
+DELETE_ENTRIES_MAX = 5_000
 # Rows in one INSERT. Measured: 1.6 times as fast as one row each; more rows bring nothing.
 ROWS_PER_INSERT = 160
 
@@ -56,8 +59,15 @@ END_TASK = """
 UPDATE tasks SET status = ?, finished_at = ?, result_json = ?, error = ?
 WHERE id = ? AND status IN ('queued', 'running')
 """
-DELETE_TASK = "DELETE FROM tasks WHERE id = ? AND status NOT IN ('queued', 'running')"
-LAST_SEQ = "SELECT last_seq FROM tasks WHERE id = ?"
+HIDE_TASK = """
+UPDATE tasks SET deleted_at = ? WHERE id = ? AND deleted_at IS NULL AND status NOT IN ('queued', 'running')
+"""
+HIDDEN_TASKS = "SELECT id FROM tasks WHERE deleted_at IS NOT NULL"
+DELETE_ENTRIES = """
+DELETE FROM task_logs WHERE id IN (SELECT id FROM task_logs WHERE task_id = ? ORDER BY seq LIMIT ?)
+"""
+DELETE_TASK = "DELETE FROM tasks WHERE id = ?"
+LAST_SEQ = "SELECT last_seq FROM tasks WHERE id = ? AND deleted_at IS NULL"
 ADVANCE_TASK = "UPDATE tasks SET last_seq = ?, progress_json = coalesce(?, progress_json) WHERE id = ?"
 
 ENTRY_COLUMNS = "seq, timestamp, level, source, message, metadata_json"
@@ -85,8 +95,8 @@ last_seq, progress_json,
 (SELECT json_group_object(level, total) FROM
   (SELECT level, sum(count) AS total FROM log_counts WHERE task_id = tasks.id GROUP BY level))
 """
-TASK = f"SELECT {TASK_COLUMNS} FROM tasks WHERE id = ?"
-TASKS = f"SELECT {TASK_COLUMNS} FROM tasks WHERE {{where}} ORDER BY id DESC LIMIT ?"
+TASK = f"SELECT {TASK_COLUMNS} FROM tasks WHERE id = ? AND deleted_at IS NULL"
+TASKS = f"SELECT {TASK_COLUMNS} FROM tasks WHERE deleted_at IS NULL AND {{where}} ORDER BY id DESC LIMIT ?"
 UNENDED = f"SELECT {TASK_COLUMNS} FROM tasks WHERE status IN ('queued', 'running') ORDER BY id"
 SECRETS = "SELECT secrets_json FROM tasks WHERE id = ?"
 
@@ -106,6 +116,10 @@ WHERE task_id = ? AND seq > ? AND seq < ? AND {where} GROUP BY level, source
 TIMESTAMP = "SELECT timestamp FROM task_logs WHERE task_id = ? AND seq = ?"
 SEQ_END = 2**63 - 1
 
+# A statement may begin just after an interrupt: so it is repeated.
+INTERRUPT_AGAIN_S = 0.02
+
+GIVEN_UP = "The query was given up: it took longer than query_timeout_s allows, or taskd is stopping."
 CLOSED = "The store is closed: taskd is stopping."
 
 _log = logging.getLogger("taskd.persistence")
@@ -136,6 +150,8 @@ async def open_sqlite(path: str, settings: Settings) -> AsyncIterator["SqliteSto
         stack.push_async_callback(committer.close)
         store = SqliteStore(path, settings, committer, read)
         stack.callback(store.close)
+        for task_id in await store.hidden_tasks():
+            await store.purge(task_id)
         yield store
 
 
@@ -162,12 +178,14 @@ def _prepare(connection: sqlite3.Connection, path: str, synchronous: str) -> Non
             f"{SCHEMA_VERSION}. Run the newer taskd, or give another --data-dir."
         )
     # Before anything is changed: journal_mode, too, is written into the file.
-    if version == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+    application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+    empty = version == 0 and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if application_id != APPLICATION_ID and not empty:
         raise StoreError(f"The database {path} holds tables that are not taskd's; give another --database.")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {synchronous}")
     connection.execute("PRAGMA foreign_keys = ON")
-    if version == 0:
+    if empty:
         # The whole schema or nothing, also when killed in the middle.
         connection.executescript(f"BEGIN IMMEDIATE; {Path(shipped.SCHEMA).read_text()}; COMMIT;")
 
@@ -215,10 +233,12 @@ class _Committer:
 
     async def _run(self) -> None:
         while self._waiting or not self._closed:
-            await self._work.wait()
-            self._work.clear()
-            while self._waiting:
-                await self._commit(self._next())
+            # Plugin code that cancels every asyncio task it finds must not stop the store.
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._work.wait()
+                self._work.clear()
+                while self._waiting:
+                    await self._commit(self._next())
 
     def _next(self) -> list[_Waiting]:
         """As much as fits into one transaction, the longest waiting first; at least one."""
@@ -236,6 +256,9 @@ class _Committer:
         outcomes: Sequence[Any]
         try:
             outcomes = await _in_thread(self._connection, functools.partial(_transaction, operations=operations))
+        except asyncio.CancelledError:
+            # The thread does them all the same; an append that is done again does no harm.
+            outcomes = [StoreUnavailable("The commit was not heard of.")] * len(taken)
         except Exception as error:
             outcomes = [_store_error(error)] * len(taken)
         for waiting, outcome in zip(taken, outcomes, strict=True):
@@ -269,7 +292,7 @@ def _alone(connection: sqlite3.Connection, operation: Operation[Any]) -> Any:
         raise  # locked, full, failing: nothing in this transaction will work
     except Exception as error:
         connection.execute("ROLLBACK TO operation")
-        outcome = error
+        outcome = _store_error(error) if isinstance(error, sqlite3.Error) else error
     connection.execute("RELEASE operation")
     return outcome
 
@@ -279,7 +302,7 @@ def _store_error(error: Exception) -> StoreError:
         return error
     if isinstance(error, sqlite3.OperationalError):
         if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
-            return StoreTimeout("The query was abandoned: it took longer than query_timeout_s allows.")
+            return StoreTimeout(GIVEN_UP)
         return StoreUnavailable(f"The database cannot do this now: {error}.")
     return StoreError(f"The database failed: {type(error).__name__}: {error}.")
 
@@ -293,14 +316,17 @@ class SqliteStore:
         self.url = f"sqlite:///{path}"
         self._settings = settings
         self._committer = committer
+        self._readers = readers
         self._idle: asyncio.LifoQueue[aiosqlite.Connection] = asyncio.LifoQueue()
         for connection in readers:
             self._idle.put_nowait(connection)
         self._closed = False
 
     def close(self) -> None:
-        """Begin no more reads; `open_sqlite` closes the connections."""
+        """Begin no more reads and break off those under way; `open_sqlite` closes the connections."""
         self._closed = True
+        for connection in self._readers:
+            connection._conn.interrupt()
 
     # Writing
 
@@ -321,11 +347,27 @@ class SqliteStore:
         progress: dict[str, Any] | None = None,
         end: TaskEnd | None = None,
     ) -> None:
-        operation = functools.partial(_append, task_id=task_id, entries=entries, progress=progress, end=end)
+        progress_json = None if progress is None else orjson.dumps(progress).decode()
+        operation = functools.partial(_append, task_id=task_id, entries=entries, progress_json=progress_json, end=end)
         await self._committer.do(operation, len(entries))
 
     async def delete_task(self, task_id: str) -> bool:
-        return await self._committer.do(lambda connection: connection.execute(DELETE_TASK, (task_id,)).rowcount > 0)
+        hide = (timestamp_now(), task_id)
+        hidden = await self._committer.do(lambda connection: connection.execute(HIDE_TASK, hide).rowcount > 0)
+        if hidden:
+            await self.purge(task_id)
+        return hidden
+
+    async def hidden_tasks(self) -> list[str]:
+        """The tasks whose deletion was begun: a crash may have left some."""
+        return [row[0] for row in await self._all(HIDDEN_TASKS, ())]
+
+    async def purge(self, task_id: str) -> None:
+        """Delete a hidden task's entries, some at a time, and then the task."""
+        bite = (task_id, DELETE_ENTRIES_MAX)
+        while await self._committer.do(lambda connection: connection.execute(DELETE_ENTRIES, bite).rowcount):
+            pass
+        await self._committer.do(lambda connection: connection.execute(DELETE_TASK, (task_id,)) and None)
 
     # Reading tasks
 
@@ -415,26 +457,36 @@ class SqliteStore:
 
 async def _interruptible(connection: aiosqlite.Connection, operation: Operation[T], timeout_s: float) -> T:
     """`operation` in the connection's thread, which is free again when this returns or raises."""
-    reading = asyncio.ensure_future(_in_thread(connection, operation))
+    given_up = False
+
+    def unless_given_up(raw: sqlite3.Connection) -> T:
+        # An interrupt before the statement begins would be for nothing.
+        if given_up:
+            raise StoreTimeout(GIVEN_UP)
+        return operation(raw)
+
     raw = connection._conn
+    reading = asyncio.ensure_future(_in_thread(connection, unless_given_up))
     timer = asyncio.get_running_loop().call_later(timeout_s, raw.interrupt)
     try:
         return await asyncio.shield(reading)
-    except asyncio.CancelledError:
-        # The thread works on: stop it, and wait until it has, before another uses the connection.
-        raw.interrupt()
-        await asyncio.wait([reading])
-        reading.cancelled() or reading.exception()
-        raise
     finally:
         timer.cancel()
+        given_up = True
+        # Cancelled: the thread works on. Stop it, and wait until it has, before another uses the
+        # connection; a second cancellation does not change that.
+        while not reading.done():
+            raw.interrupt()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([reading], timeout=INTERRUPT_AGAIN_S)
+        reading.exception()
 
 
 def _append(
     connection: sqlite3.Connection,
     task_id: str,
     entries: Sequence[LogEntry],
-    progress: dict[str, Any] | None,
+    progress_json: str | None,
     end: TaskEnd | None,
 ) -> None:
     row = connection.execute(LAST_SEQ, (task_id,)).fetchone()
@@ -444,7 +496,6 @@ def _append(
     if new:
         _insert(connection, task_id, new)
         _add_counts(connection, task_id, LogCounts.of(new))
-        progress_json = None if progress is None else orjson.dumps(progress).decode()
         connection.execute(ADVANCE_TASK, (new[-1].seq, progress_json, task_id))
     if end is not None:
         connection.execute(END_TASK, (end.status, end.finished_at, end.result_json, end.error, task_id))
@@ -521,9 +572,14 @@ def _page(rows: Iterable[Row], limit: int, bytes_max: int) -> tuple[list[LogEntr
 
 def _stats(connection: sqlite3.Connection, sql: str, values: Sequence[object]) -> Stats:
     counts = LogCounts()
-    for level, source, count, first_seq, last_seq in connection.execute(sql, values).fetchall():
-        first, last = (connection.execute(TIMESTAMP, (values[0], seq)).fetchone()[0] for seq in (first_seq, last_seq))
-        counts.add_group(Level(level), source, Count(count, first_seq, last_seq, first, last))
+    # One state of the database for all of it: the task may be deleted meanwhile.
+    connection.execute("BEGIN")
+    try:
+        for level, source, count, *seqs in connection.execute(sql, values).fetchall():
+            timestamps = [connection.execute(TIMESTAMP, (values[0], seq)).fetchone()[0] for seq in seqs]
+            counts.add_group(Level(level), source, Count(count, *seqs, *timestamps))
+    finally:
+        connection.execute("ROLLBACK")
     return counts.stats(LogFilter())
 
 

@@ -1,0 +1,141 @@
+"""Logs as pages, counts and sources."""
+
+from typing import Any
+
+import pytest
+
+from tests.api.conftest import Show, Shown
+from tests.api.gates import gate
+from tests.conftest import read_all
+
+
+async def test_a_page_is_made_of_the_entries_own_bytes(shown: Shown) -> None:
+    """What was encoded when it was emitted is what is served."""
+    task_id = await shown.run(word="ошибка")
+    entries = await read_all(shown.service, task_id)
+    answer = await shown.http.get(f"/api/tasks/{task_id}/logs")
+    assert answer.content.startswith(b'{"entries":[' + b",".join(entry.encoded for entry in entries) + b"],")
+    assert answer.json() | {"entries": []} == {
+        "entries": [], "total": 5, "offset": 0, "limit": 200, "last_seq": 5, "more": False, "ended": True,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("query", "seqs"),
+    [
+        ({"level": "error"}, [5]),
+        ({"min_level": "WARNING"}, [5]),
+        ({"source": "system"}, [1, 6]),
+        ({"source": "speak,system"}, [1, 2, 3, 4, 5, 6]),
+        ({"search": "WORD"}, [2, 3, 4]),
+        ({"search": "strasse"}, [5]),
+        ({"search": "%"}, []),
+        ({"exclude": "word", "source": "speak"}, [5]),
+        ({"since": "2999-01-01T00:00:00Z"}, []),
+        ({"until": "1999-01-01T00:00:00Z"}, []),
+        ({"after": 4}, [5, 6]),
+        ({"after": 1, "before": 4}, [2, 3]),
+        ({"order": "desc", "limit": 2}, [6, 5]),
+        ({"offset": 4}, [5, 6]),
+        ({"tail": 2}, [5, 6]),
+        ({"tail": 1, "search": "word"}, [4]),
+    ],
+)
+async def test_each_filter_reaches_the_page(shown: Shown, query: dict[str, Any], seqs: list[int]) -> None:
+    """One value of each parameter, against a log that is known."""
+    task_id = await shown.run(count=3, error="Unter der Straße")
+    assert [entry["seq"] for entry in await shown.entries(task_id, **query)] == seqs
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ("level=LOUD", "level='LOUD'"),
+        ("min_level=", "min_level=''"),
+        ("source=", "source=''"),
+        ("search=", "search=''"),
+        ("since=soon", "since='soon'"),
+        ("after=-1", "after='-1'"),
+        ("after=6", "after='6'"),
+        ("before=0", "before='0'"),
+        ("order=up", "order='up'"),
+        ("offset=x", "offset='x'"),
+        ("limit=5001", "limit='5001'"),
+        ("tail=0", "tail='0'"),
+        ("tail=1&after=1", "after='1'"),
+        ("tail=1&order=asc", "order='asc'"),
+        ("total=yes", "total='yes'"),
+        ("regex=true", "regex='true'"),
+    ],
+)
+async def test_a_bad_value_is_named_with_what_was_expected(shown: Shown, query: str, named: str) -> None:
+    """400, for every parameter."""
+    task_id = await shown.run()
+    answer = await shown.http.get(f"/api/tasks/{task_id}/logs?{query}")
+    assert answer.status_code == 400
+    assert answer.json()["detail"].startswith(f"{named}: expected ")
+
+
+async def test_after_beyond_the_log_is_told_where_the_log_ends(shown: Shown) -> None:
+    """Of pages and counts: the reader has the wrong log, or one that was lost."""
+    task_id = await shown.run()
+    for route in ("logs", "logs/stats", "logs/stream"):
+        answer = await shown.http.get(f"/api/tasks/{task_id}/{route}?after=99")
+        assert answer.status_code == 400, route
+        assert "last_seq" in answer.json()["detail"]
+        assert "5" in answer.json()["detail"]
+
+
+async def test_a_page_stops_at_its_bytes_and_says_that_there_is_more(show: Show) -> None:
+    """Reading on with `after` gives every entry once."""
+    async with show(page_bytes_max=600) as shown:
+        task_id = await shown.run(count=20)
+        seqs: list[int] = []
+        more = True
+        while more:
+            answer = await shown.http.get(f"/api/tasks/{task_id}/logs?after={seqs[-1] if seqs else 0}")
+            assert len(answer.content) < 800
+            seqs += [entry["seq"] for entry in answer.json()["entries"]]
+            more = answer.json()["more"]
+        assert seqs == list(range(1, 23))
+
+
+async def test_an_entry_larger_than_a_page_has_a_page_of_its_own(show: Show) -> None:
+    """A bound must not make an entry unreadable."""
+    async with show(page_bytes_max=10) as shown:
+        task_id = await shown.run()
+        page = (await shown.http.get(f"/api/tasks/{task_id}/logs")).json()
+        assert ([entry["seq"] for entry in page["entries"]], page["more"]) == ([1], True)
+
+
+async def test_a_total_that_needs_a_scan_is_only_counted_when_asked_for(shown: Shown) -> None:
+    """null, unless total=true; kept counts are always there."""
+    task_id = await shown.run()
+    for query, total in (("level=INFO", 5), ("search=word", None), ("search=word&total=true", 3)):
+        page = (await shown.http.get(f"/api/tasks/{task_id}/logs?{query}")).json()
+        assert page["total"] == total, query
+
+
+async def test_pending_entries_are_read_like_stored_ones(show: Show) -> None:
+    """Pages, counts and sources do not wait for a flush."""
+    async with show(flush_interval_s=60) as shown:
+        task_id = await shown.start(gate="stay")
+        await shown.said(task_id, 4)
+        page = (await shown.http.get(f"/api/tasks/{task_id}/logs")).json()
+        stats = (await shown.http.get(f"/api/tasks/{task_id}/logs/stats")).json()
+        sources = (await shown.http.get(f"/api/tasks/{task_id}/logs/sources")).json()
+        assert ([entry["seq"] for entry in page["entries"]], page["ended"]) == ([1, 2, 3, 4], False)
+        assert stats["total"] == page["total"] == page["last_seq"] == 4
+        assert sources == {"sources": ["speak", "system"]}
+        gate("stay").set()
+
+
+async def test_stats_count_the_matches_by_level_and_source(shown: Shown) -> None:
+    """Under the same filters as the page."""
+    task_id = await shown.run(error="broken")
+    stats = (await shown.http.get(f"/api/tasks/{task_id}/logs/stats?source=speak")).json()
+    assert (stats["total"], stats["by_source"]) == (4, {"speak": 4})
+    assert {level: n for level, n in stats["by_level"].items() if n} == {"INFO": 3, "ERROR": 1}
+    assert stats["first_timestamp"] <= stats["last_timestamp"]
+    empty = (await shown.http.get(f"/api/tasks/{task_id}/logs/stats?search=nothing")).json()
+    assert (empty["total"], empty["first_timestamp"], empty["last_timestamp"]) == (0, None, None)

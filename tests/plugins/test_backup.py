@@ -1,0 +1,496 @@
+"""`backup`: archives that can be trusted, of trees, files and databases, and what a restore refuses."""
+
+import hashlib
+import io
+import os
+import shutil
+import sqlite3
+import subprocess
+import tarfile
+from contextlib import aclosing, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from taskd.entries import Level
+from taskd.errors import ParamsInvalid
+from taskd.filters import LogFilter
+from taskd.follow import Entries, follow
+from taskd.service import Service
+from taskd.tasks import Task, TaskStatus
+from tests.conftest import messages, read_all
+
+
+async def run(service: Service, **params: Any) -> Task:
+    """A backup task, ended."""
+    task = await service.manager.submit("backup", {name: _plain(value) for name, value in params.items()})
+    return await service.manager.wait(task.id)
+
+
+async def result(service: Service, **params: Any) -> dict[str, Any]:
+    """The result of a backup task that succeeded."""
+    task = await run(service, **params)
+    assert task.status == "succeeded", task.error
+    assert isinstance(task.result, dict)
+    return task.result
+
+
+async def warnings(service: Service, task: Task) -> list[str]:
+    """The warnings of a task's log."""
+    entries = await read_all(service, task.id)
+    return [entry.message for entry in entries if entry.level is Level.WARNING]
+
+
+async def until(service: Service, task_id: str, message: str) -> None:
+    """Wait until a task has said `message`."""
+    async with aclosing(follow(service.manager, task_id, LogFilter(), page_entries=100)) as events:
+        async for event in events:
+            if isinstance(event, Entries) and message in messages(event.entries):
+                return
+    raise AssertionError(f"the task ended without saying {message!r}")
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def names(archive: str) -> list[str]:
+    """What GNU tar lists."""
+    listing = ["tar", "--zstd", "--quoting-style=literal", "-tf", archive]
+    return subprocess.run(listing, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+
+
+def tree_of(root: Path) -> dict[str, tuple[str, int, bytes]]:
+    """A tree by path: kind, mode and content of each entry."""
+    return {str(path.relative_to(root)): _entry(path) for path in sorted(root.rglob("*"))}
+
+
+def _entry(path: Path) -> tuple[str, int, bytes]:
+    if path.is_symlink():
+        return "link", 0, os.fsencode(os.readlink(path))
+    if path.is_dir():
+        return "directory", path.stat().st_mode, b""
+    return "file", path.stat().st_mode, path.read_bytes()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A small tree with one of everything that an archive can hold."""
+    root = tmp_path / "source"
+    (root / "sub" / "deep").mkdir(parents=True)
+    (root / "b.txt").write_bytes(b"b" * 300_000)
+    (root / "a.txt").write_text("a")
+    (root / "empty").touch()
+    (root / "sub" / "private").write_text("secret")
+    (root / "sub" / "private").chmod(0o600)
+    (root / "sub" / "deep").chmod(0o700)
+    (root / "sub" / "link").symlink_to("../a.txt")
+    os.link(root / "b.txt", root / "sub" / "hard")
+    (root / "naïve – ß.txt").write_text("unicode")
+    return root
+
+
+@pytest.fixture
+def archives(tmp_path: Path) -> Path:
+    """Where the archives go."""
+    return tmp_path / "archives"
+
+
+# Backup
+
+
+async def test_what_was_backed_up_comes_back_as_it_was(
+    service: Service, source: Path, archives: Path, tmp_path: Path
+) -> None:
+    """Content, modes, links and times: a restored tree equals its source."""
+    os.utime(source / "a.txt", (1_000_000_000, 1_000_000_000))
+    made = await result(service, source=source, destination=archives)
+    restored = await result(service, action="restore", archive=made["archive"], destination=tmp_path / "back")
+    assert restored == {"files": 7, "bytes": 300_014}
+    assert tree_of(tmp_path / "back") == tree_of(source)
+    assert (tmp_path / "back/a.txt").stat().st_mtime == 1_000_000_000
+    assert (tmp_path / "back/sub/hard").stat().st_ino == (tmp_path / "back/b.txt").stat().st_ino
+
+
+async def test_the_result_describes_the_archive_and_tar_reads_it(
+    service: Service, source: Path, archives: Path
+) -> None:
+    """Path, size, checksum and number of files are those of the file on disk."""
+    made = await result(service, source=source, destination=archives)
+    content = Path(made["archive"]).read_bytes()
+    assert made["archive"].endswith(".tar.zst")
+    assert (made["bytes"], made["files"]) == (len(content), 7)
+    assert made["sha256"] == hashlib.sha256(content).hexdigest()
+    assert names(made["archive"])[:3] == ["./", "a.txt", "b.txt"]
+
+
+async def test_two_archives_of_a_tree_have_one_order(service: Service, source: Path, archives: Path) -> None:
+    """The order is that of the names, whatever the order on disk."""
+    first = await result(service, source=source, destination=archives)
+    shutil.copytree(source, source.with_name("copy"), symlinks=True)
+    second = await result(service, source=source.with_name("copy"), destination=archives)
+    assert names(first["archive"]) == names(second["archive"])
+    assert names(first["archive"])[-4:] == ["sub/deep/", "sub/hard", "sub/link", "sub/private"]
+
+
+async def test_a_single_file_is_backed_up_under_its_name(service: Service, source: Path, archives: Path) -> None:
+    """The source may be a file."""
+    made = await result(service, source=source / "b.txt", destination=archives)
+    assert (names(made["archive"]), made["files"]) == (["b.txt"], 1)
+
+
+@pytest.mark.parametrize(
+    ("glob", "gone"),
+    [
+        ("*.txt", {"a.txt", "b.txt", "naïve – ß.txt"}),
+        ("deep", {"sub/deep"}),
+        ("sub/", {"sub", "sub/deep", "sub/hard", "sub/link", "sub/private"}),
+        ("sub/p*", {"sub/private"}),
+        ("/a.txt", {"a.txt"}),
+        ("a.txt/", set()),
+    ],
+)
+async def test_excluded_names_are_left_out(
+    service: Service, source: Path, archives: Path, tmp_path: Path, glob: str, gone: set[str]
+) -> None:
+    """Without '/' a glob is for every name, with it for the path; with one at the end, for directories."""
+    made = await result(service, source=source, destination=archives, exclude=[glob])
+    await result(service, action="restore", archive=made["archive"], destination=tmp_path / "back")
+    assert set(tree_of(source)) - set(tree_of(tmp_path / "back")) == gone
+
+
+async def test_an_archive_does_not_swallow_itself(service: Service, source: Path) -> None:
+    """A destination within the source, or the source itself, adds nothing to the next archive."""
+    for destination in (source, source / "sub"):
+        made = await result(service, source=source, destination=destination)
+        again = await result(service, source=source, destination=destination)
+        assert names(made["archive"]) == names(again["archive"])
+        assert not [name for name in names(again["archive"]) if "tar.zst" in name or "partial" in name]
+        Path(made["archive"]).unlink()
+        Path(again["archive"]).unlink()
+
+
+async def test_keep_removes_the_oldest_of_this_source_alone(service: Service, source: Path, archives: Path) -> None:
+    """Of each source the newest stay; another source of the same name is another."""
+    other = source.parent / "other" / source.name
+    shutil.copytree(source, other, symlinks=True)
+    kept = [(await result(service, source=other, destination=archives))["archive"]]
+    made = [(await result(service, source=source, destination=archives))["archive"] for _ in range(2)]
+    made.append((await result(service, source=source, destination=archives, keep=2))["archive"])
+    assert sorted(map(str, archives.iterdir())) == sorted(kept + made[1:])
+
+
+async def test_what_an_archive_cannot_hold_is_told_and_left_out(service: Service, source: Path, archives: Path) -> None:
+    """A pipe neither stops a backup nor makes it wait; the log names it."""
+    os.mkfifo(source / "pipe")
+    task = await run(service, source=source, destination=archives)
+    told = await warnings(service, task)
+    assert task.status == "succeeded"
+    assert "'pipe' is left out: it is a socket, a pipe or a device" in told[0]
+    assert "1 entries are not in the archive" in told[1]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (FileNotFoundError(2, "No such file or directory"), "'b.txt' is left out: it vanished meanwhile"),
+        (PermissionError(13, "Permission denied"), "'b.txt' is left out: it cannot be read (Permission denied)"),
+    ],
+)
+async def test_a_file_that_cannot_be_opened_is_told_and_left_out(
+    service: Service, source: Path, archives: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, told: str
+) -> None:
+    """Its hard link, which can be read, becomes the file."""
+    really_open = os.open
+
+    def refusing(path: Any, *arguments: Any) -> int:
+        if path == source / "b.txt":
+            raise error
+        return really_open(path, *arguments)
+
+    monkeypatch.setattr("os.open", refusing)
+    task = await run(service, source=source, destination=archives)
+    assert (await warnings(service, task))[0] == told
+    archive = (task.result or {})["archive"]
+    assert "b.txt" not in names(archive)
+    assert "sub/hard" in names(archive)
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        (10, "'b.txt' is left out: it shrank while it was read: the missing 299,990 bytes are zeros"),
+        (400_000, "'b.txt' changed while it was read"),
+    ],
+)
+async def test_a_file_that_changes_while_it_is_read_is_told(
+    service: Service,
+    source: Path,
+    archives: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+    told: str,
+) -> None:
+    """The archive stays whole: it holds as many bytes as it said it would."""
+    describe = tarfile.TarFile.gettarinfo
+
+    def described(*arguments: Any, **options: Any) -> tarfile.TarInfo:
+        member = describe(*arguments, **options)
+        if member.name == "b.txt":
+            os.truncate(source / "b.txt", size)
+        return member
+
+    monkeypatch.setattr("tarfile.TarFile.gettarinfo", described)
+    task = await run(service, source=source, destination=archives)
+    assert told in (await warnings(service, task))[0]
+    archive = (task.result or {})["archive"]
+    await result(service, action="restore", archive=archive, destination=tmp_path / "back")
+    assert (tmp_path / "back/b.txt").read_bytes() == (b"b" * min(size, 300_000)).ljust(300_000, b"\0")[:300_000]
+
+
+async def test_zeros_become_holes_again(service: Service, archives: Path, tmp_path: Path) -> None:
+    """A file that is large and empty takes no room, neither in the archive nor restored."""
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(50_000_001)
+    made = await result(service, source=tmp_path / "sparse", destination=archives)
+    await result(service, action="restore", archive=made["archive"], destination=tmp_path / "back")
+    about = (tmp_path / "back" / "sparse").stat()
+    assert about.st_size == 50_000_001
+    assert made["bytes"] + about.st_blocks * 512 < 1_000_000
+
+
+async def test_a_link_that_leads_out_is_stored_and_told(
+    service: Service, source: Path, archives: Path, tmp_path: Path
+) -> None:
+    """Only the link is stored; a restore refuses it, or leaves it out where it is told to."""
+    (source / "out").symlink_to("/etc/hostname")
+    task = await run(service, source=source, destination=archives)
+    assert "'out' is a link to '/etc/hostname', outside of the source" in (await warnings(service, task))[0]
+    archive = task.result["archive"]
+    back = {"action": "restore", "archive": archive, "destination": tmp_path / "back"}
+    refused = await run(service, **back)
+    assert "Give skip_links=true" in (refused.error or "")
+    assert await result(service, **back, skip_links=True) == {"files": 7, "bytes": 300_014}
+    assert not os.path.lexists(tmp_path / "back/out")
+
+
+async def test_names_that_are_not_utf8_survive(service: Service, source: Path, archives: Path, tmp_path: Path) -> None:
+    """A file's name is bytes, and so it comes back."""
+    name = os.fsdecode(b"caf\xe9")
+    (source / name).write_text("latin-1")
+    made = await result(service, source=source, destination=archives)
+    await result(service, action="restore", archive=made["archive"], destination=tmp_path / "back")
+    assert (tmp_path / "back" / name).read_text() == "latin-1"
+
+
+async def test_a_database_is_backed_up_while_it_is_written_to(service: Service, archives: Path, tmp_path: Path) -> None:
+    """The archive holds the database as it was at one moment, without what is not committed."""
+    path = tmp_path / "app.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("CREATE TABLE t AS SELECT 1 AS x")
+        database.execute("BEGIN")
+        database.execute("INSERT INTO t VALUES (2)")
+        made = await result(service, source=f"sqlite:///{path}", destination=archives)
+    assert names(made["archive"]) == ["app.db"]
+    assert [path.name for path in archives.iterdir()] == [Path(made["archive"]).name]
+    await result(service, action="restore", archive=made["archive"], destination=tmp_path / "back")
+    with closing(sqlite3.connect(tmp_path / "back/app.db")) as copy:
+        assert copy.execute("SELECT x FROM t").fetchall() == [(1,)]
+
+
+async def test_a_cancelled_backup_leaves_no_file(service: Service, archives: Path, tmp_path: Path) -> None:
+    """Neither an archive nor a part of one."""
+    source = tmp_path / "large"
+    source.mkdir()
+    with (source / "sparse").open("wb") as file:
+        file.truncate(64 * 1_024**3)
+    task = await service.manager.submit("backup", {"source": str(source), "destination": str(archives)})
+    await until(service, task.id, "write")
+    assert [path.name.endswith(".partial") for path in archives.iterdir()] == [True]
+    await service.manager.cancel(task.id)
+    assert (await service.manager.wait(task.id)).status is TaskStatus.CANCELLED
+    assert list(archives.iterdir()) == []
+
+
+async def test_what_a_killed_backup_left_is_removed_by_the_next(service: Service, source: Path, archives: Path) -> None:
+    """A partial archive that nobody writes to any more goes; what is not ours stays."""
+    archives.mkdir()
+    (archives / ".source.0123456789ab.partial").write_text("left behind")
+    (archives / "mine").write_text("not taskd's")
+    made = await result(service, source=source, destination=archives)
+    assert {path.name for path in archives.iterdir()} == {"mine", Path(made["archive"]).name}
+
+
+async def test_a_full_disk_is_told_and_leaves_no_file(
+    service: Service, source: Path, archives: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error says what to do."""
+    (source / "random").write_bytes(os.urandom(3_000_000))
+
+    def full(fd: int, data: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.write", full)
+        task = await run(service, source=source, destination=archives)
+    assert "cannot be written: No space left on device. Make room" in (task.error or "")
+    assert list(archives.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("params", "path"),
+    [
+        ({"destination": "/d"}, "params.source"),
+        ({"action": "restore", "destination": "/d"}, "params.archive"),
+        ({"source": "/s"}, "params.destination"),
+        ({"source": "sqlite:///relative", "destination": "/d"}, "params.source"),
+        ({"source": "/s", "destination": "/d", "keep": -1}, "params.keep"),
+        ({"source": "/s", "destination": "/d", "compress": 9}, "params.compress"),
+    ],
+)
+async def test_bad_params_are_refused_with_their_path(service: Service, params: dict[str, Any], path: str) -> None:
+    """Before there is a task."""
+    with pytest.raises(ParamsInvalid) as refused:
+        await service.manager.submit("backup", params)
+    assert [fault["path"] for fault in refused.value.faults] == [path]
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [("/nowhere", "The source /nowhere cannot be read"), ("sqlite:////nowhere", "There is no database /nowhere")],
+)
+async def test_what_the_world_lacks_fails_the_task(service: Service, archives: Path, source: str, told: str) -> None:
+    """The error names it and says what was expected."""
+    task = await run(service, source=source, destination=archives)
+    assert (task.status, list(archives.iterdir())) == ("failed", [])
+    assert told in (task.error or "")
+
+
+# Restore
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 0) -> tarfile.TarInfo:
+    """One entry of an archive made to do harm."""
+    made = tarfile.TarInfo(name)
+    made.type, made.linkname, made.size = kind, link, size
+    return made
+
+
+def hostile(path: Path, *members: tarfile.TarInfo) -> Path:
+    """An archive of these entries, each as large as it says, of zeros."""
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w") as tar:
+        for entry in members:
+            tar.addfile(entry, io.BytesIO(bytes(entry.size)))
+    path.write_bytes(zstandard.ZstdCompressor().compress(raw.getvalue()))
+    return path
+
+
+LINK, HARD = tarfile.SYMTYPE, tarfile.LNKTYPE
+
+
+@pytest.mark.parametrize(
+    ("members", "told"),
+    [
+        ([member("/tmp/pwned")], "outside of the destination"),
+        ([member("../pwned")], "outside of the destination"),
+        ([member("a/../../pwned")], "outside of the destination"),
+        ([member("out", LINK, "/etc")], "out of the destination"),
+        ([member("out", LINK, "..")], "out of the destination"),
+        ([member("a/b/up", LINK, "../.."), member("out", LINK, "a/b/up/..")], "out of the destination"),
+        ([member("in", LINK, "."), member("in/pwned")], "would be written through 'in'"),
+        ([member("file"), member("file/pwned")], "would be written through 'file'"),
+        ([member("hard", HARD, "/etc/passwd")], "outside of the destination"),
+        ([member("hard", HARD, "../pwned")], "outside of the destination"),
+        ([member("hard", HARD, "later"), member("later")], "no file before it"),
+        ([member("link", LINK, "x"), member("hard", HARD, "link")], "no file before it"),
+        ([member("device", tarfile.BLKTYPE)], "a device, a pipe or something unknown"),
+        ([member("pipe", tarfile.FIFOTYPE)], "a device, a pipe or something unknown"),
+        ([member("twice"), member("./twice")], "has 'twice' twice"),
+        ([member(".", LINK, "x")], "root is not a directory"),
+    ],
+)
+async def test_a_hostile_archive_is_refused_whole(
+    service: Service, tmp_path: Path, members: list[tarfile.TarInfo], told: str
+) -> None:
+    """Nothing of it is written, not even what would be harmless."""
+    archive = hostile(tmp_path / "bad.tar.zst", member("harmless"), *members)
+    task = await run(service, action="restore", archive=archive, destination=tmp_path / "in" / "back")
+    assert task.status == "failed"
+    assert told in (task.error or "")
+    assert not (tmp_path / "in").exists()
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [({"bytes_max": 9_999_999}, "raise bytes_max"), ({"files_max": 1}, "raise files_max")],
+)
+async def test_a_restore_has_caps(service: Service, tmp_path: Path, limits: dict[str, int], told: str) -> None:
+    """An archive that would fill the disk is refused before it writes."""
+    archive = hostile(tmp_path / "large.tar.zst", member("a", size=5_000_000), member("b", size=5_000_000))
+    task = await run(service, action="restore", archive=archive, destination=tmp_path / "back", **limits)
+    assert told in (task.error or "")
+    assert not (tmp_path / "back").exists()
+
+
+async def test_a_header_that_would_fill_the_memory_is_refused(service: Service, tmp_path: Path) -> None:
+    """A header says itself how long it is, and is read whole: so there is a limit."""
+    archive = hostile(tmp_path / "header.tar.zst", member("x", tarfile.XHDTYPE, size=50_000_000))
+    task = await run(service, action="restore", archive=archive, destination=tmp_path / "back")
+    assert "A header of this archive is larger" in (task.error or "")
+
+
+@pytest.mark.parametrize("kept", [0, 10, 0.5, 0.9, 0.99])
+async def test_an_archive_that_ends_too_early_is_refused(
+    service: Service, source: Path, archives: Path, tmp_path: Path, kept: float
+) -> None:
+    """Whatever of it is left, nothing is restored."""
+    (source / "random").write_bytes(os.urandom(300_000))
+    made = await result(service, source=source, destination=archives)
+    content = Path(made["archive"]).read_bytes()
+    cut = tmp_path / "cut.tar.zst"
+    cut.write_bytes(content[: int(kept * len(content)) if kept < 1 else int(kept)])
+    task = await run(service, action="restore", archive=cut, destination=tmp_path / "back")
+    assert "not a complete .tar.zst archive" in (task.error or "")
+    assert not (tmp_path / "back").exists()
+
+
+async def test_an_archive_with_a_flipped_bit_is_refused(
+    service: Service, source: Path, archives: Path, tmp_path: Path
+) -> None:
+    """Its own checksum tells."""
+    (source / "random").write_bytes(os.urandom(300_000))
+    made = await result(service, source=source, destination=archives)
+    content = bytearray(Path(made["archive"]).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "bad.tar.zst").write_bytes(content)
+    task = await run(service, action="restore", archive=tmp_path / "bad.tar.zst", destination=tmp_path / "back")
+    assert (task.status, (tmp_path / "back").exists()) == ("failed", False)
+
+
+async def test_a_restore_does_not_write_over_what_is_there(
+    service: Service, source: Path, archives: Path, tmp_path: Path
+) -> None:
+    """Only a new or an empty directory is filled."""
+    made = await result(service, source=source, destination=archives)
+    refused = await run(service, action="restore", archive=made["archive"], destination=source)
+    assert "is not an empty directory" in (refused.error or "")
+    (tmp_path / "empty").mkdir()
+    await result(service, action="restore", archive=made["archive"], destination=tmp_path / "empty")
+    assert tree_of(tmp_path / "empty") == tree_of(source)
+
+
+async def test_progress_and_groups_are_in_the_log(service: Service, source: Path, archives: Path) -> None:
+    """Who watches sees what is done and how far it is."""
+    task = await run(service, source=source, destination=archives)
+    entries = await read_all(service, task.id)
+    groups = [metadata["group"]["title"] for entry in entries if "group" in (metadata := entry.metadata or {})]
+    assert groups == ["write", "write", "verify", "verify"]
+    assert task.progress is not None
+    assert task.progress["done"]
+    assert messages(entries, "backup")[-1].startswith("archive source-")

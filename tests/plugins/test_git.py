@@ -1,0 +1,308 @@
+"""`git`: real repositories, real git, and everything that it must not be talked into."""
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskd.entries import LogEntry
+from taskd.errors import ParamsInvalid
+from taskd.service import Service
+from taskd.tasks import Task
+from tests.conftest import messages, read_all, running_service
+
+
+@pytest.fixture(autouse=True)
+def _own_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody's own git configuration, and a name to commit as."""
+    config = tmp_path / "gitconfig"
+    config.write_text("[user]\n\tname = Ada\n\temail = ada@example.org\n[init]\n\tdefaultBranch = main\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+
+
+def git(directory: Path, *words: str) -> str:
+    """What git itself says."""
+    done = subprocess.run(["git", *words], cwd=directory, check=True, stdout=subprocess.PIPE, text=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Path:
+    """A bare repository with two commits."""
+    work = tmp_path / "work"
+    work.mkdir()
+    git(work, "init", "--quiet")
+    for number in (1, 2):
+        (work / "file").write_text(f"{number}\n")
+        git(work, "add", ".")
+        git(work, "commit", "--quiet", "-m", f"commit {number}")
+    git(tmp_path, "clone", "--quiet", "--bare", "work", "origin.git")
+    return tmp_path / "origin.git"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, origin: Path) -> Path:
+    """A clone of `origin`."""
+    git(tmp_path, "clone", "--quiet", str(origin), "checkout")
+    return tmp_path / "checkout"
+
+
+async def run(service: Service, action: str, **params: Any) -> Task:
+    """A git task, ended."""
+    params = {name: str(value) if isinstance(value, Path) else value for name, value in params.items()}
+    task = await service.manager.submit("git", {"action": action, **params})
+    return await service.manager.wait(task.id)
+
+
+async def result(service: Service, action: str, **params: Any) -> dict[str, Any]:
+    """The result of a git task that succeeded."""
+    task = await run(service, action, **params)
+    assert task.status == "succeeded", task.error
+    assert isinstance(task.result, dict)
+    return task.result
+
+
+def progress_labels(entries: list[LogEntry]) -> set[str]:
+    """Of what a log tells the progress."""
+    return {metadata["progress"]["label"] for entry in entries if "progress" in (metadata := entry.metadata or {})}
+
+
+async def test_a_clone_has_the_commit_that_git_has(service: Service, origin: Path, tmp_path: Path) -> None:
+    """The result names directory, branch and commit; nothing else is left beside it."""
+    directory = tmp_path / "new" / "clone"
+    made = await result(service, "clone", repository=origin, directory=directory)
+    head = git(origin, "rev-parse", "HEAD")
+    assert made == {"directory": str(directory), "branch": "main", "commit": head}
+    assert git(directory, "rev-parse", "HEAD") == head
+    assert git(directory, "remote", "get-url", "origin") == str(origin)
+    assert os.listdir(directory.parent) == ["clone"]
+
+
+async def test_a_clone_may_be_shallow_and_of_a_branch(service: Service, origin: Path, tmp_path: Path) -> None:
+    """`depth` counts for a path on this machine too."""
+    git(origin, "branch", "other", "main~1")
+    made = await result(service, "clone", repository=origin, directory=tmp_path / "clone", branch="other", depth=1)
+    assert made["branch"] == "other"
+    assert git(tmp_path / "clone", "rev-list", "--count", "HEAD") == "1"
+
+
+async def test_the_progress_of_git_is_progress(service: Service, origin: Path) -> None:
+    """Its progress lines are no entries of their own; without a directory the task's own is used."""
+    task = await run(service, "clone", repository=origin)
+    entries = await read_all(service, task.id)
+    assert {"Receiving objects", "remote: Counting objects"} <= progress_labels(entries)
+    assert not [text for text in messages(entries) if "%" in text]
+    assert (service.settings.data_dir / "tasks" / task.id / "origin" / "file").read_text() == "2\n"
+
+
+async def test_a_failed_clone_leaves_nothing_and_says_what_to_do(service: Service, tmp_path: Path) -> None:
+    """Git's reason, and advice."""
+    task = await run(service, "clone", repository=tmp_path / "nowhere", directory=tmp_path / "in" / "clone")
+    assert f"repository '{tmp_path}/nowhere' does not exist. Check the repository." in (task.error or "")
+    assert os.listdir(tmp_path / "in") == []
+
+
+async def test_a_clone_does_not_write_over_what_is_there(service: Service, origin: Path, checkout: Path) -> None:
+    """Only a new or an empty directory is filled."""
+    task = await run(service, "clone", repository=origin, directory=checkout)
+    assert "is not empty. Give a new or an empty one, or pull instead." in (task.error or "")
+
+
+async def test_commit_push_and_pull_move_one_commit(
+    service: Service, origin: Path, checkout: Path, tmp_path: Path
+) -> None:
+    """Every result names the commit, and both sides have it then."""
+    git(tmp_path, "clone", "--quiet", str(origin), "second")
+    (checkout / "new").write_text("new")
+    made = await result(service, "commit", directory=checkout, message="add: new\n\nbecause", branch="main")
+    assert made == {"branch": "main", "commit": git(checkout, "rev-parse", "HEAD"), "changed": True}
+    assert git(checkout, "log", "-1", "--format=%an %s") == "Ada add: new"
+    pushed = await result(service, "push", directory=checkout)
+    assert pushed == {"remote": "origin", "branch": "main", "commit": made["commit"]}
+    assert git(origin, "rev-parse", "main") == made["commit"]
+    pulled = await result(service, "pull", directory=tmp_path / "second")
+    assert (pulled["updated"], pulled["commit"]) == (True, made["commit"])
+    assert (tmp_path / "second" / "new").read_text() == "new"
+
+
+async def test_a_commit_without_a_configured_name_is_taskds(
+    service: Service, checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the log says so."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    (checkout / "new").touch()
+    task = await run(service, "commit", directory=checkout, message="one")
+    assert git(checkout, "log", "-1", "--format=%an <%ae> %cn") == "taskd <taskd@localhost> taskd"
+    assert any("committing as taskd" in text for text in messages(await read_all(service, task.id)))
+
+
+async def test_nothing_to_commit_is_told_and_no_failure(service: Service, checkout: Path) -> None:
+    """The commit that is there is the result."""
+    made = await result(service, "commit", directory=checkout, message="nothing")
+    assert made == {"branch": "main", "commit": git(checkout, "rev-parse", "HEAD"), "changed": False}
+
+
+async def test_a_commit_on_another_branch_than_asked_for_is_refused(service: Service, checkout: Path) -> None:
+    """Nothing is checked out behind one's back."""
+    task = await run(service, "commit", directory=checkout, message="x", branch="release")
+    assert "has main checked out, not release: nothing was committed" in (task.error or "")
+
+
+async def test_conflicts_are_not_committed(service: Service, checkout: Path) -> None:
+    """Their marks would be committed as if they were text."""
+    git(checkout, "checkout", "--quiet", "-b", "other", "HEAD~1")
+    (checkout / "file").write_text("other\n")
+    git(checkout, "commit", "--quiet", "-am", "other")
+    subprocess.run(["git", "merge", "--quiet", "main"], cwd=checkout, stdout=subprocess.DEVNULL, check=False)
+    task = await run(service, "commit", directory=checkout, message="merge")
+    assert "has conflicts that are not resolved" in (task.error or "")
+
+
+@pytest.mark.parametrize(("action", "advice"), [("push", "pull first"), ("pull", "merge or rebase by hand")])
+async def test_two_sides_with_new_commits_are_explained(
+    service: Service, origin: Path, checkout: Path, tmp_path: Path, action: str, advice: str
+) -> None:
+    """Neither is a commit of the other overwritten, nor a merge made."""
+    work = tmp_path / "work"
+    for repository in (work, checkout):
+        (repository / repository.name).touch()
+        git(repository, "add", ".")
+        git(repository, "commit", "--quiet", "-m", repository.name)
+    git(work, "push", "--quiet", str(origin), "main")
+    before = git(origin, "rev-parse", "main")
+    task = await run(service, action, directory=checkout)
+    assert advice in (task.error or "")
+    assert git(origin, "rev-parse", "main") == before
+
+
+async def test_status_tells_branch_and_changes(service: Service, checkout: Path) -> None:
+    """What `git status` knows, as data."""
+    (checkout / "file").write_text("changed\n")
+    (checkout / "new file").touch()
+    about = await result(service, "status", directory=checkout)
+    assert about["changes"] == [{"status": ".M", "path": "file"}, {"status": "??", "path": "new file"}]
+    assert (about["branch"], about["upstream"], about["clean"]) == ("main", "origin/main", False)
+    assert about["commit"] == git(checkout, "rev-parse", "HEAD")
+
+
+async def test_log_lists_the_newest_commits(service: Service, origin: Path) -> None:
+    """Also of a bare repository; `depth` says how many, `branch` of which."""
+    listed = await result(service, "log", repository=origin, depth=1)
+    [newest] = listed["commits"]
+    assert newest["commit"] == git(origin, "rev-parse", "HEAD")
+    assert (newest["subject"], newest["author"]) == ("commit 2", "Ada")
+    listed = await result(service, "log", directory=origin, branch="main")
+    assert [commit["subject"] for commit in listed["commits"]] == ["commit 2", "commit 1"]
+
+
+async def test_a_repository_around_the_directory_is_not_taken_for_it(service: Service, checkout: Path) -> None:
+    """A commit must not land in whatever repository lies above."""
+    (checkout / "sub").mkdir()
+    task = await run(service, "commit", directory=checkout / "sub", message="x")
+    assert "not a git repository" in (task.error or "")
+
+
+async def test_hooks_do_not_run(service: Service, checkout: Path, tmp_path: Path) -> None:
+    """A repository's own programs are not ours."""
+    hook = checkout / ".git/hooks/pre-commit"
+    hook.write_text(f"#!/bin/sh\ntouch {tmp_path}/pwned\nexit 1\n")
+    hook.chmod(0o755)
+    (checkout / "new").touch()
+    await result(service, "commit", directory=checkout, message="x")
+    assert not (tmp_path / "pwned").exists()
+
+
+PARAMETERS = ("repository", "directory", "branch", "message")
+
+
+@pytest.mark.parametrize("parameter", PARAMETERS)
+@pytest.mark.parametrize("value", ["--upload-pack=touch pwned", "-oProxyCommand=touch pwned", "-u"])
+async def test_nothing_that_looks_like_an_option_is_accepted(service: Service, parameter: str, value: str) -> None:
+    """In no parameter, before there is a task, and with the reason."""
+    params = {"action": "clone", "repository": "/r", "directory": "/d", parameter: value}
+    with pytest.raises(ParamsInvalid, match="begins with '-'") as refused:
+        await service.manager.submit("git", params)
+    assert [fault["path"] for fault in refused.value.faults] == [f"params.{parameter}"]
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("ext::sh -c touch% pwned", "'ext::' would run a program"),
+        ("fd::17", "'fd::' would run a program"),
+        ("http://example.org/r", "protocol http is not spoken"),
+        ("ftp://example.org/r", "protocol ftp is not spoken"),
+        ("ssh://-oProxyCommand=touch/r", "begins with '-'"),
+        ("ssh://%2doProxyCommand=touch/r", "begins with '-'"),
+        ("ssh://me@-oProxyCommand=touch/r", "begins with '-'"),
+        ("me@-oProxyCommand=touch:r", "begins with '-'"),
+        ("example.org:-r", "begins with '-'"),
+        ("file://example.org/r", "names a file of this machine"),
+        ("https://example.org/\nr", "control characters"),
+        ("git://example.org/%0ar", "control characters"),
+    ],
+)
+async def test_urls_that_could_do_more_than_fetch_are_refused(service: Service, url: str, why: str) -> None:
+    """With the reason, before there is a task."""
+    with pytest.raises(ParamsInvalid) as refused:
+        await service.manager.submit("git", {"action": "clone", "repository": url})
+    assert why in str(refused.value)
+
+
+async def test_a_remote_configured_in_the_repository_is_looked_at_too(
+    service: Service, checkout: Path, tmp_path: Path
+) -> None:
+    """Its URL is no better than one that is given."""
+    for url, why in {f"ext::touch% {tmp_path}/pwned": "would run a program", "file:///etc": "not below"}.items():
+        git(checkout, "remote", "set-url", "origin", url)
+        for action in ("pull", "push"):
+            assert why in ((await run(service, action, directory=checkout)).error or "")
+    assert not (tmp_path / "pwned").exists()
+
+
+async def test_file_urls_are_confined_to_the_roots(tmp_path: Path, origin: Path) -> None:
+    """Below a root they work; outside, and by a link or '..' that leads out, they are refused."""
+    (tmp_path / "roots").mkdir()
+    origin.rename(tmp_path / "roots" / "in.git")
+    (tmp_path / "roots" / "out.git").symlink_to(tmp_path / "work")
+    async with running_service(tmp_path, git_file_roots=[tmp_path / "roots"]) as service:
+        await result(service, "clone", repository=f"file://{tmp_path}/roots/in.git")
+        for path in ("work", "roots/../work", "roots/%2e%2e/work", "roots/out.git"):
+            task = await run(service, "clone", repository=f"file://{tmp_path}/{path}")
+            assert "not below one of git_file_roots" in (task.error or "")
+
+
+async def test_file_urls_are_refused_where_no_root_is_set(service: Service, origin: Path) -> None:
+    """The default; a plain path is allowed."""
+    task = await run(service, "clone", repository=f"file://{origin}")
+    assert "not below one of git_file_roots (none)" in (task.error or "")
+
+
+async def test_credentials_are_in_no_entry_and_no_error(service: Service) -> None:
+    """Nor does git keep them: they travel in the environment alone."""
+    url = "https://lovelace:s3cret-p%40ss@127.0.0.1:1/r.git"
+    task = await run(service, "clone", repository=url)
+    said = [entry.encoded.decode() for entry in await read_all(service, task.id)] + [task.error or ""]
+    assert task.status == "failed"
+    assert "127.0.0.1:1" in "".join(said)
+    assert not [text for text in said if "s3cret" in text or "lovelace" in text]
+
+
+@pytest.mark.parametrize(
+    ("params", "told"),
+    [
+        ({"action": "clone"}, "give `repository`"),
+        ({"action": "commit", "directory": "/"}, "give `message`"),
+        ({"action": "status"}, "give its path as `directory`"),
+        ({"action": "pull", "repository": "https://example.org/r"}, "give its path as `directory`"),
+        ({"action": "status", "directory": "/nowhere"}, "There is no directory /nowhere"),
+        ({"action": "status", "directory": "/"}, "not a git repository"),
+    ],
+)
+async def test_what_is_missing_is_named(service: Service, params: dict[str, Any], told: str) -> None:
+    """The error says what to give."""
+    task = await run(service, **params)
+    assert told in (task.error or "")

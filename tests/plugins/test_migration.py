@@ -1,0 +1,218 @@
+"""`migration`: a database is at one version or at the next, and what is wrong is found before."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from contextlib import aclosing, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskd.entries import Level
+from taskd.errors import ParamsInvalid
+from taskd.filters import LogFilter
+from taskd.follow import Entries, follow
+from taskd.service import Service
+from taskd.tasks import Task
+from tests.conftest import messages, read_all
+
+USERS = "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT);\nINSERT INTO users (name) VALUES ('a;b'), ('c');\n"
+MAILS = "ALTER TABLE users ADD COLUMN mail TEXT;\nUPDATE users SET mail = name || '@example.org'"
+FOREVER = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write migrations, given as `_0001_users="SQL"`; returns their directory."""
+
+    def written(**files: str) -> Path:
+        directory = tmp_path / "migrations"
+        directory.mkdir(exist_ok=True)
+        for name, sql in files.items():
+            (directory / f"{name.removeprefix('_')}.sql").write_text(sql)
+        return directory
+
+    return written
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """Where the database is, or will be."""
+    return tmp_path / "app.db"
+
+
+async def run(service: Service, database: Path, directory: Path, **params: Any) -> Task:
+    """A migration task, ended."""
+    params = {"database": f"sqlite:///{database}", "directory": str(directory), **params}
+    task = await service.manager.submit("migration", params)
+    return await service.manager.wait(task.id)
+
+
+def rows(database: Path, sql: str) -> list[tuple[Any, ...]]:
+    """What a query answers."""
+    with closing(sqlite3.connect(database)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def tables(database: Path) -> list[str]:
+    """The tables that there are."""
+    return [name for (name,) in rows(database, "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY 1")]
+
+
+async def test_a_new_database_is_brought_to_the_newest_version(service: Service, write: Write, database: Path) -> None:
+    """It is created where it is missing; a second run finds nothing to do."""
+    directory = write(_0001_users=USERS, _0002_mails=MAILS)
+    task = await run(service, database, directory)
+    assert task.result == {"applied": ["0001_users.sql", "0002_mails.sql"], "version": 2}
+    assert rows(database, "SELECT mail FROM users") == [("a;b@example.org",), ("c@example.org",)]
+    again = await run(service, database, directory)
+    assert again.result == {"applied": [], "version": 2}
+
+
+async def test_only_what_is_not_applied_is_applied(service: Service, write: Write, database: Path) -> None:
+    """`target` stops before the newest; the next run goes on from there."""
+    directory = write(_0001_users=USERS, _0002_mails=MAILS)
+    first = await run(service, database, directory, target=1)
+    assert first.result == {"applied": ["0001_users.sql"], "version": 1}
+    second = await run(service, database, directory)
+    assert second.result == {"applied": ["0002_mails.sql"], "version": 2}
+
+
+async def test_a_dry_run_shows_the_plan_and_touches_nothing(service: Service, write: Write, database: Path) -> None:
+    """Not even the file is made."""
+    task = await run(service, database, write(_0001_users=USERS), dry_run=True)
+    assert task.result == {"applied": [], "version": 0, "planned": ["0001_users.sql"]}
+    assert "would apply 0001_users.sql: 2 statements" in messages(await read_all(service, task.id))
+    assert not database.exists()
+
+
+async def test_each_statement_is_told_with_its_line_and_rows(service: Service, write: Write, database: Path) -> None:
+    """A ';' in a text or in a trigger ends no statement."""
+    trigger = "-- why\nCREATE TRIGGER t AFTER INSERT ON users BEGIN\n  SELECT 1; SELECT 2;\nEND;\n\nDELETE FROM users;"
+    task = await run(service, database, write(_0001_users=USERS, _0002_trigger=trigger))
+    told = [entry.metadata for entry in await read_all(service, task.id) if "rows" in (entry.metadata or {})]
+    assert [(metadata["line"], metadata["rows"]) for metadata in told if metadata] == [(1, 0), (2, 2), (2, 0), (6, 2)]
+    assert all(metadata and metadata["duration_ms"] >= 0 for metadata in told)
+
+
+async def test_a_failing_statement_is_shown_and_its_migration_undone(
+    service: Service, write: Write, database: Path
+) -> None:
+    """What came before it in the same file is undone too; what came in earlier files stays."""
+    directory = write(_0001_users=USERS, _0002_bad="DELETE FROM users;\n\nINSERT INTO nowhere VALUES (1);\n")
+    task = await run(service, database, directory)
+    assert "0002_bad.sql, line 3: no such table: nowhere. The statement is: INSERT INTO nowhere" in (task.error or "")
+    assert rows(database, "SELECT count(*) FROM users") == [(2,)]
+    assert rows(database, "SELECT version, name FROM taskd_migrations") == [(1, "0001_users.sql")]
+    errors = [entry for entry in await read_all(service, task.id) if entry.level is Level.ERROR]
+    assert (errors[0].metadata or {})["line"] == 3
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({}, "has no migrations"),
+        ({"_0001_a": "SELECT 1;", "_0003_c": "SELECT 1;"}, "a gap before 0003_c.sql: expected a migration 0002"),
+        ({"_0002_b": "SELECT 1;"}, "a gap before 0002_b.sql: expected a migration 0001"),
+        ({"_0001_a": "SELECT 1;", "_0001_b": "SELECT 1;"}, "0001_a.sql and 0001_b.sql have the same number"),
+        ({"_1_a": "SELECT 1;"}, "'1_a.sql' is not the name of a migration"),
+        ({"_0001_a": "SELECT 1;\nSELECT 'open;"}, "the statement that begins on line 2 has no end"),
+        ({"_0001_a": "SELECT 1;\ncommit;"}, "0001_a.sql, line 2: COMMIT is not possible here"),
+        ({"_0001_a": "/* ; */ VACUUM"}, "0001_a.sql, line 1: VACUUM is not possible here"),
+    ],
+)
+async def test_what_is_wrong_with_the_files_is_found_before_anything_is_touched(
+    service: Service, write: Write, database: Path, files: dict[str, str], told: str
+) -> None:
+    """The error names the file, and there is no database after it."""
+    task = await run(service, database, write(**files))
+    assert told in (task.error or "")
+    assert not database.exists()
+
+
+async def test_a_changed_file_is_refused(service: Service, write: Write, database: Path) -> None:
+    """What was applied is history: a checksum guards it."""
+    await run(service, database, write(_0001_users=USERS))
+    task = await run(service, database, write(_0001_users=USERS + "-- better", _0002_mails=MAILS))
+    assert "0001_users.sql is not what was applied as version 1" in (task.error or "")
+    assert rows(database, "SELECT max(version) FROM taskd_migrations") == [(1,)]
+
+
+async def test_a_missing_file_is_refused(service: Service, write: Write, database: Path) -> None:
+    """A database that is ahead of its files is not touched."""
+    directory = write(_0001_users=USERS, _0002_mails=MAILS)
+    await run(service, database, directory)
+    (directory / "0002_mails.sql").unlink()
+    task = await run(service, database, directory)
+    assert "has 0002_mails.sql applied, and there is no such file" in (task.error or "")
+
+
+@pytest.mark.parametrize("target", [0, 3])
+async def test_a_target_that_cannot_be_reached_is_refused(
+    service: Service, write: Write, database: Path, target: int
+) -> None:
+    """There is no way back, and nothing beyond the newest."""
+    directory = write(_0001_users=USERS, _0002_mails=MAILS)
+    await run(service, database, directory, target=1)
+    task = await run(service, database, directory, target=target)
+    assert f"target {target}: expected 1 (where the database is) to 2 (the newest)" in (task.error or "")
+
+
+@pytest.mark.parametrize(("backup", "copies"), [(True, 1), (False, 0)])
+async def test_a_copy_is_made_before(service: Service, write: Write, database: Path, backup: bool, copies: int) -> None:
+    """The task's own directory has the database as it was."""
+    await run(service, database, write(_0001_users=USERS))
+    task = await run(service, database, write(_0002_mails=MAILS), backup=backup)
+    kept = list((service.settings.data_dir / "tasks" / task.id).glob("*"))
+    assert [path.name for path in kept] == ["app.db.before"] * copies
+    assert all(len(rows(path, "SELECT * FROM taskd_migrations")) == 1 for path in kept)
+
+
+async def test_two_at_once_do_not_interleave(service: Service, write: Write, database: Path) -> None:
+    """Each migration is applied exactly once, and both tasks succeed."""
+    files = {f"_{number:04}_t": f"CREATE TABLE t{number} (x);" for number in range(1, 21)}
+    directory = write(**files)
+    tasks = await asyncio.gather(*(run(service, database, directory) for _ in range(4)))
+    assert {(task.status, (task.result or {})["version"]) for task in tasks} == {("succeeded", 20)}
+    assert sum(len((task.result or {})["applied"]) for task in tasks) == 20
+    assert len(tables(database)) == 21
+
+
+async def test_cancelling_undoes_the_migration_that_runs(service: Service, write: Write, database: Path) -> None:
+    """A statement that never ends is interrupted; the database is as before."""
+    await run(service, database, write(_0001_users=USERS))
+    directory = write(_0002_forever=f"DELETE FROM users;\n{FOREVER};")
+    params = {"database": f"sqlite:///{database}", "directory": str(directory)}
+    task = await service.manager.submit("migration", params)
+    await until(service, task.id, "0002_forever.sql:1 DELETE FROM users;")
+    await service.manager.cancel(task.id)
+    assert (await service.manager.wait(task.id)).status == "cancelled"
+    assert rows(database, "SELECT count(*) FROM users") == [(2,)]
+
+
+async def test_a_file_that_is_no_database_is_told(service: Service, write: Write, database: Path) -> None:
+    """And left as it is."""
+    database.write_text("something else " * 100)
+    task = await run(service, database, write(_0001_users=USERS))
+    assert "file is not a database. Give the file of an SQLite database" in (task.error or "")
+    assert database.read_text().startswith("something else")
+
+
+@pytest.mark.parametrize("url", ["sqlite:///relative.db", "/app.db", "postgresql://localhost/app", "sqlite:////"])
+async def test_only_an_absolute_sqlite_database_is_accepted(service: Service, url: str) -> None:
+    """Before there is a task."""
+    with pytest.raises(ParamsInvalid) as refused:
+        await service.manager.submit("migration", {"database": url, "directory": "/migrations"})
+    assert [fault["path"] for fault in refused.value.faults] == ["params.database"]
+
+
+async def until(service: Service, task_id: str, message: str) -> None:
+    """Wait until a task has said `message`."""
+    async with aclosing(follow(service.manager, task_id, LogFilter(), page_entries=100)) as events:
+        async for event in events:
+            if isinstance(event, Entries) and message in messages(event.entries):
+                return
+    raise AssertionError(f"the task ended without saying {message!r}")

@@ -1,0 +1,86 @@
+"""What is said on the command line becomes the values that were meant."""
+
+from enum import StrEnum
+from pathlib import Path
+
+import click
+import pytest
+from pydantic import BaseModel, SecretStr
+
+from taskd.arguments import params_of, settings_given, settings_options
+from taskd.settings import Settings
+
+
+class Action(StrEnum):
+    TAKE = "1"
+
+
+class Params(BaseModel):
+    name: str
+    maybe: str | None = None
+    action: Action = Action.TAKE
+    secret: SecretStr | None = None
+    where: Path | None = None
+    count: int = 0
+    flag: bool = False
+    exclude: list[str] = []
+
+
+SCHEMA = Params.model_json_schema()
+
+
+@pytest.mark.parametrize("key", ["name", "maybe", "action", "secret", "where"])
+def test_what_the_schema_wants_as_a_string_stays_as_it_was_typed(key: str) -> None:
+    assert params_of(None, [f"{key}=123"], SCHEMA) == {key: "123"}
+
+
+@pytest.mark.parametrize(
+    ("pair", "value"),
+    [("count=3", 3), ("flag=true", True), ('exclude=["a", "b"]', ["a", "b"]), ("unknown=null", None)],
+)
+def test_other_values_are_json_where_they_parse(pair: str, value: object) -> None:
+    assert list(params_of(None, [pair], SCHEMA).values()) == [value]
+
+
+def test_what_is_not_json_is_text() -> None:
+    assert params_of(None, ["count=many=3", "x=NaN"], SCHEMA) == {"count": "many=3", "x": "NaN"}
+
+
+def test_pairs_come_before_the_whole() -> None:
+    assert params_of('{"name": "a", "count": 1}', ["name=b"], SCHEMA) == {"name": "b", "count": 1}
+
+
+def test_the_whole_may_be_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "params.json").write_text('{"name": "é"}')
+    assert params_of(f"@{tmp_path / 'params.json'}", [], SCHEMA) == {"name": "é"}
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", "@/no/such/file", "nothing"])
+def test_a_whole_that_is_no_object_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="expected a JSON object"):
+        params_of(text, [], SCHEMA)
+
+
+@pytest.mark.parametrize("pair", ["name", "=x", ""])
+def test_a_pair_without_key_or_value_is_refused(pair: str) -> None:
+    with pytest.raises(click.BadParameter, match="expected KEY=VALUE"):
+        params_of(None, [pair], SCHEMA)
+
+
+def test_every_setting_is_a_flag_with_its_description_and_default() -> None:
+    options = {option.name: option for option in settings_options()}
+    assert list(options) == list(Settings.model_fields)
+    for name, field in Settings.model_fields.items():
+        assert field.description
+        assert str(options[name].help).startswith(field.description)
+    assert "[default: 8642]" in str(options["port"].help)
+
+
+def test_only_the_flags_that_were_given_are_settings() -> None:
+    options = {"port": "1", "host": None, "plugins": ("a:b", "c"), "git_file_roots": ()}
+    assert settings_given(options) == {"port": "1", "plugins": ["a:b", "c"]}
+
+
+def test_names_may_be_separated_or_repeated() -> None:
+    given = settings_given({"allowed_hosts": ("a,b", "c")})
+    assert Settings(**given).allowed_hosts == ["a", "b", "c"]

@@ -1,0 +1,397 @@
+"""The command, as a person and a script meet it: real processes against a real server."""
+
+import contextlib
+import json
+import os
+import pty
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from taskd.settings import Settings
+from tests.served import ENVIRONMENT, Served, run_taskd, taskd, wait_until
+
+NOWHERE = {"TASKD_SERVER": "http://127.0.0.1:1"}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with Served(tmp_path_factory.mktemp("cli")) as served:
+        yield served
+
+
+def seqs(ndjson: str) -> list[int]:
+    return [json.loads(line)["seq"] for line in ndjson.splitlines()]
+
+
+# Usage
+
+
+def test_serve_lists_every_setting_with_its_default() -> None:
+    shown = run_taskd("serve", "--help").stdout
+    assert all(f"--{name.replace('_', '-')} " in shown for name in Settings.model_fields)
+    assert "[default: 8642]" in shown
+
+
+@pytest.mark.parametrize("words", ["nonsense", "logs", "logs x --nonsense", "run", "logs x --output xml", "serve x"])
+def test_bad_usage_exits_2(words: str) -> None:
+    result = run_taskd(*words.split(), **NOWHERE)
+    assert result.returncode == 2
+    assert "Usage: taskd" in result.stderr
+
+
+def test_the_version_is_told() -> None:
+    assert re.fullmatch(r"taskd \d+\.\d+\.\d+\n", run_taskd("--version").stdout)
+
+
+@pytest.mark.parametrize("words", ["tasks", "plugins", "run talk", "logs -f @last", "cancel 12345678"])
+def test_no_server_exits_3_in_one_line(words: str) -> None:
+    result = run_taskd(*words.split(), **NOWHERE)
+    assert (result.returncode, result.stdout) == (3, "")
+    assert re.fullmatch(r"taskd: Cannot reach taskd at http://127.0.0.1:1: .*\n", result.stderr)
+
+
+def test_a_bad_server_exits_2() -> None:
+    assert run_taskd("tasks", "--server", "nowhere").returncode == 2
+
+
+def test_the_server_may_be_named_before_and_behind_the_command(served: Served) -> None:
+    for words in (["--server", served.url, "tasks"], ["tasks", "--server", served.url]):
+        assert run_taskd(*words, **NOWHERE).returncode == 0
+
+
+# Running tasks
+
+
+def test_a_task_that_succeeds_exits_0_and_its_log_is_printed(served: Served) -> None:
+    result = served.taskd("run", "talk", "-p", "count=2")
+    assert result.returncode == 0
+    said = [line.split(" ", 2)[2].strip() for line in result.stdout.splitlines()]
+    assert [words for words in said if words.startswith("talk:")] == [
+        "talk: word 1 n=1",
+        "talk: word 2 n=2",
+        "talk: last word",
+    ]
+    assert "succeeded" in result.stderr
+    assert '{"said":2}' in result.stderr
+
+
+def test_a_task_that_fails_exits_1_and_says_why(served: Served) -> None:
+    result = served.taskd("run", "talk", "-p", "fail=true")
+    assert result.returncode == 1
+    assert "told to fail" in result.stdout
+    assert "failed" in result.stderr
+    assert served.taskd("logs", "-f", "@last").returncode == 1
+
+
+def test_detach_prints_the_id_alone(served: Served) -> None:
+    result = served.taskd("run", "talk", "--detach", "--params", '{"count": 1}')
+    assert result.returncode == 0
+    assert served.wait_end(result.stdout.strip())["params"] == {"count": 1}
+
+
+def test_an_unknown_plugin_exits_2_and_names_those_there_are(served: Served) -> None:
+    result = served.taskd("run", "nonsense")
+    assert result.returncode == 2
+    assert "talk" in result.stderr
+
+
+def test_params_that_do_not_validate_exit_2_and_name_the_fault(served: Served) -> None:
+    result = served.taskd("run", "migration", "-p", "nonsense=1")
+    assert result.returncode == 2
+    assert "params.database" in result.stderr
+    assert "params.nonsense" in result.stderr
+
+
+def test_a_string_that_looks_like_a_number_stays_a_string(served: Served) -> None:
+    started = served.taskd("run", "--detach", "git", "-p", "action=status", "-p", "directory=123")
+    assert served.wait_end(started.stdout.strip())["params"]["directory"] == "123"
+
+
+def test_a_task_is_cancelled_and_retried(served: Served, tmp_path: Path) -> None:
+    task_id = served.submit("talk", gate=str(tmp_path / "gate"))
+    served.wait_for(task_id, "word 3")
+    assert served.taskd("cancel", task_id).returncode == 0
+    assert served.wait_end(task_id)["status"] == "cancelled"
+    assert served.taskd("cancel", task_id).returncode == 2
+    (tmp_path / "gate").touch()
+    again = served.taskd("retry", task_id[-8:]).stdout.strip()
+    assert served.wait_end(again)["retry_of"] == task_id
+
+
+def test_the_newest_tasks_are_listed(served: Served) -> None:
+    task_id = served.submit("talk")
+    served.wait_end(task_id)
+    listed = served.taskd("tasks", "--limit", "1", "--status", "succeeded", "--plugin", "talk").stdout
+    assert re.match(rf"{task_id[-8:]}  succeeded  talk  \S+Z  \S+ s  \d+ entries  1 warning\n$", listed)
+
+
+def test_a_bad_status_exits_2(served: Served) -> None:
+    result = served.taskd("tasks", "--status", "nonsense")
+    assert result.returncode == 2
+    assert "nonsense" in result.stderr
+
+
+def test_plugins_are_listed_with_their_parameters_and_the_broken_ones(tmp_path: Path) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "shattered.py").write_text("import nonsense_that_is_not_there")
+    with Served(tmp_path) as served:
+        listed = served.taskd("plugins")
+    assert listed.returncode == 0
+    assert "database  string  (required)" in listed.stdout
+    assert re.search(r"shattered\S*  failed to load: .*nonsense_that_is_not_there", listed.stdout)
+
+
+# Reading logs
+
+
+def test_a_log_is_named_by_last_by_ending_and_by_id(served: Served) -> None:
+    task_id = served.submit("talk", word="unmistakable")
+    served.wait_end(task_id)
+    logs = [served.taskd("logs", name) for name in ("@last", task_id[-6:], task_id[-8:].upper(), task_id)]
+    assert [log.returncode for log in logs] == [0, 0, 0, 0]
+    assert {log.stdout for log in logs} == {logs[0].stdout}
+    assert "unmistakable" in logs[0].stdout
+
+
+@pytest.mark.parametrize("name", ["abc", "zzzzzz", "01936d5c-1111-7000-8000-000000000000"])
+def test_a_task_that_is_not_there_exits_2(served: Served, name: str) -> None:
+    result = served.taskd("logs", name)
+    assert result.returncode == 2
+    assert name in result.stderr
+
+
+def test_filters_reach_the_server(served: Served) -> None:
+    task_id = served.submit("talk", count=12)
+    served.wait_end(task_id)
+
+    def read(*filters: str) -> list[int]:
+        return seqs(served.taskd("logs", task_id, "--output", "ndjson", *filters).stdout)
+
+    everything = [entry["seq"] for entry in served.entries(task_id)]
+    assert read() == everything
+    assert read("--tail", "2") == everything[-2:]
+    assert read("--after", "3", "--before", "6") == [4, 5]
+    assert len(read("--source", "talk")) == 13
+    assert len(read("--level", "warning", "--level", "error")) == 1
+    assert len(read("--min-level", "WARNING")) == 1
+    assert len(read("--search", "WORD", "--search", "1")) == 4
+    assert len(read("--search", "word", "--exclude", "1", "--exclude", "last")) == 8
+    assert read("--since", "2999-01-01T00:00:00Z") == []
+    assert read("--until", "2999-01-01T00:00:00Z") == everything
+
+
+@pytest.mark.parametrize(
+    "words", ["--after x", "--level loud", "--tail 0", "--since never", "-f --until 2999-01-01T00:00Z"]
+)
+def test_a_bad_filter_exits_2_and_names_it(served: Served, words: str) -> None:
+    task_id = served.submit("talk")
+    result = served.taskd("logs", task_id, *words.split())
+    assert result.returncode == 2
+    assert words.split()[-1] in result.stderr
+
+
+def test_a_long_log_is_read_page_by_page(served: Served) -> None:
+    task_id = served.submit("talk", count=11_000)
+    served.wait_end(task_id)
+    last = served.get(f"/api/tasks/{task_id}")["last_seq"]
+    assert seqs(served.taskd("logs", task_id, "--output", "ndjson").stdout) == list(range(1, last + 1))
+
+
+def test_following_shows_what_is_stored_and_what_comes(served: Served, tmp_path: Path) -> None:
+    task_id = served.submit("talk", gate=str(tmp_path / "gate"))
+    following = follow(task_id, served.url, "--search", "word")
+    assert following.stdout
+    assert ["word" in following.stdout.readline() for _ in range(3)] == [True, True, True]
+    (tmp_path / "gate").touch()
+    rest, _ = ended(following)
+    assert "last word" in rest
+    assert following.returncode == 0
+
+
+def follow(task_id: str, server: str, *filters: str) -> subprocess.Popen[str]:
+    """A `logs -f` that runs, with its words in pipes."""
+    return subprocess.Popen(
+        taskd("logs", "-f", task_id, "--output", "ndjson", "--server", server, *filters),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    )
+
+
+def test_following_goes_on_when_the_connection_breaks(served: Served, tmp_path: Path) -> None:
+    task_id = served.submit("talk", gate=str(tmp_path / "gate"))
+    with breakable(served.port) as (port, cut):
+        following = follow(task_id, f"http://127.0.0.1:{port}")
+        assert following.stdout
+        read = [following.stdout.readline() for _ in range(3)]
+        cut()
+        (tmp_path / "gate").touch()
+        rest, said = ended(following)
+    assert seqs("".join(read) + rest) == [entry["seq"] for entry in served.entries(task_id)]
+    assert following.returncode == 0
+    assert "taskd: " in said
+
+
+def ended(following: subprocess.Popen[str]) -> tuple[str, str]:
+    """Wait for the end; the rest of what was printed, and what was said beside it."""
+    impatience = threading.Timer(30, following.kill)
+    impatience.start()
+    with following:
+        assert following.stdout
+        assert following.stderr
+        words = following.stdout.read(), following.stderr.read()
+    impatience.cancel()
+    return words
+
+
+@contextmanager
+def breakable(port: int) -> Iterator[tuple[int, Callable[[], None]]]:
+    """A port that leads to `port`, and what breaks every connection through it."""
+    ends: list[socket.socket] = []
+
+    def cut() -> None:
+        for end in list(ends):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def pass_on(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65_536):
+                target.sendall(data)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                pair = (listener.accept()[0], socket.create_connection(("127.0.0.1", port)))
+                ends.extend(pair)
+                for source, target in (pair, pair[::-1]):
+                    threading.Thread(target=pass_on, args=(source, target), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        yield listener.getsockname()[1], cut
+        listener.shutdown(socket.SHUT_RDWR)
+        cut()
+        for end in ends:
+            end.close()
+
+
+def test_following_goes_on_across_the_servers_death(tmp_path: Path) -> None:
+    served = Served(tmp_path, "--flush-interval-s", "0.05").start()
+    task_id = served.submit("talk", gate=str(tmp_path / "gate"))
+    following = follow(task_id, served.url)
+    assert following.stdout
+    read = [following.stdout.readline() for _ in range(4)]
+    wait_until(lambda: "word 3" in stored(served.data_dir))
+    assert served.stop(signal.SIGKILL) == -signal.SIGKILL
+    with served:
+        rest, said = ended(following)
+        assert seqs("".join(read) + rest) == [entry["seq"] for entry in served.entries(task_id)]
+        assert served.get(f"/api/tasks/{task_id}")["status"] == "interrupted"
+    assert following.returncode == 1
+    assert "Cannot reach" in said or "closed the connection" in said
+
+
+def stored(data_dir: Path) -> str:
+    """The messages in the database."""
+    with contextlib.closing(sqlite3.connect(data_dir / "taskd.db")) as database:
+        return "\n".join(row[0] for row in database.execute("SELECT message FROM task_logs"))
+
+
+def test_a_stop_of_the_server_ends_the_following_of_what_it_interrupts(tmp_path: Path) -> None:
+    with Served(tmp_path, "--shutdown-grace-s", "0") as served:
+        task_id = served.submit("talk", gate=str(tmp_path / "gate"))
+        following = follow(task_id, served.url)
+        assert following.stdout
+        assert "started" in following.stdout.readline()
+        assert served.stop() == 0
+        rest, said = ended(following)
+    assert following.returncode == 1
+    assert "interrupted" in rest
+    assert said.startswith("taskd: interrupted")
+
+
+def test_who_stops_following_leaves_the_task_as_it_is(served: Served, tmp_path: Path) -> None:
+    task_id = served.submit("talk", gate=str(tmp_path / "gate"))
+    following = follow(task_id, served.url)
+    assert following.stdout
+    assert "started" in following.stdout.readline()
+    following.send_signal(signal.SIGINT)
+    _, said = ended(following)
+    assert following.returncode == 130
+    assert f"taskd logs -f {task_id[-8:]}" in said
+    assert served.get(f"/api/tasks/{task_id}")["status"] == "running"
+    (tmp_path / "gate").touch()
+
+
+# Where it is printed
+
+
+def test_a_reader_that_goes_away_is_no_noise(served: Served) -> None:
+    task_id = served.submit("talk", count=5_000, word="x" * 200)
+    served.wait_end(task_id)
+    command = taskd("logs", task_id, "--server", served.url)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT) as reading:
+        assert reading.stdout
+        assert reading.stderr
+        reading.stdout.readline()
+        reading.stdout.close()
+        assert reading.stderr.read() == b""
+    assert reading.returncode == 141
+
+
+def on_terminal(served: Served, *words: str, **environment: str) -> str:
+    """What the command prints where its output is a terminal."""
+    ours, its = pty.openpty()
+    variables = ENVIRONMENT | {"TASKD_SERVER": served.url, "TERM": "xterm-256color"} | environment
+    with subprocess.Popen(taskd(*words), stdout=its, stderr=subprocess.DEVNULL, env=variables) as printing:
+        os.close(its)
+        printed = b""
+        while block := read_terminal(ours):
+            printed += block
+        assert printing.wait(20) == 0
+    os.close(ours)
+    return printed.decode()
+
+
+def read_terminal(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65_536)
+    except OSError:  # EIO: the other end is closed
+        return b""
+
+
+def test_a_terminal_gets_colour_and_no_control_characters_of_a_log(served: Served) -> None:
+    served.wait_end(served.submit("talk", word="\x1b]0;owned\x07\x9b31m", count=1))
+    printed = on_terminal(served, "logs", "@last")
+    assert "\\x1b]0;owned\\x07\\x9b31m" in printed
+    assert "\x1b]0" not in printed
+    assert "\x1b[" in printed
+    assert "\x1b" not in on_terminal(served, "logs", "@last", NO_COLOR="1")
+
+
+# The token
+
+
+def test_a_token_is_needed_where_there_is_one(tmp_path: Path) -> None:
+    with Served(tmp_path, TASKD_TOKEN="open sesame") as served:
+        refused = served.taskd("tasks")
+        assert refused.returncode == 4
+        assert "--token" in refused.stderr
+        assert served.taskd("tasks", "--token", "wrong").returncode == 4
+        assert served.taskd("run", "talk", "--token", "open sesame").returncode == 0
+        assert served.taskd("logs", "-f", "@last", TASKD_TOKEN="open sesame").returncode == 0
+        assert served.taskd("--token", "open sesame", "logs", "-f", "@last").returncode == 0

@@ -1,0 +1,248 @@
+"""The client names tasks, pages and comes back, against servers that misbehave on purpose."""
+
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request, Response
+
+from taskd import client as client_module
+from taskd.client import Client, Invalid, Refused, Unreachable, resumed
+
+Answer = tuple[int, object]
+Step = dict[str, Any] | int
+ID = "01936d5c-1111-7000-8000-0123456789ab"
+
+
+@contextmanager
+def answering(answer: Callable[[str, list[tuple[str, str]]], Answer]) -> Iterator[Client]:
+    """A client of an HTTP server that says what `answer` says."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            url = urlsplit(self.path)
+            status, body = answer(url.path, parse_qsl(url.query))
+            content = body if isinstance(body, bytes) else json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield Client(f"http://127.0.0.1:{server.server_port}/")
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def tasks(*ids: str) -> Answer:
+    return 200, {"tasks": [{"id": task_id, "plugin": "git", "status": "running"} for task_id in ids]}
+
+
+def test_last_is_the_newest() -> None:
+    with answering(lambda path, query: tasks(ID) if query == [("limit", "1")] else (500, {})) as client:
+        assert client.find("@last") == ID
+
+
+def test_last_of_nothing_says_so() -> None:
+    with answering(lambda path, query: tasks()) as client, pytest.raises(Invalid, match="no task yet"):
+        client.find("@last")
+
+
+def test_an_ending_is_asked_for() -> None:
+    with answering(lambda path, query: tasks(ID) if ("id", "6789ab") in query else tasks()) as client:
+        assert client.find("6789AB") == ID
+
+
+def test_an_ending_of_several_names_the_candidates() -> None:
+    other = ID.replace("1111", "2222")
+    with answering(lambda path, query: tasks(ID, other)) as client, pytest.raises(Invalid) as raised:
+        client.find("6789ab")
+    assert ID in str(raised.value)
+    assert other in str(raised.value)
+
+
+def test_an_ending_of_five_characters_is_too_short() -> None:
+    with pytest.raises(Invalid, match="6 characters"):
+        Client("http://127.0.0.1:1").find("789ab")
+
+
+def test_pages_go_on_after_the_last_entry() -> None:
+    asked: list[list[tuple[str, str]]] = []
+
+    def answer(path: str, query: list[tuple[str, str]]) -> Answer:
+        asked.append(query)
+        after = int(dict(query).get("after", 0))
+        entries = [{"seq": seq} for seq in (after + 1, after + 2)]
+        return 200, {"entries": entries, "last_seq": 4, "more": True}
+
+    with answering(answer) as client:
+        pages = list(client.pages(ID, [("level", "INFO"), ("level", "ERROR")]))
+    assert [entry["seq"] for page in pages for entry in page] == [1, 2, 3, 4]
+    assert asked[1] == [("level", "INFO"), ("level", "ERROR"), ("limit", "5000"), ("after", "2")]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, Invalid),
+        (404, Invalid),
+        (401, Refused),
+        (403, Refused),
+        (429, Unreachable),
+        (503, Unreachable),
+    ],
+)
+def test_a_problem_is_told_in_the_servers_words(status: int, kind: type[Exception]) -> None:
+    problem = {"detail": "limit='0': expected more."}
+    with answering(lambda path, query: (status, problem)) as client, pytest.raises(kind, match="limit='0'"):
+        client.get("/api/tasks")
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"[]", b""])
+def test_another_server_is_not_taken_for_taskd(content: bytes) -> None:
+    with (
+        answering(lambda path, query: (200, content)) as client,
+        pytest.raises(Unreachable, match="not taskd"),
+    ):
+        client.get("/api/tasks")
+
+
+@pytest.mark.parametrize("server", ["127.0.0.1:8642", "ftp://x", "http://h:port", ""])
+def test_a_server_that_is_no_url_is_bad_input(server: str) -> None:
+    with pytest.raises(Invalid, match="--server"):
+        Client(server).get("/api/tasks")
+
+
+def test_going_on_replaces_tail_and_after_alone() -> None:
+    asked = [("tail", "5"), ("search", "a"), ("search", "b")]
+    assert resumed(asked, None) == asked
+    assert resumed(asked, 9) == [("search", "a"), ("search", "b"), ("after", "9")]
+
+
+class Live:
+    """A live route that plays one script after another, one for each connection."""
+
+    def __init__(self, *scripts: list[Step]) -> None:
+        self.scripts = list(scripts)
+        self.asked: list[str] = []
+
+    def refuse(self, connection: ServerConnection, request: Request) -> Response | None:
+        self.asked.append(urlsplit(request.path).query)
+        first = self.scripts[0][0] if self.scripts else 404
+        if not isinstance(first, int) or first < 400 or first >= 1000:
+            return None
+        if self.scripts:
+            self.scripts.pop(0)
+        return connection.respond(first, '{"detail": "refused by the script"}')
+
+    async def play(self, connection: ServerConnection) -> None:
+        for step in self.scripts.pop(0):
+            if isinstance(step, int):
+                await connection.close(step)
+            else:
+                await connection.send(json.dumps(step))
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[Client]:
+        async with serve(self.play, "127.0.0.1", 0, process_request=self.refuse) as server:
+            yield Client(f"http://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}")
+
+
+def entries(*seqs: int) -> dict[str, Any]:
+    return {"type": "entries", "entries": [{"seq": seq} for seq in seqs]}
+
+
+HELLO = {"type": "hello", "last_seq": 9}
+CAUGHT_UP = {"type": "caught_up", "last_seq": 5}
+END = {"type": "end", "last_seq": 9, "task": {"status": "succeeded"}}
+
+
+async def followed(live: Live, *parameters: tuple[str, str]) -> tuple[list[int], list[str]]:
+    """The seqs that a follower of `live` gets, and what it hears of lost connections."""
+    seqs: list[int] = []
+    lost: list[str] = []
+    async with live.serving() as client:
+        async for frame in client.follow(ID, parameters, lost.append):
+            seqs += [entry["seq"] for entry in frame.get("entries", [])]
+    return seqs, lost
+
+
+@pytest.fixture(autouse=True)
+def _quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "BACKOFF_MIN_S", 0.001)
+
+
+async def test_a_follower_ends_with_the_log() -> None:
+    assert await followed(Live([HELLO, entries(1, 2), CAUGHT_UP, END, 1000])) == ([1, 2], [])
+
+
+async def test_a_stopping_server_is_come_back_to_after_the_last_seq() -> None:
+    live = Live([HELLO, entries(1, 2), 1001], [HELLO, entries(3), END, 1000])
+    seqs, lost = await followed(live, ("search", "x"))
+    assert (seqs, len(lost)) == ([1, 2, 3], 1)
+    assert live.asked == ["search=x", "search=x&after=2"]
+
+
+async def test_a_position_without_entries_serves_as_after_but_hello_does_not() -> None:
+    live = Live([HELLO, 1001], [HELLO, CAUGHT_UP, 1011], [HELLO, END, 1000])
+    await followed(live, ("tail", "5"))
+    assert live.asked == ["tail=5", "tail=5", "after=5"]
+
+
+async def test_a_busy_server_is_waited_for_once_it_has_been_there() -> None:
+    seqs, lost = await followed(Live([entries(1), 1001], [503], [503], [END, 1000]))
+    assert (seqs, len(lost)) == ([1], 1)
+
+
+@pytest.mark.parametrize(("status", "kind"), [(400, Invalid), (404, Invalid), (401, Refused), (503, Unreachable)])
+async def test_a_refusal_of_the_first_connection_is_told_at_once(status: int, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="refused by the script"):
+        await followed(Live([status]))
+
+
+async def test_a_log_that_is_gone_after_a_break_ends_the_following() -> None:
+    with pytest.raises(Invalid):
+        await followed(Live([entries(1), 1001], [404]))
+
+
+async def test_a_close_for_policy_is_not_come_back_from() -> None:
+    with pytest.raises(Refused, match="1008"):
+        await followed(Live([HELLO, 1008]))
+
+
+async def test_a_server_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "AWAY_MAX_S", 0.01)
+    refusals: list[list[Step]] = [[503]] * 1_000
+    with pytest.raises(Unreachable):
+        await followed(Live([entries(1), 1001], *refusals))
+
+
+async def test_silence_is_a_lost_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "SILENCE_MAX_S", 0.05)
+
+    class Silent(Live):
+        async def play(self, connection: ServerConnection) -> None:
+            await super().play(connection)
+            await connection.wait_closed()
+
+    live = Silent([HELLO, entries(1)], [HELLO, entries(2), END, 1000])
+    assert (await followed(live))[0] == [1, 2]
+
+
+async def test_nothing_there_is_told_at_once() -> None:
+    with pytest.raises(Unreachable, match="Cannot reach"):
+        async for _ in Client("http://127.0.0.1:1").follow(ID, [], print):
+            pass

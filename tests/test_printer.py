@@ -1,0 +1,133 @@
+"""Nothing in a log speaks to the terminal, and nothing in it looks like another entry."""
+
+import io
+import sys
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from taskd.printer import TerminalPrinter, amount, described, make_printer, shown
+
+CONTROLS = {chr(code) for code in (*range(32), *range(0x7F, 0xA0))} - {"\t"}
+
+
+def entry(message: str = "hello", level: str = "INFO", seq: int = 1, **metadata: Any) -> dict[str, Any]:
+    return {
+        "seq": seq,
+        "timestamp": "2026-11-23T14:11:42.123456Z",
+        "level": level,
+        "source": "git",
+        "message": message,
+        "metadata": metadata or None,
+    }
+
+
+def on_terminal(*entries: dict[str, Any], live: bool = False, colours: bool = False) -> str:
+    stream = io.StringIO()
+    console = Console(
+        file=stream,
+        color_system="standard" if colours else None,
+        force_terminal=colours,
+        width=200,
+        soft_wrap=True,
+        markup=False,
+    )
+    with TerminalPrinter(console, live=live) as printer:
+        printer.entries(list(entries))
+    return stream.getvalue()
+
+
+def in_pipe(capsys: pytest.CaptureFixture[str], output: str, *entries: dict[str, Any]) -> str:
+    with make_printer(output) as printer:
+        printer.entries(list(entries))
+    return capsys.readouterr().out
+
+
+@given(st.text())
+def test_no_control_character_is_left_of_any_text(text: str) -> None:
+    assert not CONTROLS & set(shown(text))
+
+
+def test_an_escape_sequence_is_shown_and_not_sent() -> None:
+    assert "\\x1b[31mred\\x1b[0m \\u202eevil\\r" in on_terminal(entry("\x1b[31mred\x1b[0m \u202eevil\r"))
+
+
+def test_metadata_cannot_speak_to_the_terminal_either() -> None:
+    assert "\x1b" not in on_terminal(entry(key="\x1b]0;title\x07", other={"\x9b": 1}))
+
+
+def test_a_line_break_begins_an_indented_line() -> None:
+    first, second = on_terminal(entry("one\n14:11:42.124 ERROR   system forged")).splitlines()
+    assert first == "14:11:42.123 INFO    git one "
+    assert second.startswith("    14:11")
+
+
+def test_a_terminal_gets_colours_and_brackets_are_not_markup() -> None:
+    printed = on_terminal(entry("[bold]not markup[/bold]", level="ERROR"), colours=True)
+    assert "\x1b[" in printed
+    assert "[bold]not markup[/bold]" in printed
+
+
+def test_a_pipe_gets_plain_text_with_the_whole_time(capsys: pytest.CaptureFixture[str]) -> None:
+    printed = in_pipe(capsys, "text", entry("done\nreally", file="a b.txt", size=3))
+    assert printed == '2026-11-23T14:11:42.123456Z INFO    git: done file="a b.txt" size=3\n    really\n'
+
+
+def test_ndjson_is_the_entry_as_it_came(capsys: pytest.CaptureFixture[str]) -> None:
+    entries = [entry("é\x1b", seq=1, a=[1]), entry(seq=2)]
+    assert [orjson.loads(line) for line in in_pipe(capsys, "ndjson", *entries).splitlines()] == entries
+
+
+def test_an_exception_is_in_the_message_and_not_told_twice() -> None:
+    raised: dict[str, Any] = {"type": "ValueError", "message": "no x", "frames": [], "cause": None}
+    printed = on_terminal(entry("failed\nTraceback:\n  ...\nValueError: no x", exception=raised))
+    assert printed.count("ValueError") == 1
+    assert printed.endswith("    ValueError: no x\n")
+
+
+@pytest.mark.parametrize(
+    ("progress", "told"),
+    [
+        ({"current": 3, "total": 12, "unit": "files"}, "3/12 files (25%)"),
+        ({"current": 1234567, "total": None, "unit": ""}, "1,234,567"),
+        ({"current": None, "total": 0}, "?"),
+        ({"current": 1, "total": 0, "unit": "x"}, "1 x"),
+        ({"current": "one", "total": [], "unit": 5}, "? 5"),
+    ],
+)
+def test_a_progress_is_told_with_what_is_known(progress: dict[str, Any], told: str) -> None:
+    assert amount(progress) == told
+
+
+def test_reserved_metadata_is_told_in_its_own_way_or_not_at_all() -> None:
+    assert described({"group": {"id": 1}, "continued": True, "dropped": 4, "k": "v"}) == "dropped=4 k=v"
+
+
+def test_a_followed_progress_is_a_bar_until_it_is_done() -> None:
+    progress = {"id": "1", "label": "files", "current": 1, "total": 2, "unit": "", "done": False}
+    steps = [
+        entry("half", progress=progress),
+        entry("whole", progress=progress | {"current": 2, "done": True}),
+    ]
+    assert "half" not in on_terminal(*steps, live=True)
+    assert "whole" in on_terminal(*steps, live=True)
+    assert "half" in on_terminal(*steps, live=False)
+
+
+def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stdout = Terminal()
+    monkeypatch.setattr(sys, "stdout", stdout)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    with make_printer("text") as printer:
+        printer.entries([entry()])
+    assert "hello" in stdout.getvalue()
+    assert "\x1b" not in stdout.getvalue()

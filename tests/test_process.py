@@ -1,0 +1,300 @@
+"""`run_process`: every line of a command is in the log, and nothing of it outlives its end."""
+
+import asyncio
+import os
+import select
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskd.entries import Level, LogEntry
+from taskd.errors import ProcessFailed
+from taskd.logger import TaskLogger
+from taskd.process import LINE_CHARACTERS_MAX, LineCutter, ProcessResult, run_process
+from taskd.queue import LogQueue
+from taskd.settings import Settings
+
+
+class Log:
+    """A task's queue and logger, without the rest of a task."""
+
+    def __init__(self) -> None:
+        self.queue = LogQueue(Settings(), lambda source, progress: None)
+        self.logger = TaskLogger(self.queue, "test")
+
+    async def entries(self) -> list[LogEntry]:
+        """What has been said and was not yet taken; waits for something."""
+        return await self.queue.take()
+
+    async def said(self) -> list[str]:
+        return [entry.message for entry in await self.entries()]
+
+
+@pytest.fixture
+async def log() -> Log:
+    """A log of one's own."""
+    return Log()
+
+
+def shell(script: str) -> list[str]:
+    """A command that runs `script`."""
+    return ["sh", "-c", script]
+
+
+def keep(seen: list[str], line: str) -> bool:
+    """Remember a line, and let it pass."""
+    seen.append(line)
+    return False
+
+
+def has_ended(pid: str | int) -> bool:
+    """Whether a process has ended, or does so at once: the kernel says when."""
+    try:
+        process = os.pidfd_open(int(pid))
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([process], [], [], 10)[0])
+    finally:
+        os.close(process)
+
+
+async def test_every_line_becomes_an_entry_of_the_commands_name(log: Log) -> None:
+    """Its stream is in the metadata; a last line needs no end; an empty one is one."""
+    assert await run_process(log.logger, shell("echo one; echo; printf two")) == ProcessResult(0, None)
+    entries = await log.entries()
+    assert [(entry.source, entry.level, entry.message) for entry in entries] == [
+        ("sh", Level.INFO, "one"),
+        ("sh", Level.INFO, ""),
+        ("sh", Level.INFO, "two"),
+    ]
+    assert {(entry.metadata or {})["stream"] for entry in entries} == {"stdout"}
+
+
+async def test_stderr_is_told_apart_and_the_source_can_be_chosen(log: Log) -> None:
+    """What is on stderr is not therefore an error: many programs tell their progress there."""
+    await run_process(log.logger, shell("echo told >&2"), source="build")
+    [entry] = await log.entries()
+    assert (entry.source, entry.level, entry.metadata) == ("build", Level.INFO, {"stream": "stderr"})
+
+
+async def test_lines_are_in_the_log_while_the_command_runs(log: Log, tmp_path: Path) -> None:
+    """The command waits here for what only a reader of its first line does."""
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    running = asyncio.create_task(run_process(log.logger, shell(f"echo first; cat {go}")))
+    assert await log.said() == ["first"]
+    await asyncio.to_thread(go.write_text, "second\n")
+    await running
+    assert await log.said() == ["second"]
+
+
+async def test_bytes_that_are_not_utf8_survive(log: Log) -> None:
+    """As escapes; characters that a read cuts in two are whole."""
+    await run_process(log.logger, [sys.executable, "-c", r"import os; os.write(1, b'\xff\xc3\xa9' + b'\xc3')"])
+    assert await log.said() == [r"\xffé\xc3"]
+
+
+async def test_only_the_last_picture_of_a_redrawn_line_is_an_entry(log: Log) -> None:
+    """A handler sees every one."""
+    seen: list[str] = []
+    script = r"printf '1%%\r2%%\r\n'; printf 'a\rb\n\nc\r'"
+    await run_process(log.logger, shell(script), on_line=lambda stream, line: keep(seen, line))
+    assert seen == ["1%", "2%", "a", "b", "", "c"]
+    assert await log.said() == ["2%", "b", "", "c"]
+
+
+async def test_a_line_that_a_handler_takes_is_no_entry(log: Log) -> None:
+    """What it lets pass is."""
+    await run_process(log.logger, shell("seq 4"), on_line=lambda stream, line: line in "13")
+    assert await log.said() == ["2", "4"]
+
+
+async def test_a_failure_is_raised_with_its_exit_code(log: Log) -> None:
+    """Unless it is not checked."""
+    with pytest.raises(ProcessFailed, match="sh ended with exit code 3") as failed:
+        await run_process(log.logger, shell("exit 3"))
+    assert (failed.value.returncode, failed.value.signal) == (3, None)
+    assert await run_process(log.logger, shell("exit 3"), check=False) == ProcessResult(3, None)
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        ("kill -9 $$", r"killed by signal 9 \(SIGKILL\), likely because memory ran out"),
+        ("kill -15 $$", r"killed by signal 15 \(SIGTERM\)"),
+        ("exit 139", r"exit code 139: what it ran was killed by signal 11 \(SIGSEGV\)"),
+    ],
+)
+async def test_a_death_by_signal_is_explained(log: Log, script: str, told: str) -> None:
+    """A number alone helps nobody."""
+    with pytest.raises(ProcessFailed, match=told):
+        await run_process(log.logger, shell(script))
+
+
+async def test_a_death_by_signal_that_is_not_checked_is_in_the_log(log: Log) -> None:
+    """As a warning of the task."""
+    result = await run_process(log.logger, shell("kill -9 $$"), check=False)
+    assert result == ProcessResult(-9, 9)
+    [entry] = await log.entries()
+    assert (entry.source, entry.level) == ("test", Level.WARNING)
+
+
+@pytest.mark.parametrize(
+    ("argv", "cwd", "told"),
+    [
+        (["no-such-program"], None, "no-such-program could not be started: there is no such program in PATH"),
+        (["true"], "/nowhere", "true could not be started in '/nowhere': there is no such directory"),
+        (["/etc"], None, "Permission denied"),
+        (["true", "a\0b"], None, "embedded null byte"),
+    ],
+)
+async def test_what_cannot_be_started_says_why(log: Log, argv: list[str], cwd: str | None, told: str) -> None:
+    """Also where the exit code is not checked: there is none."""
+    with pytest.raises(ProcessFailed, match=told):
+        await run_process(log.logger, argv, cwd=cwd, check=False)
+
+
+@pytest.mark.parametrize("argv", ["ls -l", []])
+async def test_a_line_for_a_shell_is_refused(log: Log, argv: list[str]) -> None:
+    """A command is a list of words."""
+    with pytest.raises(ValueError, match="expects a list of words"):
+        await run_process(log.logger, argv)
+
+
+async def test_the_environment_is_ours_without_the_token(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that prints its environment must not print the token into a log."""
+    monkeypatch.setenv("TASKD_TOKEN", "secret")
+    monkeypatch.setenv("MINE", "here")
+    await run_process(log.logger, ["env"])
+    said = await log.said()
+    assert "MINE=here" in said
+    assert not [line for line in said if "secret" in line]
+
+
+async def test_an_environment_and_a_directory_can_be_given(log: Log, tmp_path: Path) -> None:
+    """Then they are exactly those."""
+    await run_process(log.logger, shell("pwd; echo $A$HOME"), cwd=tmp_path, env={"A": "b"})
+    assert await log.said() == [str(tmp_path), "b"]
+
+
+async def cancelled_after_first_line(log: Log, script: str, term_wait_s: float) -> list[str]:
+    """Cancel `script` when it has said something; what it has said in all."""
+    running = asyncio.create_task(run_process(log.logger, shell(script), term_wait_s=term_wait_s))
+    said = await log.said()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    log.logger.info("(end)")
+    return said + (await log.said())[:-1]
+
+
+async def test_cancelling_lets_the_command_say_its_last_words(log: Log) -> None:
+    """TERM comes first, and what is said then is in the log."""
+    script = "trap 'echo bye; exit' TERM; echo $$; sleep 1000 & wait"
+    pid, *last = await cancelled_after_first_line(log, script, 30)
+    assert "bye" in last
+    assert has_ended(pid)
+
+
+async def test_cancelling_kills_what_ignores_it_with_all_that_it_started(log: Log) -> None:
+    """The whole group, children of children too."""
+    script = "trap '' TERM; (trap '' TERM; exec sleep 1000) & echo $$ $!; wait"
+    [pids] = await cancelled_after_first_line(log, script, 0.05)
+    assert all(map(has_ended, pids.split()))
+
+
+async def test_cancelling_twice_does_not_wait(log: Log) -> None:
+    """A second cancellation kills at once; the test's own time limit tells."""
+    script = "trap 'echo no' TERM; echo $$; while :; do :; done"
+    running = asyncio.create_task(run_process(log.logger, shell(script), term_wait_s=1_000))
+    [pid] = await log.said()
+    running.cancel()
+    assert await log.said() == ["no"]
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert has_ended(pid)
+
+
+async def test_what_a_command_leaves_behind_is_ended(log: Log) -> None:
+    """It would hold the output open for ever; the log says so."""
+    await run_process(log.logger, shell("sleep 1000 & echo $!"), term_wait_s=0.05)
+    [pid, warning] = await log.said()
+    assert "left processes behind" in warning
+    assert has_ended(pid)
+
+
+async def test_what_is_left_behind_may_finish_its_sentence(log: Log, tmp_path: Path) -> None:
+    """A command ends before its last child: the output is read to its end."""
+    os.mkfifo(tmp_path / "gate")
+    script = f"(read x < {tmp_path}/gate; echo late) & echo early"
+    running = asyncio.create_task(run_process(log.logger, shell(script), term_wait_s=30))
+    assert await log.said() == ["early"]
+    await asyncio.to_thread((tmp_path / "gate").write_text, "go\n")
+    await running
+    assert await log.said() == ["late"]
+
+
+async def test_a_handler_that_raises_ends_the_command(log: Log) -> None:
+    """Its exception comes out, and the command is gone."""
+    pids = []
+
+    def handler(stream: str, line: str) -> bool:
+        pids.append(int(line))
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        await run_process(log.logger, shell("echo $$; sleep 1000"), on_line=handler)
+    assert has_ended(pids[0])
+
+
+async def test_a_command_that_floods_waits_for_the_store(log: Log) -> None:
+    """Nothing of it is dropped, though it says more than the queue may hold."""
+    log.queue = LogQueue(Settings(queue_max=20_000), lambda source, progress: None)
+    running = asyncio.create_task(run_process(TaskLogger(log.queue, "test"), ["seq", "60000"]))
+    expected = 1
+    while expected <= 60_000:
+        entries = await log.entries()
+        assert [entry.message for entry in entries] == list(map(str, range(expected, expected + len(entries))))
+        expected += len(entries)
+        if log.queue.flush_asked or running.done():
+            log.queue.committed(expected - 1 - log.queue._committed_seq, 0, expected - 1)
+    await running
+
+
+async def test_a_signal_to_taskd_does_not_reach_the_command(log: Log) -> None:
+    """A Ctrl-C in the terminal is for taskd alone: the command is in a session of its own."""
+    await run_process(log.logger, [sys.executable, "-c", "import os; print(os.getsid(0) == os.getpid())"])
+    assert await log.said() == ["True"]
+
+
+def cut(data: bytes, pieces: Callable[[bytes], list[bytes]]) -> tuple[list[str], list[str]]:
+    """What becomes entries and what a handler sees, of output that comes in pieces."""
+    seen: list[str] = []
+    cutter = LineCutter(lambda line: keep(seen, line))
+    lines = [line for piece in pieces(data) for line in cutter.feed(piece)]
+    return [*lines, *cutter.end()], seen
+
+
+@given(st.lists(st.sampled_from([b"a", b"\xc3\xa9", b"\xff", b"\r", b"\n", b"\r\n", b" "])).map(b"".join))
+def test_lines_do_not_depend_on_how_the_output_arrives(data: bytes) -> None:
+    """Byte by byte or at once, the lines are the same, and none is longer than its output."""
+    at_once = cut(data, lambda data: [data])
+    assert cut(data, lambda data: [bytes([byte]) for byte in data]) == at_once
+    if b"\r" not in data:
+        text = data.decode(errors="backslashreplace")
+        assert at_once[0] == text.removesuffix("\n").split("\n") if text else not at_once[0]
+
+
+def test_a_line_without_end_is_handed_over_in_pieces() -> None:
+    """Memory stays bounded, and nothing is lost."""
+    piece = b"x" * 65_536
+    cutter = LineCutter(lambda line: False)
+    lines = [line for _ in range(40) for line in cutter.feed(piece)]
+    assert [len(line) for line in lines] == [LINE_CHARACTERS_MAX] * 2
+    assert sum(map(len, cutter.end())) == 40 * 65_536 - 2 * LINE_CHARACTERS_MAX
