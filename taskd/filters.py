@@ -27,6 +27,7 @@ from taskd.errors import ParameterInvalid
 PAGE_ENTRIES_DEFAULT = 200
 PAGE_ENTRIES_MAX = 5_000
 SEARCH_CHARACTERS_MAX = 1_000
+SOURCE_CHARACTERS_MAX = 256
 VALUES_MAX = 64
 SEQ_MAX = 2**63 - 1
 
@@ -171,7 +172,7 @@ def _read_levels(text: str) -> list[Level]:
 
 def _read_sources(text: str) -> list[str]:
     sources = [part.strip(" ") for part in text.split(",")]
-    if len(sources) > VALUES_MAX or not all(sources) or any(len(source) > 256 for source in sources):
+    if len(sources) > VALUES_MAX or not all(sources) or any(len(source) > SOURCE_CHARACTERS_MAX for source in sources):
         raise ValueError
     return sources
 
@@ -226,11 +227,13 @@ def integer_parameter(name: str, description: str, lowest: int, highest: int, **
 
 _TEXT = {"type": "string", "minLength": 1, "maxLength": SEARCH_CHARACTERS_MAX}
 _TIME = {"type": "string", "format": "date-time"}
-_LEVEL = {"type": "string", "pattern": "^(?i:debug|info|warning|error)$"}
-_LEVELS = {
-    "type": "string",
-    "pattern": "^ *(?i:debug|info|warning|error) *(, *(?i:debug|info|warning|error) *)*$",
-}
+
+# Patterns as ECMA 262 has them: OpenAPI asks for that, and it has no "any case".
+_ANY_LEVEL = "|".join("".join(f"[{letter}{letter.lower()}]" for letter in level) for level in Level)
+_LEVEL = {"type": "string", "pattern": f"^({_ANY_LEVEL})$"}
+_LEVELS = {"type": "string", "pattern": f"^ *({_ANY_LEVEL}) *(, *({_ANY_LEVEL}) *)*$"}
+_ANY_SOURCE = f" *[^, ]([^,]{{0,{SOURCE_CHARACTERS_MAX - 2}}}[^, ])? *"
+_SOURCES = {"type": "string", "pattern": f"^{_ANY_SOURCE}(,{_ANY_SOURCE}){{0,{VALUES_MAX - 1}}}$"}
 
 _FOLDED = f"under Unicode case folding, 1 to {SEARCH_CHARACTERS_MAX} characters"
 _EXCLUDES = "excludes after, before, offset and order"
@@ -250,7 +253,7 @@ PARAMETERS: dict[str, Parameter] = {
         ),
         Parameter(
             "source", "names of sources separated by ','; name.* takes the name and all below it",
-            {"type": "string", "minLength": 1}, _read_sources, repeatable=True,
+            _SOURCES, _read_sources, repeatable=True,
         ),
         Parameter(
             "search", f"text in the message, {_FOLDED}; repeated: all of them",

@@ -191,7 +191,7 @@ class LogQueue(asyncio.Queue[LogEntry | None]):
 
     def _accept(self, level: Level, source: str, parts: Sequence[Part], system: bool) -> None:
         if self.closed:
-            self._refuse_late()
+            self._refuse_late(parts[0][0])
             return
         timestamp = timestamp_now()
         entries, size = self._stamped(level, source, parts, timestamp, self.last_seq)
@@ -246,11 +246,11 @@ class LogQueue(asyncio.Queue[LogEntry | None]):
             self._dropped_since = timestamp
         self._dropped += entries
 
-    def _refuse_late(self) -> None:
+    def _refuse_late(self, text: str) -> None:
         # Told once, and not from here: a log handler may do anything, and we hold the lock.
         self._late += 1
         if self._late == 1:
-            self._on_loop(_log.warning, "A task says more after its end; that is in no log")
+            self._on_loop(_log.warning, "A task says more after its end, which is in no log: %.200s", text)
 
     def _await_room(self, parts: Sequence[Part]) -> None:
         """In a thread: let go of the lock until there is room, or the time is up."""

@@ -149,9 +149,12 @@ class Settings(BaseSettings):
     @field_validator("token")
     @classmethod
     def _token_can_be_sent(cls, token: SecretStr | None) -> SecretStr | None:
-        # As a WebSocket's sub-protocol, which is how a browser shows it: RFC 9110, section 5.6.2.
-        if token is not None and not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", token.get_secret_value()):
-            raise ValueError("a token consists of letters, digits and !#$%&'*+-.^_`|~, one at least")
+        if token is None or not token.get_secret_value():
+            return None
+        # What a header can carry. (As a WebSocket's sub-protocol only letters, digits and
+        # !#$%&'*+-.^_`|~ can travel: RFC 9110, section 5.6.2. The page uses its cookie.)
+        if not re.fullmatch(r"[!-~]([ -~]*[!-~])?", token.get_secret_value()):
+            raise ValueError("a token consists of visible ASCII characters, with spaces only between them")
         return token
 
     @field_validator("plugins", "git_file_roots", mode="before")
@@ -233,4 +236,5 @@ def _token_in(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"token_file {str(path)!r} cannot be read ({error})") from error
     _require(not mode & 0o077, f"token_file {str(path)!r} has mode {mode:04o}, which lets others read it; chmod 600 it")
+    _require(bool(token), f"token_file {str(path)!r} is empty")
     return token

@@ -32,6 +32,9 @@ def exception_text(error: BaseException, mask: Mask = str) -> str:
         lines = traceback.format_exception(type(error), error, error.__traceback__, limit=-FRAMES_MAX)
     except Exception:  # its own __str__, or an attribute of it, raises
         lines = [exception_line(error)]
+    older = sum(1 for _ in traceback.walk_tb(error.__traceback__)) - FRAMES_MAX
+    if older > 0:
+        lines.insert(0, f"{older:,} older frames are left out.\n")
     return _middle_out(mask(clean_text("".join(lines)).rstrip()), TEXT_CHARACTERS_MAX)
 
 

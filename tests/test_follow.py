@@ -100,7 +100,7 @@ async def live_log(tmp_path: Path, rng: random.Random | None = None, **settings:
     """A running log; leaving it ends it and waits until it is stored."""
     chosen = Settings(data_dir=tmp_path, **settings)
     async with open_persistence(chosen) as store:
-        log = LiveLog(UnevenStore(store, rng) if rng else store, chosen)  # type: ignore[arg-type]  # by __getattr__
+        log = LiveLog(UnevenStore(store, rng) if rng else store, chosen)
         await log.create()
         running = asyncio.create_task(log.run())
         try:

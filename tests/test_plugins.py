@@ -237,7 +237,7 @@ class Connect:
         ({"by_host": {"git.example.org": "pin"}}, {"by_host": {"git.example.org": "***"}}),
         ({"api-key": "s3cret"}, {"api-key": "***"}),
         ({"api-key": "pin"}, {"api-key": "***"}),
-        ({"unique": ["s3cret"]}, {"unique": ["***"]}),
+        ({"unique": ["s3cret"]}, {"unique": "***"}),
     ],
     ids=["plain", "short", "none", "nested", "list", "dict", "key-with-dots", "alias", "short-alias", "set"],
 )

@@ -293,7 +293,7 @@ async def test_a_message_that_could_fill_the_queue_is_cut_and_says_so() -> None:
     """One call does not take all the room there is."""
     queue = make_queue(queue_bytes_max=64 * KIB, message_bytes_max=1 * KIB, metadata_bytes_max=1 * KIB)
     say(queue, "x" * 1_000_000)
-    assert told(queue.take_rest())[-1].endswith(f" <{1_000_000 - 8 * KIB:,} more bytes cut>")
+    assert told(queue.take_rest())[-1].endswith(f" <{1_000_000 - 8 * KIB:,} more characters cut>")
 
 
 async def test_secrets_are_hidden_before_anybody_sees_the_entry() -> None:

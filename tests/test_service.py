@@ -30,7 +30,7 @@ class Talking(Plugin):
         while True:
             number += 1
             context.logger.info(f"{number}")
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
 
 class Blocked:
     name = "blocked"

@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 from taskd.filters import LogFilter
 from taskd.follow import CaughtUp, Entries, follow
@@ -97,7 +98,7 @@ async def test_a_locked_store_stops_neither_the_task_nor_the_live_tail(tmp_path:
 
 async def test_what_waits_for_a_locked_store_is_bounded_and_drops_are_told_at_their_place(tmp_path: Path) -> None:
     """Queue and pending together: a bound that ended at the queue would bound nothing."""
-    settings = {"queue_max": 100, "batch_max": 10, "flush_interval_s": 0.001, "retry_delay_s": 0.01}
+    settings: dict[str, Any] = {"queue_max": 100, "batch_max": 10, "flush_interval_s": 0.001, "retry_delay_s": 0.01}
     async with live_log(tmp_path, **settings) as log:
         other = sqlite3.connect(tmp_path / "taskd.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")

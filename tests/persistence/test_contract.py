@@ -70,7 +70,11 @@ async def test_a_task_is_read_as_it_was_stored(store: LogPersistenceService) -> 
 async def test_an_entry_is_read_as_it_was_stored(store: LogPersistenceService) -> None:
     """Byte for byte: a reader cannot tell a stored entry from a live one."""
     task_id = await created(store)
-    written = [entry(1, "ä\n\t\"'\\ 😀 \x7f"), entry(2, ""), LogEntry.make(3, timestamp_of(1), Level.DEBUG, "s", "x", None)]
+    written = [
+        entry(1, "ä\n\t\"'\\ 😀 \x7f"),
+        entry(2, ""),
+        LogEntry.make(3, timestamp_of(1), Level.DEBUG, "s", "x", None),
+    ]
     await store.append(task_id, written)
     assert await stored(store, task_id) == written
 
@@ -154,7 +158,13 @@ async def test_pages_have_every_match_once_in_both_orders(store: LogPersistenceS
         ascending, after, more = [], 0, True
         while more:
             page, more = await store.page(
-                task_id, LogFilter(sources=("odd",)), Span(after), order="asc", offset=0, limit=limit, bytes_max=bytes_max
+                task_id,
+                LogFilter(sources=("odd",)),
+                Span(after),
+                order="asc",
+                offset=0,
+                limit=limit,
+                bytes_max=bytes_max,
             )
             ascending += page
             after = page[-1].seq
