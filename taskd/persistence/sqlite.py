@@ -155,8 +155,19 @@ async def open_sqlite(path: str, settings: Settings) -> AsyncIterator["SqliteSto
         yield store
 
 
-def _connect(path: str) -> aiosqlite.Connection:
-    return aiosqlite.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_S, cached_statements=256)
+@asynccontextmanager
+async def _connect(path: str) -> AsyncIterator[aiosqlite.Connection]:
+    connecting = aiosqlite.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_S, cached_statements=256)
+    try:
+        connection = await connecting
+    except BaseException:
+        # Its thread has still to tell this loop that it ends, so the loop must not close before.
+        await asyncio.to_thread(connecting._thread.join)
+        raise
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 async def _in_thread(connection: aiosqlite.Connection, operation: Operation[T]) -> T:
