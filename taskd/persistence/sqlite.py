@@ -1,26 +1,16 @@
 """
 The store in SQLite, through aiosqlite.
 
-One connection writes and a few others read. All writing goes through one coroutine,
-`_Committer`: it takes everything that waits (the batches of many tasks, new tasks, ends) and
-does it in one transaction, in one call into the write connection's thread. Nobody else can
-come between its BEGIN and its COMMIT, a cancelled caller does not stop it halfway, and a
-thousand tasks share commits, and so fsyncs. Each operation has a savepoint of its own: one
-that cannot be done fails alone.
-
-WAL lets readers read while it writes. A read connection sees everything that was committed
-before its read began; it may only read (`query_only`), has a time limit, and is interrupted
-when whoever asked has gone.
+One connection writes, through `Committer`, and a few others read. WAL lets them read while it
+writes. A read connection sees everything that was committed before its read began; it may only
+read (`query_only`), has a time limit, and is interrupted when whoever asked has gone.
 """
 
 import asyncio
-import contextlib
 import functools
-import logging
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,21 +20,17 @@ import orjson
 from taskd import shipped
 from taskd.counts import Count, LogCounts, Stats
 from taskd.entries import Level, LogEntry, timestamp_now
-from taskd.errors import StoreError, StoreNewer, StoreTimeout, StoreUnavailable, TaskNotFound
+from taskd.errors import StoreError, StoreNewer, StoreUnavailable, TaskNotFound
 from taskd.filters import LogFilter, Order, contains_folded
 from taskd.persistence.base import Span, TaskFilter
+from taskd.persistence.committer import Committer
+from taskd.persistence.connection import CLOSED, Operation, connect, in_thread, interruptible, store_error
 from taskd.settings import Settings
 from taskd.tasks import Task, TaskEnd, TaskStatus
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x7461736B  # 'task'
 
-# How long SQLite itself waits for another process's lock. Not longer: whoever waits behind
-# it (a new task, another task's flush) should be told soon, and tries again itself.
-BUSY_TIMEOUT_S = 0.5
-# Entries in one transaction: enough that the commit costs nothing beside them, few enough
-# that a new task does not wait for long behind them.
-TRANSACTION_ENTRIES_MAX = 50_000
 # Entries deleted in one transaction: others wait a few milliseconds behind it, not seconds.
 DELETE_ENTRIES_MAX = 5_000
 # Rows in one INSERT. Measured: 1.6 times as fast as one row each; more rows bring nothing.
@@ -116,16 +102,7 @@ WHERE task_id = ? AND seq > ? AND seq < ? AND {where} GROUP BY level, source
 TIMESTAMP = "SELECT timestamp FROM task_logs WHERE task_id = ? AND seq = ?"
 SEQ_END = 2**63 - 1
 
-# A statement may begin just after an interrupt: so it is repeated.
-INTERRUPT_AGAIN_S = 0.02
-
-GIVEN_UP = "The query was given up: it took longer than query_timeout_s allows, or taskd is stopping."
-CLOSED = "The store is closed: taskd is stopping."
-
-_log = logging.getLogger("taskd.persistence")
-
 T = TypeVar("T")
-Operation = Callable[[sqlite3.Connection], T]
 Row = tuple[Any, ...]
 
 
@@ -139,46 +116,20 @@ async def open_sqlite(path: str, settings: Settings) -> AsyncIterator["SqliteSto
     """
     async with AsyncExitStack() as stack:
         try:
-            write = await stack.enter_async_context(_connect(path))
-            await _in_thread(write, functools.partial(_prepare, path=path, synchronous=settings.synchronous))
-            read = [await stack.enter_async_context(_connect(path)) for _ in range(settings.readers)]
+            write = await stack.enter_async_context(connect(path))
+            await in_thread(write, functools.partial(_prepare, path=path, synchronous=settings.synchronous))
+            read = [await stack.enter_async_context(connect(path)) for _ in range(settings.readers)]
             for connection in read:
-                await _in_thread(connection, _prepare_reader)
+                await in_thread(connection, _prepare_reader)
         except sqlite3.Error as error:
             raise StoreError(f"The database {path} cannot be opened: {error}.") from error
-        committer = _Committer(write)
+        committer = Committer(write)
         stack.push_async_callback(committer.close)
         store = SqliteStore(path, settings, committer, read)
         stack.callback(store.close)
         for task_id in await store.hidden_tasks():
             await store.purge(task_id)
         yield store
-
-
-@asynccontextmanager
-async def _connect(path: str) -> AsyncIterator[aiosqlite.Connection]:
-    connecting = aiosqlite.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_S, cached_statements=256)
-    try:
-        connection = await connecting
-    except BaseException:
-        # Its thread has still to tell this loop that it ends, so the loop must not close before.
-        await asyncio.to_thread(connecting._thread.join)
-        raise
-    try:
-        yield connection
-    finally:
-        await connection.close()
-
-
-async def _in_thread(connection: aiosqlite.Connection, operation: Operation[T]) -> T:
-    """
-    Run a whole operation in the connection's thread: one hop, and nothing between its statements.
-
-    aiosqlite's public methods are a hop for each statement. A hop costs 50 µs, and a caller
-    cancelled between BEGIN and COMMIT would leave the transaction open.
-    """
-    result: T = await connection._execute(operation, connection._conn)  # type: ignore[no-untyped-call]  # private
-    return result
 
 
 def _prepare(connection: sqlite3.Connection, path: str, synchronous: str) -> None:
@@ -206,123 +157,11 @@ def _prepare_reader(connection: sqlite3.Connection) -> None:
     connection.create_function("contains_folded", 2, contains_folded, deterministic=True)
 
 
-@dataclass(slots=True)
-class _Waiting:
-    operation: Operation[Any]
-    entries: int
-    done: asyncio.Future[Any]
-
-
-class _Committer:
-    """All writing: whatever waits goes into the next transaction."""
-
-    def __init__(self, connection: aiosqlite.Connection) -> None:
-        self._connection = connection
-        self._waiting: list[_Waiting] = []
-        self._work = asyncio.Event()
-        self._closed = False
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="committer")
-
-    async def do(self, operation: Operation[T], entries: int = 0) -> T:
-        """
-        Do `operation` in a transaction; return when it is committed.
-
-        A cancelled caller leaves it to be done all the same.
-        """
-        if self._closed:
-            raise StoreUnavailable(CLOSED)
-        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(operation, entries, done))
-        self._work.set()
-        return await done
-
-    async def close(self) -> None:
-        """Do what waits, then stop. Idempotent."""
-        self._closed = True
-        self._work.set()
-        await self._task
-
-    async def _run(self) -> None:
-        while self._waiting or not self._closed:
-            # Plugin code that cancels every asyncio task it finds must not stop the store.
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._work.wait()
-                self._work.clear()
-                while self._waiting:
-                    await self._commit(self._next())
-
-    def _next(self) -> list[_Waiting]:
-        """As much as fits into one transaction, the longest waiting first; at least one."""
-        entries = count = 0
-        for waiting in self._waiting:
-            entries += waiting.entries
-            if count and entries > TRANSACTION_ENTRIES_MAX:
-                break
-            count += 1
-        taken, self._waiting = self._waiting[:count], self._waiting[count:]
-        return taken
-
-    async def _commit(self, taken: list[_Waiting]) -> None:
-        operations = [waiting.operation for waiting in taken]
-        outcomes: Sequence[Any]
-        try:
-            outcomes = await _in_thread(self._connection, functools.partial(_transaction, operations=operations))
-        except asyncio.CancelledError:
-            # The thread does them all the same; an append that is done again does no harm.
-            outcomes = [StoreUnavailable("The commit was not heard of.")] * len(taken)
-        except Exception as error:
-            outcomes = [_store_error(error)] * len(taken)
-        for waiting, outcome in zip(taken, outcomes, strict=True):
-            if waiting.done.done():
-                continue
-            if isinstance(outcome, Exception):
-                waiting.done.set_exception(outcome)
-            else:
-                waiting.done.set_result(outcome)
-
-
-def _transaction(connection: sqlite3.Connection, operations: Sequence[Operation[Any]]) -> list[Any]:
-    """Do all operations and commit; an operation's own error is its outcome and undoes it alone."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        outcomes = [_alone(connection, operation) for operation in operations]
-        connection.execute("COMMIT")
-    except BaseException:
-        with contextlib.suppress(sqlite3.Error):  # a full disk has rolled back already
-            connection.execute("ROLLBACK")
-        raise
-    return outcomes
-
-
-def _alone(connection: sqlite3.Connection, operation: Operation[Any]) -> Any:
-    connection.execute("SAVEPOINT operation")
-    outcome: Any
-    try:
-        outcome = operation(connection)
-    except sqlite3.OperationalError:
-        raise  # locked, full, failing: nothing in this transaction will work
-    except Exception as error:
-        connection.execute("ROLLBACK TO operation")
-        outcome = _store_error(error) if isinstance(error, sqlite3.Error) else error
-    connection.execute("RELEASE operation")
-    return outcome
-
-
-def _store_error(error: Exception) -> StoreError:
-    if isinstance(error, StoreError):
-        return error
-    if isinstance(error, sqlite3.OperationalError):
-        if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
-            return StoreTimeout(GIVEN_UP)
-        return StoreUnavailable(f"The database cannot do this now: {error}.")
-    return StoreError(f"The database failed: {type(error).__name__}: {error}.")
-
-
 class SqliteStore:
     """`LogPersistenceService` in one SQLite file."""
 
     def __init__(
-        self, path: str, settings: Settings, committer: _Committer, readers: list[aiosqlite.Connection]
+        self, path: str, settings: Settings, committer: Committer, readers: list[aiosqlite.Connection]
     ) -> None:
         self.url = f"sqlite:///{path}"
         self._settings = settings
@@ -453,9 +292,9 @@ class SqliteStore:
             if self._closed:
                 raise StoreUnavailable(CLOSED)
             try:
-                return await _interruptible(connection, operation, self._settings.query_timeout_s)
+                return await interruptible(connection, operation, self._settings.query_timeout_s)
             except sqlite3.Error as error:
-                raise _store_error(error) from error
+                raise store_error(error) from error
 
     @asynccontextmanager
     async def _reader(self) -> AsyncGenerator[aiosqlite.Connection, None]:
@@ -464,33 +303,6 @@ class SqliteStore:
             yield connection
         finally:
             self._idle.put_nowait(connection)
-
-
-async def _interruptible(connection: aiosqlite.Connection, operation: Operation[T], timeout_s: float) -> T:
-    """`operation` in the connection's thread, which is free again when this returns or raises."""
-    given_up = False
-
-    def unless_given_up(raw: sqlite3.Connection) -> T:
-        # An interrupt before the statement begins would be for nothing.
-        if given_up:
-            raise StoreTimeout(GIVEN_UP)
-        return operation(raw)
-
-    raw = connection._conn
-    reading = asyncio.ensure_future(_in_thread(connection, unless_given_up))
-    timer = asyncio.get_running_loop().call_later(timeout_s, raw.interrupt)
-    try:
-        return await asyncio.shield(reading)
-    finally:
-        timer.cancel()
-        given_up = True
-        # Cancelled: the thread works on. Stop it, and wait until it has, before another uses the
-        # connection; a second cancellation does not change that.
-        while not reading.done():
-            raw.interrupt()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([reading], timeout=INTERRUPT_AGAIN_S)
-        reading.exception()
 
 
 def _append(

@@ -1,0 +1,94 @@
+"""
+A connection to SQLite, and what is done in its thread.
+
+aiosqlite gives each connection a thread of its own, so the loop never waits for SQLite. Here an
+operation, however many statements it has, is one call into that thread.
+"""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import aiosqlite
+
+from taskd.errors import StoreError, StoreTimeout, StoreUnavailable
+
+# How long SQLite itself waits for another process's lock. Not longer: whoever waits behind
+# it (a new task, another task's flush) should be told soon, and tries again itself.
+BUSY_TIMEOUT_S = 0.5
+# A statement may begin just after an interrupt: so it is repeated.
+INTERRUPT_AGAIN_S = 0.02
+
+GIVEN_UP = "The query was given up: it took longer than query_timeout_s allows, or taskd is stopping."
+CLOSED = "The store is closed: taskd is stopping."
+
+T = TypeVar("T")
+Operation = Callable[[sqlite3.Connection], T]
+
+
+@asynccontextmanager
+async def connect(path: str) -> AsyncIterator[aiosqlite.Connection]:
+    """A connection to the file `path`, closed in the end. Raises `sqlite3.Error`."""
+    connecting = aiosqlite.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_S, cached_statements=256)
+    try:
+        connection = await connecting
+    except BaseException:
+        # Its thread has still to tell this loop that it ends, so the loop must not close before.
+        await asyncio.to_thread(connecting._thread.join)
+        raise
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def in_thread(connection: aiosqlite.Connection, operation: Operation[T]) -> T:
+    """
+    Run a whole operation in the connection's thread: one hop, and nothing between its statements.
+
+    aiosqlite's public methods are a hop for each statement. A hop costs 50 µs, and a caller
+    cancelled between BEGIN and COMMIT would leave the transaction open.
+    """
+    result: T = await connection._execute(operation, connection._conn)  # type: ignore[no-untyped-call]  # private
+    return result
+
+
+async def interruptible(connection: aiosqlite.Connection, operation: Operation[T], timeout_s: float) -> T:
+    """`operation` in the connection's thread, which is free again when this returns or raises."""
+    given_up = False
+
+    def unless_given_up(raw: sqlite3.Connection) -> T:
+        # An interrupt before the statement begins would be for nothing.
+        if given_up:
+            raise StoreTimeout(GIVEN_UP)
+        return operation(raw)
+
+    raw = connection._conn
+    reading = asyncio.ensure_future(in_thread(connection, unless_given_up))
+    timer = asyncio.get_running_loop().call_later(timeout_s, raw.interrupt)
+    try:
+        return await asyncio.shield(reading)
+    finally:
+        timer.cancel()
+        given_up = True
+        # Cancelled: the thread works on. Stop it, and wait until it has, before another uses the
+        # connection; a second cancellation does not change that.
+        while not reading.done():
+            raw.interrupt()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([reading], timeout=INTERRUPT_AGAIN_S)
+        reading.exception()
+
+
+def store_error(error: Exception) -> StoreError:
+    """What an error of SQLite's is to the callers of a store."""
+    if isinstance(error, StoreError):
+        return error
+    if isinstance(error, sqlite3.OperationalError):
+        if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+            return StoreTimeout(GIVEN_UP)
+        return StoreUnavailable(f"The database cannot do this now: {error}.")
+    return StoreError(f"The database failed: {type(error).__name__}: {error}.")
