@@ -32,6 +32,11 @@ class Level(StrEnum):
         return _RANKS[self]
 
 
+# Looked up once: an entry takes a microsecond.
+_dumps = orjson.dumps
+_Fragment = orjson.Fragment
+_time_ns = time.time_ns
+
 _RANKS = {level: rank for rank, level in enumerate(Level)}
 
 
@@ -63,18 +68,23 @@ class LogEntry:
         cls, seq: int, timestamp: str, level: Level, source: str, message: str, metadata_json: bytes | None
     ) -> "LogEntry":
         """Encode and make an entry. The values are sanitised already (`taskd.sanitise`)."""
-        encoded = orjson.dumps(
+        encoded = _dumps(
             {
                 "seq": seq,
                 "timestamp": timestamp,
                 "level": level._value_,
                 "source": source,
                 "message": message,
-                "metadata": None if metadata_json is None else orjson.Fragment(metadata_json),
+                "metadata": None if metadata_json is None else _Fragment(metadata_json),
             }
         )
         as_text = None if metadata_json is None else metadata_json.decode()
         return cls(seq, timestamp, level, source, message, as_text, encoded)
+
+    def with_seq(self, seq: int) -> "LogEntry":
+        """The same at another place."""
+        metadata = None if self.metadata_json is None else self.metadata_json.encode()
+        return LogEntry.make(seq, self.timestamp, self.level, self.source, self.message, metadata)
 
     @classmethod
     def from_row(cls, row: tuple[int, str, str, str, str, str | None]) -> "LogEntry":
@@ -84,26 +94,22 @@ class LogEntry:
         return cls.make(seq, timestamp, Level(level), source, message, metadata)
 
 
+# `strftime` costs more than the rest of an entry, and most entries share their second with
+# the one before. One tuple, replaced whole, so that a thread never sees half of it.
+_last_second: tuple[int, str] = (0, "1970-01-01T00:00:00.")
+
+
 def timestamp_now() -> str:
     """The time now, as entries and tasks carry it: `2026-11-23T14:11:42.123456Z`."""
-    return timestamp_of(time.time_ns() // 1_000)
+    return timestamp_of(_time_ns() // 1_000)
 
 
 def timestamp_of(us: int) -> str:
     """`us` microseconds after 1970 as text: `2026-11-23T14:11:42.123456Z`."""
-    seconds, micros = divmod(us, 1_000_000)
-    return f"{_second(seconds)}.{micros:06d}Z"
-
-
-# `strftime` costs more than the rest of an entry, and most entries share their second with
-# the one before. One tuple, replaced whole, so that a thread never sees half of it.
-_last_second: tuple[int, str] = (0, "1970-01-01T00:00:00")
-
-
-def _second(seconds: int) -> str:
     global _last_second
+    seconds = us // 1_000_000
     known, text = _last_second
     if known != seconds:
-        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+        text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(seconds))
         _last_second = (seconds, text)
-    return text
+    return f"{text}{us % 1_000_000:06d}Z"

@@ -20,6 +20,7 @@ from taskd.entries import Level, timestamp_now
 from taskd.errors import StoreError, TaskdError
 from taskd.execution import Outcome, execute
 from taskd.hub import LogHub
+from taskd.journal import Journal
 from taskd.logger import TaskLogger
 from taskd.masking import Masker
 from taskd.persistence.base import LogPersistenceService
@@ -47,12 +48,13 @@ class LiveTask:
         params: Any,
         masker: Masker,
         store: LogPersistenceService,
+        journal: Journal,
         settings: Settings,
     ) -> None:
         self.row = row
         self.plugin = plugin
         self.hub = LogHub(settings.subscriber_queue_max, settings.subscriber_bytes_max)
-        self.queue = LogQueue(settings, self._on_progress, masker)
+        self.queue = LogQueue(settings, self._on_progress, masker, journal.task(row.id))
         self.writer = LogWriter(row.id, self.queue, self.hub, store, settings)
         self.context = TaskContext(
             task_id=row.id,

@@ -20,6 +20,7 @@ import orjson
 from taskd.context import task_dir
 from taskd.entries import timestamp_now
 from taskd.errors import ParamsInvalid, Stopping, TaskConflict, TaskdError, TooManyTasks
+from taskd.journal import Journal
 from taskd.live import LiveTask
 from taskd.masking import Masker
 from taskd.persistence.base import LogPersistenceService, TaskFilter
@@ -43,10 +44,13 @@ T = TypeVar("T")
 class TaskManager:
     """The tasks of one service. Made on the running loop; `stop` ends it."""
 
-    def __init__(self, settings: Settings, store: LogPersistenceService, plugins: PluginRegistry) -> None:
+    def __init__(
+        self, settings: Settings, store: LogPersistenceService, journal: Journal, plugins: PluginRegistry
+    ) -> None:
         self.store = store
         self.page_bytes_max = settings.page_bytes_max
         self._settings = settings
+        self._journal = journal
         self._plugins = plugins
         self._live: dict[str, LiveTask] = {}
         self._queued: deque[LiveTask] = deque()
@@ -127,7 +131,7 @@ class TaskManager:
         # What is declared secret, wherever it stands again, and passwords in URLs.
         shown = masker.value(without_secrets(given, [path for path, _ in secrets]))
         task = Task(new_task_id(), loaded.name, shown, TaskStatus.QUEUED, timestamp_now(), retry_of=retry_of)
-        live = LiveTask(task, loaded, validated, masker, self.store, self._settings)
+        live = LiveTask(task, loaded, validated, masker, self.store, self._journal, self._settings)
         # Whoever asked may leave: a stored task must still come to live.
         return await asyncio.shield(self._watch(self._accept(live, list(differing(given, shown))), f"accept {task.id}"))
 

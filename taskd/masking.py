@@ -27,9 +27,14 @@ _URL_PASSWORD = re.compile(r"(?<=://)([^\s/:@?#]*):([^\s/]+)@")
 
 
 class Masker:
-    """The secrets of one task; calling it hides them in a text."""
+    """
+    The secrets of one task; calling it hides them in a text.
+
+    `needed` is False while none is registered: then only URLs need to be looked at.
+    """
 
     def __init__(self) -> None:
+        self.needed = False
         self._forms: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
 
@@ -39,6 +44,7 @@ class Masker:
         # The longest first, or a secret that contains another would be hidden in part.
         longest_first = sorted(self._forms, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        self.needed = bool(longest_first)
 
     def __call__(self, text: str) -> str:
         """`text` with every secret as `***`."""
@@ -55,11 +61,6 @@ class Masker:
         if isinstance(value, list):
             return [self.value(item) for item in value]
         return value
-
-    @property
-    def needed(self) -> bool:
-        """False while no secret is registered: only URLs are looked at then."""
-        return self._pattern is not None
 
 
 def _forms(secret: str) -> Iterator[str]:

@@ -22,15 +22,17 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import orjson
 
 from taskd.entries import Level, LogEntry, timestamp_now
+from taskd.journal import TaskJournal
 from taskd.masking import Masker
 from taskd.sanitise import clean_metadata, clean_source, clean_text, clean_value, split_text
 from taskd.settings import Settings
+from taskd.tasks import TaskEnd
 
 SYSTEM = "system"
 SOURCES_MAX = 1_000
@@ -42,10 +44,15 @@ MESSAGE_SHARE = 8
 _CONTINUED = b'{"continued":true}'
 _log = logging.getLogger("taskd.queue")
 
+# Looked up once: an emit is a few microseconds.
+_thread = threading.get_ident
+_make = LogEntry.make
+
 # What becomes one entry: its message, and its metadata as JSON.
 Part = tuple[str, bytes | None]
-# What waits to be accepted: level, source, parts, and whether it is taskd's own.
-Said = tuple[Level, str, Sequence[Part], bool]
+# What waits to be accepted: level, source, the first part, those behind it (of a message that
+# was split), and whether it is taskd's own.
+Said = tuple[Level, str, Part, Sequence[Part], bool]
 
 
 class LogQueue(asyncio.Queue[LogEntry | None]):
@@ -53,6 +60,7 @@ class LogQueue(asyncio.Queue[LogEntry | None]):
     The per-task queue between producers and the one writer. Made on the loop that consumes it.
 
     `on_progress(source, progress)` is called on the loop for progress that is shown, not stored.
+    Without a `journal`, what is not committed is in memory alone.
     """
 
     def __init__(
@@ -60,6 +68,7 @@ class LogQueue(asyncio.Queue[LogEntry | None]):
         settings: Settings,
         on_progress: Callable[[str, dict[str, Any]], None],
         masker: Masker | None = None,
+        journal: TaskJournal | None = None,
     ) -> None:
         super().__init__()
         self.last_seq = 0
@@ -68,6 +77,9 @@ class LogQueue(asyncio.Queue[LogEntry | None]):
         self.masker = masker or Masker()
         self.on_progress = on_progress
         self._settings = settings
+        self._journal = journal
+        self._entries_max = settings.queue_max
+        self._bytes_max = settings.queue_bytes_max
         self._metadata_bytes_max = settings.metadata_bytes_max
         # A character takes at most four bytes: what is no longer than this needs no splitting.
         self._short_characters = settings.message_bytes_max // 4
@@ -76,7 +88,7 @@ class LogQueue(asyncio.Queue[LogEntry | None]):
             settings.queue_bytes_max // MESSAGE_SHARE, parts_max * self._short_characters
         )
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
+        self._thread = _thread()
         # Reentrant: a signal handler or a destructor that logs may interrupt an emit.
         self._lock = threading.RLock()
         self._room = threading.Condition(self._lock)
@@ -100,24 +112,24 @@ class LogQueue(asyncio.Queue[LogEntry | None]):
 
         On the loop this never waits; in a thread it waits for room, at most `thread_wait_s`.
         """
-        parts = self._parts(message, metadata)
+        part, others = self._parts(message, metadata)
         if source not in self._sources:
             source = self._known(source)
         with self._lock:
-            if threading.get_ident() != self._thread and not self._accepting:
-                self._await_room(parts)
-            self._offer((level, source, parts, False))
+            if self._thread != _thread() and not self._accepting:
+                self._await_room((part, *others))
+            self._offer((level, source, part, others, False))
 
     def emit_system(self, level: Level, message: str, metadata: dict[str, Any] | None = None) -> None:
         """Accept taskd's own words about the task, always."""
-        parts = self._parts(message, metadata)
+        part, others = self._parts(message, metadata)
         with self._lock:
-            self._offer((level, SYSTEM, parts, True))
+            self._offer((level, SYSTEM, part, others, True))
 
     def show_progress(self, source: str, progress: dict[str, Any]) -> None:
         """Show viewers where a progress is, without storing it. From any thread."""
         shown = self.masker.value(clean_value(progress))
-        if threading.get_ident() == self._thread:
+        if _thread() == self._thread:
             self.on_progress(source, shown)
         else:
             self._on_loop(self.on_progress, source, shown)
@@ -139,7 +151,8 @@ class LogQueue(asyncio.Queue[LogEntry | None]):
 
     # Before the lock
 
-    def _parts(self, message: object, metadata: dict[str, Any] | None) -> Sequence[Part]:
+    def _parts(self, message: object, metadata: dict[str, Any] | None) -> tuple[Part, Sequence[Part]]:
+        """The first part, with the metadata, and those behind it."""
         cut = 0
         if type(message) is str and len(message) > self._message_characters_max:
             cut = len(message) - self._message_characters_max
@@ -152,17 +165,17 @@ class LogQueue(asyncio.Queue[LogEntry | None]):
         if encoded is not None and (masker.needed or b"://" in encoded):
             encoded = orjson.dumps(masker.value(orjson.loads(encoded)))
         if len(text) <= self._short_characters and not cut:
-            return ((text, encoded),)
-        return self._split(text, encoded, cut)
+            return (text, encoded), ()
+        first, *others = self._split(text, cut)
+        return (first, encoded), [(part, _CONTINUED) for part in others]
 
-    def _split(self, text: str, encoded: bytes | None, cut: int) -> Sequence[Part]:
+    def _split(self, text: str, cut: int) -> Iterator[str]:
         # A repr, an escape or a mask may have made it longer again.
         cut += max(0, len(text) - self._message_characters_max)
         text = text[: self._message_characters_max]
         if cut:
             text = f"{text} <{cut:,} more characters cut>"
-        first, *others = split_text(text, self._settings.message_bytes_max)
-        return [(first, encoded), *((part, _CONTINUED) for part in others)]
+        return split_text(text, self._settings.message_bytes_max)
 
     def _known(self, source: str) -> str:
         """The clean name of a source; past `SOURCES_MAX` of them they share one, for counts stay small."""
@@ -175,71 +188,74 @@ class LogQueue(asyncio.Queue[LogEntry | None]):
     # Under the lock
 
     def _offer(self, said: Said) -> None:
-        self._said.append(said)
-        self._accept_all()
-
-    def _accept_all(self) -> None:
         # In the middle of another accept of this same thread (a signal handler, a destructor):
         # that one takes it next, or seqs would be queued out of order.
-        while self._said and not self._accepting:
-            self._accepting = True
-            try:
-                while self._said:
-                    self._accept(*self._said.popleft())
-            finally:
-                self._accepting = False
+        if self._accepting:
+            self._said.append(said)
+            return
+        self._accepting = True
+        try:
+            self._accept(*said)
+        finally:
+            self._accepting = False
+        if self._said:
+            self._accept_interrupting()
 
-    def _accept(self, level: Level, source: str, parts: Sequence[Part], system: bool) -> None:
+    def _accept_interrupting(self) -> None:
+        while self._said and not self._accepting:
+            self._offer(self._said.popleft())
+
+    def _accept(self, level: Level, source: str, part: Part, others: Sequence[Part], system: bool) -> None:
         if self.closed:
-            self._refuse_late(parts[0][0])
+            self._refuse_late(part[0])
             return
         timestamp = timestamp_now()
-        entries, size = self._stamped(level, source, parts, timestamp, self.last_seq)
-        if not system and not self._has_room(len(entries), size):
+        entry = _make(self.last_seq + 1, timestamp, level, source, part[0], part[1])
+        if others or self._dropped:
+            self._accept_several(entry, others, timestamp, system)
+        elif system or self._has_room(1, len(entry.encoded)):
+            self._enter(entry)
+        else:
+            self._drop(1, timestamp)
+
+    def _accept_several(self, first: LogEntry, others: Sequence[Part], timestamp: str, system: bool) -> None:
+        """An entry with the other parts of its message, all or none, and behind the note of what was dropped."""
+        level, source = first.level, first.source
+        entries = [first]
+        for text, metadata in others:
+            entries.append(_make(entries[-1].seq + 1, timestamp, level, source, text, metadata))
+        if not system and not self._has_room(len(entries), sum([len(entry.encoded) for entry in entries])):
             self._drop(len(entries), timestamp)
             return
         if self._dropped:
-            entries, size = self._after_note(level, source, parts, timestamp)
-        # Accepted. (A journal of what is accepted belongs exactly here: under the lock, after
-        # the seq is known, before anybody sees the entry.)
-        self.last_seq += len(entries)
-        self._entries += len(entries)
-        self._bytes += size
-        if threading.get_ident() == self._thread:
-            if self._handed:
-                self._hand_over()  # what threads handed over has smaller seqs
-            for entry in entries:
-                self.put_nowait(entry)
-        else:
-            self._hand(entries)
+            entries = self._after_note(entries, timestamp)
+        for entry in entries:
+            self._enter(entry)
 
-    def _stamped(
-        self, level: Level, source: str, parts: Sequence[Part], timestamp: str, seq: int
-    ) -> tuple[list[LogEntry], int]:
-        """The parts as entries that come after `seq`, and their size."""
-        entries = []
-        size = 0
-        for text, metadata in parts:
-            seq += 1
-            entry = LogEntry.make(seq, timestamp, level, source, text, metadata)
-            entries.append(entry)
-            size += len(entry.encoded)
-        return entries, size
-
-    def _after_note(
-        self, level: Level, source: str, parts: Sequence[Part], timestamp: str
-    ) -> tuple[list[LogEntry], int]:
+    def _after_note(self, entries: Sequence[LogEntry], timestamp: str) -> list[LogEntry]:
+        """The entries, each a seq later, behind one that says how many were dropped."""
         message = f"{self._dropped:,} entries were dropped here, since {self._dropped_since}: the queue was full"
         told = orjson.dumps({"dropped": self._dropped, "since": self._dropped_since, "until": timestamp})
         self._dropped = 0
-        note, note_size = self._stamped(Level.WARNING, SYSTEM, [(message, told)], timestamp, self.last_seq)
-        entries, size = self._stamped(level, source, parts, timestamp, self.last_seq + 1)
-        return note + entries, note_size + size
+        note = _make(entries[0].seq, timestamp, Level.WARNING, SYSTEM, message, told)
+        return [note, *(entry.with_seq(entry.seq + 1) for entry in entries)]
+
+    def _enter(self, entry: LogEntry) -> None:
+        """Accepted: on disk before anybody sees it, and before the call that said it returns."""
+        if self._journal is not None:
+            self._journal.append(entry.encoded)
+        self.last_seq = entry.seq
+        self._entries += 1
+        self._bytes += len(entry.encoded)
+        if self._thread != _thread():
+            self._hand(entry)
+            return
+        if self._handed:
+            self._hand_over()  # what threads handed over has smaller seqs
+        self.put_nowait(entry)
 
     def _has_room(self, entries: int, size: int) -> bool:
-        return (
-            self._entries + entries <= self._settings.queue_max and self._bytes + size <= self._settings.queue_bytes_max
-        )
+        return self._entries + entries <= self._entries_max and self._bytes + size <= self._bytes_max
 
     def _drop(self, entries: int, timestamp: str) -> None:
         if not self._dropped:
@@ -256,14 +272,18 @@ class LogQueue(asyncio.Queue[LogEntry | None]):
         """In a thread: let go of the lock until there is room, or the time is up."""
         # JSON writes at most six bytes for one of a text's; the names around it take under 400.
         size_max = sum(6 * len(text.encode()) + len(metadata or b"") + 400 for text, metadata in parts)
-        size_max = min(size_max, self._settings.queue_bytes_max)
-        self._room.wait_for(lambda: self.closed or self._has_room(len(parts), size_max), self._settings.thread_wait_s)
+        bytes_max = self._bytes_max - min(size_max, self._bytes_max)
+        entries_max = self._entries_max - len(parts)
+        self._room.wait_for(
+            lambda: self.closed or (self._entries <= entries_max and self._bytes <= bytes_max),
+            self._settings.thread_wait_s,
+        )
 
     # From threads to the loop
 
-    def _hand(self, entries: Sequence[LogEntry]) -> None:
+    def _hand(self, entry: LogEntry) -> None:
         idle = not self._handed
-        self._handed.extend(entries)
+        self._handed.append(entry)
         if idle:
             self._on_loop(self._take_handed)
 
@@ -274,7 +294,7 @@ class LogQueue(asyncio.Queue[LogEntry | None]):
                 self._hand_over()
             finally:
                 self._accepting = False
-            self._accept_all()
+            self._accept_interrupting()
 
     def _hand_over(self) -> None:
         handed = self._handed
@@ -312,27 +332,37 @@ class LogQueue(asyncio.Queue[LogEntry | None]):
             self._entries -= entries
             self._bytes -= size
             self._committed_seq = seq
+            if self._journal is not None:
+                self._journal.committed(entries)
             drained = [drain for drain in self._drains if drain[0] <= seq]
             self._drains = [drain for drain in self._drains if drain[0] > seq]
             self.flush_asked = bool(self._drains)
             self._room.notify_all()
         _finish(drained)
 
-    def close(self) -> None:
-        """Accept nothing more, after a last word about what was dropped. Idempotent; on the loop."""
+    def close(self, end: TaskEnd | None = None) -> None:
+        """
+        Accept nothing more, after a last word about what was dropped. Idempotent; on the loop.
+
+        The `end` goes into the journal behind the last entry.
+        """
         with self._lock:
             if self.closed:
                 return
             if self._dropped:
                 self.emit_system(Level.WARNING, "Those were the last words that were dropped")
             self._take_handed()
+            if self._journal is not None and end is not None:
+                self._journal.append_end(end)
             self.closed = True
             self._room.notify_all()
         self._wake()
 
-    def release(self) -> None:
-        """The writer is gone: let go whoever waits for a commit."""
+    def release(self, stored: bool) -> None:
+        """The writer is gone: let go whoever waits for a commit, and the journal where all is `stored`."""
         with self._lock:
+            if stored and self._journal is not None:
+                self._journal.committed_all()
             drained, self._drains = self._drains, []
         _finish(drained)
 

@@ -83,23 +83,26 @@ def _encode_plain(metadata: dict[str, Any]) -> bytes | None:
     """The JSON of metadata whose values are all plain; None where any is not."""
     for value in metadata.values():
         kind = type(value)
-        if kind is str:
-            if "\0" in value:
-                return None
-        elif kind is int:
+        if kind is int:
             if not _INTEGER_MIN <= value <= _INTEGER_MAX:
                 return None
         elif kind is float:
             if not math.isfinite(value):
                 return None
-        elif kind is not bool and value is not None:
+        elif kind is not str and kind is not bool and value is not None:
             return None
-    if len(metadata) > KEYS_MAX or any(len(key) > KEY_CHARACTERS_MAX or "\0" in key for key in metadata):
-        return None
     try:
-        return orjson.dumps(metadata)
-    except (orjson.JSONEncodeError, RecursionError):  # a lone surrogate in a value or a key
+        encoded = orjson.dumps(metadata)
+    except (orjson.JSONEncodeError, RecursionError):  # a lone surrogate, a key that is no text
         return None
+    # All keys and texts at once: a NUL shows in the JSON, and no key is longer than the whole.
+    if b"\\u0000" in encoded or (len(encoded) > KEY_CHARACTERS_MAX and not _keys_fit(metadata)):
+        return None
+    return encoded
+
+
+def _keys_fit(metadata: dict[str, Any]) -> bool:
+    return len(metadata) <= KEYS_MAX and max(map(len, metadata)) <= KEY_CHARACTERS_MAX
 
 
 class _Cleaning:

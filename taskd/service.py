@@ -1,7 +1,8 @@
 """
 `Service`: opens everything in order and closes it in reverse. The only place where the parts meet.
 
-    data directory held → store open → orphans interrupted → capture → plugins → manager → ready
+    data directory held → store open → journal recovered → orphans interrupted → journal begun
+    → capture → plugins → manager → ready
 
 Stopping: new tasks are refused; running ones finish, or are cancelled, or are left behind;
 every writer ends with all stored; readers whose log has ended get its end, and the others are
@@ -11,18 +12,20 @@ sent away to come back; the store closes. Each step is idempotent.
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from taskd import shipped
+from taskd import journal, shipped
 from taskd.capture import capture_installed
 from taskd.entries import Level, LogEntry, timestamp_now
-from taskd.errors import DataDirHeld, StoreError
+from taskd.errors import DataDirHeld, StoreError, TaskNotFound
+from taskd.journal import Journal
 from taskd.manager import TaskManager
 from taskd.persistence import LogPersistenceService, open_persistence
 from taskd.plugins import PluginRegistry
@@ -30,6 +33,10 @@ from taskd.queue import SYSTEM
 from taskd.settings import Settings
 from taskd.tasks import TaskEnd, TaskStatus
 from taskd.version import __version__
+
+RECOVERY_BATCH = 10_000
+
+_log = logging.getLogger("taskd.service")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,7 @@ class Service:
     """taskd without its network edge. `async with Service(settings)` is a running one."""
 
     store: LogPersistenceService
+    journal: Journal
     manager: TaskManager
 
     def __init__(self, settings: Settings) -> None:
@@ -61,10 +69,14 @@ class Service:
         async with AsyncExitStack() as stack:
             stack.enter_context(_held(self.settings.data_dir))
             self.store = await stack.enter_async_context(open_persistence(self.settings))
+            await recover_journal(self.settings.data_dir / "journal", self.store)
             await interrupt_orphans(self.store)
+            self.journal = stack.enter_context(_begun_journal(self.settings))
             stack.enter_context(capture_installed(self.settings.capture_level))
             self._load_plugins()
-            self.manager = TaskManager(self.settings, self.store, self.plugins)
+            self.manager = TaskManager(self.settings, self.store, self.journal, self.plugins)
+            if self.settings.journal_sync_ms:
+                await stack.enter_async_context(_syncing(self.journal, self.settings.journal_sync_ms / 1_000))
             self._stack = stack.pop_all()
         return self
 
@@ -87,7 +99,7 @@ class Service:
     def health(self) -> Health:
         """How the service is now."""
         return Health(
-            problems=self.manager.store_faults,
+            problems=[*self.manager.store_faults, *([self.journal.fault] if self.journal.fault else [])],
             version=__version__,
             database=self.store.url,
             tasks_running=self.manager.running,
@@ -98,6 +110,49 @@ class Service:
         for directory in (shipped.PLUGINS, *self.settings.plugins):
             self.plugins.load_directory(directory)
         self.plugins.load_entry_points()
+
+
+async def recover_journal(directory: Path, store: LogPersistenceService) -> None:
+    """
+    Store what a process that died had accepted and not yet committed, and the ends of its tasks.
+
+    By `(task_id, seq)`, so it may be interrupted anywhere and done again. Entries of tasks that
+    were deleted are let go.
+    """
+    recovered = 0
+    for tasks in journal.recover(directory):
+        for task in tasks:
+            with contextlib.suppress(TaskNotFound):
+                await _append_recovered(store, task)
+                recovered += len(task.entries)
+    journal.clear(directory)
+    if recovered:
+        _log.info("The last process died; %d entries that it had accepted were read from its journal", recovered)
+
+
+async def _append_recovered(store: LogPersistenceService, task: journal.Recovered) -> None:
+    new = _without_holes(task.entries, (await store.task(task.task_id)).last_seq)
+    for start in range(0, len(new), RECOVERY_BATCH):
+        await store.append(task.task_id, new[start : start + RECOVERY_BATCH])
+    if task.end is not None:
+        await store.append(task.task_id, [], end=task.end)
+
+
+def _without_holes(entries: Sequence[LogEntry], last_seq: int) -> list[LogEntry]:
+    """
+    The entries after `last_seq`; in the place of each that is missing, one that says so.
+
+    One is missing only where the journal was full or could not be written, as health then said.
+    """
+    new: list[LogEntry] = []
+    for entry in entries:
+        for seq in range(last_seq + 1, entry.seq):
+            message = "lost: this entry was neither stored nor in the journal, which was full, when taskd died"
+            new.append(LogEntry.make(seq, entry.timestamp, Level.ERROR, SYSTEM, message, b'{"dropped":1}'))
+        if entry.seq > last_seq:
+            new.append(entry)
+            last_seq = entry.seq
+    return new
 
 
 async def interrupt_orphans(store: LogPersistenceService) -> None:
@@ -112,6 +167,36 @@ async def interrupt_orphans(store: LogPersistenceService) -> None:
         message = f"interrupted: the task was {was} when taskd stopped without ending it"
         entry = LogEntry.make(task.last_seq + 1, now, Level.ERROR, SYSTEM, message, None)
         await store.append(task.id, [entry], end=TaskEnd(TaskStatus.INTERRUPTED, now, None, message))
+
+
+@contextlib.contextmanager
+def _begun_journal(settings: Settings) -> Iterator[Journal]:
+    begun = Journal(
+        settings.data_dir / "journal",
+        segment_bytes=settings.journal_segment_bytes,
+        bytes_max=settings.journal_bytes_max,
+    )
+    try:
+        yield begun
+    finally:
+        begun.close()
+
+
+@contextlib.asynccontextmanager
+async def _syncing(begun: Journal, every_s: float) -> AsyncIterator[None]:
+    """Have the kernel write the journal out, again and again, in a thread."""
+
+    async def sync() -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            await asyncio.to_thread(begun.sync)
+
+    task = asyncio.create_task(sync(), name="journal sync")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 @contextlib.contextmanager

@@ -91,6 +91,15 @@ class Settings(BaseSettings):
         le=16 * MIB,
         description="Bytes of one entry's metadata as JSON; more is cut, with a mark.",
     )
+    journal_bytes_max: int = Field(
+        1_024 * MIB,
+        ge=16 * MIB,
+        description="Bytes of disk for the journal; without room, entries wait in memory alone.",
+    )
+    journal_segment_bytes: int = Field(8 * MIB, ge=1 * MIB, description="Bytes of one file of the journal.")
+    journal_sync_ms: int = Field(
+        0, ge=0, le=60_000, description="Time (ms) after which entries survive a power cut; 0 leaves it to the flush."
+    )
     capture_level: Level = Field(
         Level.INFO,
         description="Lowest level taken from stdlib loggers inside tasks that set no level themselves.",
@@ -183,6 +192,11 @@ class Settings(BaseSettings):
             largest <= self.queue_bytes_max,
             f"queue_bytes_max must hold one largest entry ({largest:,} bytes)",
         )
+        _require(
+            largest <= self.journal_segment_bytes,
+            f"journal_segment_bytes must hold a largest entry ({largest:,} bytes)",
+        )
+        _require(2 * self.journal_segment_bytes <= self.journal_bytes_max, "journal_bytes_max must hold two segments")
         _require(self.retry_delay_s <= self.retry_delay_max_s, "retry_delay_s must not exceed retry_delay_max_s")
         _require(self.frame_interval_s < self.ping_interval_s, "frame_interval_s must be below ping_interval_s")
         needs_token = not is_loopback(self.host) and not self.token and not self.token_file

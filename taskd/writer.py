@@ -99,12 +99,12 @@ class LogWriter:
             self.stored_end = await self._flush(self._end)
         finally:
             self._stop_timer()
-            self._queue.release()
+            self._queue.release(self.stored_end)
 
     def end(self, end: TaskEnd) -> None:
         """Accept no more entries; the last flush stores how the task ended, in the same transaction."""
         self._end = end
-        self._queue.close()
+        self._queue.close(end)
 
     def abandon(self) -> None:
         """At a stop whose deadline is over: try the store no more. What is unstored stays so."""

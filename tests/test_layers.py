@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "taskd"
 # From the ground up. A module imports only from lines above its own, or from its left.
 LAYERS = """
 version errors entries settings shipped waiting
-tasks filters sanitise masking secrets counts tracebacks queue logger hub
+tasks filters sanitise masking secrets counts tracebacks journal queue logger hub
 persistence.base persistence.connection persistence.committer persistence.sqlite persistence
 capture process
 writer pages follow context plugins execution endings

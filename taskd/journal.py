@@ -1,0 +1,305 @@
+"""
+The journal: each accepted entry on disk before the call that said it returns, until its commit.
+
+Covered: the death of the process, however it comes (`kill -9`, the OOM killer, a fault in a
+library). The bytes are written into files mapped into memory; their pages belong to the
+kernel, which keeps them whatever becomes of us. Not covered, unless `journal_sync_ms` is set:
+the machine losing power before the kernel has written those pages. Then what is younger than
+the flush interval may be lost; what is older is committed, with SQLite's own fsync.
+
+A journal is a directory of segments of one size:
+
+    segment   magic, serial, then records          a greater serial is newer
+    record    length, checksum, task, payload      the payload is an entry, or a task's end
+
+Segments are allocated on disk before they are mapped: on a full disk, a write into a hole of a
+sparse mapping is a SIGBUS, which kills. A segment whose records are all committed is used
+again, under a new serial. The checksum of a record begins with the serial, so neither what an
+earlier use left behind nor a torn last record is taken for a record.
+
+The disk it takes is bounded by `journal_bytes_max`. Where no segment can be had (the bound, a
+full disk), entries are accepted all the same and wait for their commit in memory alone:
+`fault` says so, and health shows it. Then `kill -9` loses those.
+"""
+
+import contextlib
+import errno
+import mmap
+import os
+import struct
+import threading
+import uuid
+import zlib
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from taskd.entries import Level, LogEntry
+from taskd.tasks import TaskEnd, TaskStatus
+
+MAGIC = b"taskd 01"
+HEADER = struct.Struct("<8sQ")
+RECORD = struct.Struct("<II16s")
+SUFFIX = ".journal"
+
+_pack = RECORD.pack
+_checksum = zlib.crc32
+
+
+class Segment:
+    """One mapped file. `live` counts those of its records that are not known to be committed."""
+
+    __slots__ = ("live", "map", "path", "seed")
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.path = path
+        self.live = 0
+        self.seed = 0
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+            self.map = mmap.mmap(descriptor, size)
+        except OSError:
+            path.unlink()
+            raise
+        finally:
+            os.close(descriptor)
+
+    def begin(self, serial: int) -> None:
+        """Use it from its start, under a serial that no segment had before."""
+        self.map[: HEADER.size] = HEADER.pack(MAGIC, serial)
+        self.seed = seed_of(serial)
+
+    def close(self) -> None:
+        """Unmap it and remove its file: nothing in it is needed."""
+        self.map.close()
+        self.path.unlink(missing_ok=True)
+
+
+class Journal:
+    """
+    The journal of one process: `append` from any thread, `committed` on the loop.
+
+    Made on a directory without segments: `recover` deals with those of an earlier process.
+    """
+
+    def __init__(self, directory: Path, *, segment_bytes: int, bytes_max: int) -> None:
+        self.fault: str | None = None
+        self._directory = directory
+        self._segment_bytes = segment_bytes
+        self._segments_max = max(2, bytes_max // segment_bytes)
+        # Reentrant: a signal handler or a destructor that logs may interrupt an append.
+        self._lock = threading.RLock()
+        self._segments = 0
+        self._serial = 0
+        self._free: list[Segment] = []
+        self._full: set[Segment] = set()
+        self._current: Segment | None = None
+        self._position = 0
+        with self._lock:
+            self._turn()
+
+    @property
+    def bytes_used(self) -> int:
+        """How much disk it takes."""
+        return self._segments * self._segment_bytes
+
+    def task(self, task_id: str) -> "TaskJournal":
+        """The part of one task that has not ended."""
+        return TaskJournal(self, task_id)
+
+    def append(self, task: bytes, payload: bytes) -> Segment | None:
+        """Put a record on disk; the segment that has it, or None where there is no room (see `fault`)."""
+        size = RECORD.size + len(payload)
+        with self._lock:
+            segment, position = self._current, self._position
+            if segment is None or position + size > self._segment_bytes:
+                segment, position = self._turn(size), HEADER.size
+                if segment is None:
+                    return None
+            # Taken before it is written: an append that interrupts this one goes behind it. And
+            # written under the lock: a record behind one that is missing would not be found.
+            self._position = position + size
+            segment.live += 1
+            checksum = _checksum(payload, _checksum(task, segment.seed))
+            segment.map[position : position + size] = _pack(len(payload), checksum, task) + payload
+        return segment
+
+    def committed(self, segment: Segment, count: int) -> None:
+        """`count` records of the segment are not needed any more; without any, it is used again."""
+        with self._lock:
+            segment.live -= count
+            if not segment.live and segment in self._full:
+                self._full.remove(segment)
+                self._free.append(segment)
+
+    def sync(self) -> None:
+        """Have the kernel write what it has: what was appended so far then survives a power cut."""
+        with self._lock:
+            segments = [*self._full, *([self._current] if self._current else [])]
+        for segment in segments:
+            with contextlib.suppress(ValueError):  # closed meanwhile: it was not needed any more
+                segment.map.flush()
+
+    def close(self) -> None:
+        """Remove what is not needed any more. What is not committed stays, for `recover`."""
+        with self._lock:
+            for segment in (*self._free, *([self._current] if self._current else [])):
+                if segment.live == 0:
+                    segment.close()
+            self._free, self._current = [], None
+
+    def _turn(self, size: int = 0) -> Segment | None:
+        """Go on in an empty segment, if one can be had."""
+        if HEADER.size + size > self._segment_bytes:
+            self.fault = f"An entry of {size:,} bytes is larger than a journal segment ({self._segment_bytes:,})."
+            return None
+        try:
+            segment = self._free.pop() if self._free else self._new()
+        except OSError as error:
+            self.fault = f"The journal is full: {error.strerror}. A crash now loses what is not committed."
+            return None
+        if self._current is not None:
+            (self._full.add if self._current.live else self._free.append)(self._current)
+        self.fault = None
+        self._serial += 1
+        segment.begin(self._serial)
+        self._current, self._position = segment, HEADER.size
+        return segment
+
+    def _new(self) -> Segment:
+        if self._segments >= self._segments_max:
+            raise OSError(errno.EDQUOT, f"it has its {self.bytes_used:,} bytes (journal_bytes_max)")
+        self._directory.mkdir(parents=True, exist_ok=True)
+        segment = Segment(self._directory / f"{self._segments + 1:06}{SUFFIX}", self._segment_bytes)
+        self._segments += 1
+        return segment
+
+
+class TaskJournal:
+    """
+    What one task has in the journal, in order. Its queue calls it, under its lock.
+
+    Records are counted, segment by segment, so that a commit of the first n of them is enough
+    to know which segments still hold something of this task.
+    """
+
+    __slots__ = ("_journal", "_runs", "_task")
+
+    def __init__(self, journal: Journal, task_id: str) -> None:
+        self._journal = journal
+        self._task = uuid.UUID(task_id).bytes
+        self._runs: deque[list[Any]] = deque()
+
+    def append(self, entry: bytes) -> None:
+        """Put an entry, encoded, on disk before this returns; or in no segment, where there is no room."""
+        segment = self._journal.append(self._task, entry)
+        runs = self._runs
+        if runs and runs[-1][0] is segment:
+            runs[-1][1] += 1
+        else:
+            runs.append([segment, 1])
+
+    def append_end(self, end: TaskEnd) -> None:
+        """Put the task's end on disk: after a crash it has ended as it did, not as `interrupted`."""
+        told = [end.status.value, end.finished_at, end.result_json, end.error]
+        self.append(orjson.dumps({"end": told}))
+
+    def committed(self, count: int) -> None:
+        """The first `count` records are committed and not needed any more."""
+        runs = self._runs
+        while count:
+            segment, held = runs[0]
+            freed = min(count, held)
+            runs[0][1] -= freed
+            count -= freed
+            if freed == held:
+                runs.popleft()
+            if segment is not None:
+                self._journal.committed(segment, freed)
+
+    def committed_all(self) -> None:
+        """Nothing of this task is needed any more."""
+        self.committed(sum(held for _, held in self._runs))
+
+
+class Recovered:
+    """What a task has in the journal of a process that is gone: entries in `seq` order, and perhaps its end."""
+
+    __slots__ = ("end", "entries", "task_id")
+
+    def __init__(self, task_id: str) -> None:
+        self.task_id = task_id
+        self.entries: list[LogEntry] = []
+        self.end: TaskEnd | None = None
+
+    def add(self, payload: bytes) -> None:
+        """Take one record more."""
+        told = orjson.loads(payload)
+        if "end" in told:
+            status, *rest = told["end"]
+            self.end = TaskEnd(TaskStatus(status), *rest)
+        else:
+            metadata = None if told["metadata"] is None else orjson.dumps(told["metadata"]).decode()
+            self.entries.append(
+                LogEntry(
+                    told["seq"], told["timestamp"], Level(told["level"]), told["source"], told["message"],
+                    metadata, payload,
+                )
+            )  # fmt: skip
+
+
+def recover(directory: Path) -> Iterator[list[Recovered]]:
+    """
+    What the journal of a process that is gone still holds, segment by segment, oldest first.
+
+    The same task may come in several of them. Call `clear` when all of it is stored.
+    """
+    read = sorted((serial, path) for path in segments_in(directory) if (serial := _serial_of(path)))
+    for serial, path in read:
+        tasks: dict[bytes, Recovered] = {}
+        for task, payload in _records(path.read_bytes(), seed_of(serial)):
+            if task not in tasks:
+                tasks[task] = Recovered(str(uuid.UUID(bytes=task)))
+            tasks[task].add(payload)
+        yield list(tasks.values())
+
+
+def clear(directory: Path) -> None:
+    """Remove the segments: all that they hold is stored."""
+    for path in segments_in(directory):
+        path.unlink()
+
+
+def segments_in(directory: Path) -> list[Path]:
+    """The files of a journal."""
+    return sorted(directory.glob(f"*{SUFFIX}"))
+
+
+def seed_of(serial: int) -> int:
+    """Where the checksums of a segment begin."""
+    return _checksum(serial.to_bytes(8, "little"))
+
+
+def _serial_of(path: Path) -> int:
+    """The serial of a segment; 0 for one that was allocated and not begun, or is none."""
+    with path.open("rb") as file:
+        head = file.read(HEADER.size)
+    magic, serial = HEADER.unpack(head) if len(head) == HEADER.size else (b"", 0)
+    return int(serial) if magic == MAGIC else 0
+
+
+def _records(data: bytes, seed: int) -> Iterator[tuple[bytes, bytes]]:
+    """Task and payload of each whole record, up to the first that is none."""
+    position = HEADER.size
+    while position + RECORD.size <= len(data):
+        length, checksum, task = RECORD.unpack_from(data, position)
+        start = position + RECORD.size
+        payload = data[start : start + length]
+        if not length or _checksum(payload, _checksum(task, seed)) != checksum:
+            return
+        yield task, payload
+        position = start + length
