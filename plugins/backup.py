@@ -564,6 +564,8 @@ def _restore(params: BackupParams, log: TaskLogger, stop: threading.Event) -> di
 
 @contextlib.contextmanager
 def _archive_opened(archive: Path) -> Iterator[IO[bytes]]:
+    if archive.exists() and not archive.is_file():  # opening a pipe would wait for its other end
+        raise Failed(f"The archive {archive} is not a regular file. Give a .tar.zst file.")
     try:
         file = open(archive, "rb")  # noqa: SIM115 (only opening it is told like this)
     except OSError as error:

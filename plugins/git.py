@@ -41,6 +41,8 @@ SAFE = {
     "core.hooksPath": "/dev/null",
     "core.fsmonitor": "false",
     "core.pager": "cat",
+    "core.sshCommand": "ssh",
+    "commit.gpgSign": "false",
     "core.quotePath": "false",
     "log.showSignature": "false",
     "submodule.recurse": "false",
@@ -353,7 +355,14 @@ async def clone(git: Runner, params: GitParams) -> dict[str, object]:
     try:
         # Not "local": that would link the other's object files, and does not know a depth.
         await git.run(
-            *("clone", "--progress", "--no-local", "--no-recurse-submodules", "--template="),
+            *(
+                "clone",
+                "--progress",
+                "--upload-pack=git-upload-pack",
+                "--no-local",
+                "--no-recurse-submodules",
+                "--template=",
+            ),
             *(*options, "--", url, str(staging)),
         )
         await asyncio.to_thread(_take_name, staging, directory)
@@ -394,7 +403,11 @@ async def pull(git: Runner, params: GitParams) -> dict[str, object]:
         what = ["--", await _remote(git, params, directory), *([params.branch] if params.branch else [])]
     else:
         await _remote(git, params, directory)
-    await git.run("pull", "--progress", "--ff-only", "--no-recurse-submodules", *options, *what, cwd=directory)
+    await git.run(
+        *("pull", "--progress", "--ff-only", "--no-recurse-submodules", "--upload-pack=git-upload-pack"),
+        *(*options, *what),
+        cwd=directory,
+    )
     after = await _head(git, directory)
     git.log.info("already up to date" if before == after else f"pulled {before} to {after}")
     return {"branch": await _branch(git, directory), "before": before, "commit": after, "updated": before != after}
@@ -430,7 +443,11 @@ async def push(git: Runner, params: GitParams) -> dict[str, object]:
         raise Failed(f"{directory} has no branch checked out: give `branch`.")
     remote = await _remote(git, params, directory)
     ref = f"refs/heads/{branch}"
-    await git.run("push", "--progress", "--no-recurse-submodules", "--", remote, f"{ref}:{ref}", cwd=directory)
+    await git.run(
+        *("push", "--progress", "--no-recurse-submodules", "--receive-pack=git-receive-pack"),
+        *("--", remote, f"{ref}:{ref}"),
+        cwd=directory,
+    )
     [pushed] = await git.read("rev-parse", "--verify", ref, cwd=directory)
     git.log.info(f"pushed {branch} ({pushed}) to {remote}")
     return {"remote": remote, "branch": branch, "commit": pushed}

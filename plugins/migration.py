@@ -191,6 +191,8 @@ def _read_file(path: Path) -> File:
     match = _FILE.fullmatch(path.name)
     if match is None:
         raise Failed(f"{path.name!r} is not the name of a migration. Expected NNNN_name.sql, such as 0001_users.sql.")
+    if not path.is_file():  # reading a pipe would wait for its other end
+        raise Failed(f"{path} is not a regular file. Replace or remove it.")
     try:
         content = path.read_bytes()
         return File(int(match[1]), path.name, hashlib.sha256(content).hexdigest(), content.decode("utf-8-sig"))
@@ -277,6 +279,8 @@ class Run:
             raise Failed(f"There is no directory {self._path.parent} for the database. Make it first.")
         if not self._path.exists():
             return []
+        if not self._path.is_file():
+            raise Failed(f"{self._path} is not a regular file. Give the file of a database.")
         with self._connected("rw") as connection:
             return _records(connection)
 

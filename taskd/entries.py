@@ -78,6 +78,8 @@ class LogEntry:
                 "metadata": None if metadata_json is None else _Fragment(metadata_json),
             }
         )
+        # A copy of just its size: orjson's own keeps the 4 KiB that it was written into.
+        encoded = bytes(memoryview(encoded))
         as_text = None if metadata_json is None else metadata_json.decode()
         return cls(seq, timestamp, level, source, message, as_text, encoded)
 

@@ -237,6 +237,7 @@ _SOURCES = {"type": "string", "pattern": f"^{_ANY_SOURCE}(,{_ANY_SOURCE}){{0,{VA
 
 _FOLDED = f"under Unicode case folding, 1 to {SEARCH_CHARACTERS_MAX} characters"
 _EXCLUDES = "excludes after, before, offset and order"
+_RFC_3339 = "an RFC 3339 time such as 2026-01-31T12:00:00Z (UTC where it has no offset)"
 _ORDERS = ("asc", "desc")
 _FLAGS = ("true", "false")
 
@@ -248,7 +249,7 @@ PARAMETERS: dict[str, Parameter] = {
             _LEVELS, _read_levels, repeatable=True,
         ),
         Parameter(
-            "min_level", "this level and above: DEBUG, INFO, WARNING or ERROR, in any case",
+            "min_level", "DEBUG, INFO, WARNING or ERROR, in any case: that level and above",
             _LEVEL, lambda text: Level(text.upper()),
         ),
         Parameter(
@@ -263,8 +264,8 @@ PARAMETERS: dict[str, Parameter] = {
             "exclude", f"text not in the message, {_FOLDED}; repeated: none of them",
             _TEXT, _read_needle, repeatable=True,
         ),
-        Parameter("since", "an RFC 3339 time, included; UTC where it has no offset", _TIME, read_time),
-        Parameter("until", "an RFC 3339 time, excluded; UTC where it has no offset", _TIME, read_time),
+        Parameter("since", f"{_RFC_3339}; it is included", _TIME, read_time),
+        Parameter("until", f"{_RFC_3339}; it is excluded", _TIME, read_time),
         integer_parameter("after", "a seq, excluded: a whole number from 0 to last_seq", 0, SEQ_MAX, default=0),
         integer_parameter("before", "a seq, excluded: a whole number from 1", 1, SEQ_MAX),
         Parameter(
@@ -277,7 +278,8 @@ PARAMETERS: dict[str, Parameter] = {
             1, PAGE_ENTRIES_MAX, default=PAGE_ENTRIES_DEFAULT,
         ),
         integer_parameter(
-            "tail", f"the last matches: a whole number from 1 to {PAGE_ENTRIES_MAX}; {_EXCLUDES}", 1, PAGE_ENTRIES_MAX
+            "tail", f"a whole number from 1 to {PAGE_ENTRIES_MAX}: so many of the last matches; {_EXCLUDES}",
+            1, PAGE_ENTRIES_MAX,
         ),
         Parameter(
             "total", "true (count the matches even where that needs a scan) or false",
@@ -303,7 +305,7 @@ def parse_query(pairs: Iterable[tuple[str, str]], accepted: tuple[str, ...]) -> 
     asked = read_parameters(pairs, {name: PARAMETERS[name] for name in accepted})
     for name in ("after", "before", "offset", "order"):
         if "tail" in asked and name in asked:
-            raise ParameterInvalid(name, str(asked[name]), "it to be left out where tail is given")
+            raise ParameterInvalid(name, str(asked[name]), "no such parameter together with tail")
     since, until = asked.pop("since", None), asked.pop("until", None)
     log_filter = LogFilter(
         levels=_levels(asked.pop("level", []), asked.pop("min_level", None)),

@@ -18,7 +18,7 @@ from taskd.entries import LogEntry
 from taskd.filters import LogFilter
 from taskd.tasks import Task
 
-PROGRESS_IDS_MAX = 100
+PROGRESS_IDS_MAX = 1_000
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from taskd.queue import LogQueue
 from taskd.sanitise import clean_source, clean_text
 from taskd.tracebacks import exception_metadata, exception_text
 
-PROGRESS_FRAME_S = 0.1
+PROGRESS_FRAME_S = 0.105
 PROGRESS_ENTRY_S = 1.0
 
 _DEBUG, _INFO, _WARNING, _ERROR = Level
@@ -112,7 +112,9 @@ class Progress:
         """`current` are done in all; `message` says more than the numbers do."""
         self.current = _as_number(current) or 0
         now = time.monotonic()
-        if now - self._said_at >= PROGRESS_ENTRY_S:
+        finished = self.total is not None and self.current >= self.total
+        # The last number is said at the end, once.
+        if now - self._said_at >= PROGRESS_ENTRY_S and not finished:
             self._say(message)
         elif now - self._shown_at >= PROGRESS_FRAME_S:
             self._show()

@@ -80,7 +80,9 @@ class LoadedPlugin:
         if self.params_model is None:
             return dict(params)
         try:
-            return self.params_model.model_validate(params)
+            # What is not known is a fault, unless the model says what it is to it.
+            chosen = "extra" in self.params_model.model_config
+            return self.params_model.model_validate(params, extra=None if chosen else "forbid")
         except ValidationError as error:
             faults = error.errors(include_url=False, include_context=False)
             raise ParamsInvalid(self.name, [_fault(fault) for fault in faults]) from error

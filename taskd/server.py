@@ -35,6 +35,7 @@ CLOSE_WAIT_S = 1
 # How long threads and coroutines that ignored their cancellation may hold the process.
 LEAVE_WAIT_S = 0.5
 BACKLOG = 2_048
+SWITCH_INTERVAL_S = 0.0005
 
 
 def run(settings: Settings) -> None:
@@ -44,6 +45,9 @@ def run(settings: Settings) -> None:
     Raises `TaskdError` where it could not start. Does not return, but ends the process with exit
     code 0, where a plugin's thread or coroutine will not end.
     """
+    # A flooding plugin holds the interpreter's lock in turns of this length: at Python's 5 ms the
+    # store's thread gets so few turns that commits stall for seconds.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     logging.basicConfig(format="taskd: %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     with listening(settings) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings, listener))
@@ -143,9 +147,10 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _release_stuck_readers(listener: socket.socket, send_timeout_s: float) -> None:
     # A transport that is closed waits for its buffer, and a reader that is stuck never drains it:
-    # only the kernel ends that (RFC 5482). Connections inherit the option from the listener.
+    # only the kernel ends that (RFC 5482). Connections inherit the option from the listener. Half the
+    # time, for it begins when the sending has been given up, and is looked at only now and then.
     if sys.platform == "linux":
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(send_timeout_s * 1_000))
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(send_timeout_s * 500))
 
 
 def url(listener: socket.socket) -> str:

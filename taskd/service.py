@@ -15,6 +15,7 @@ import fcntl
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ from taskd.tasks import TaskEnd, TaskStatus
 from taskd.version import __version__
 
 RECOVERY_BATCH = 10_000
+# Threads beside one for each running task: deletions, the journal's sync.
+SPARE_THREADS = 16
 
 _log = logging.getLogger("taskd.service")
 
@@ -72,6 +75,9 @@ class Service:
             await recover_journal(self.settings.data_dir / "journal", self.store)
             await interrupt_orphans(self.store)
             self.journal = stack.enter_context(_begun_journal(self.settings))
+            # Plugins move what blocks into threads: a few long ones must not keep the others waiting.
+            threads = ThreadPoolExecutor(self.settings.tasks_running_max + SPARE_THREADS, "taskd")
+            asyncio.get_running_loop().set_default_executor(threads)
             stack.enter_context(capture_installed(self.settings.capture_level))
             self._load_plugins()
             self.manager = TaskManager(self.settings, self.store, self.journal, self.plugins)
@@ -98,8 +104,9 @@ class Service:
 
     def health(self) -> Health:
         """How the service is now."""
+        faults = (self.store.fault, *self.manager.store_faults, self.journal.fault)
         return Health(
-            problems=[*self.manager.store_faults, *([self.journal.fault] if self.journal.fault else [])],
+            problems=[fault for fault in faults if fault],
             version=__version__,
             database=self.store.url,
             tasks_running=self.manager.running,

@@ -126,7 +126,7 @@ class Settings(BaseSettings):
     frame_interval_s: float = Field(
         0.015, ge=0, le=0.025, description="Time (s) for which live entries are gathered into one frame."
     )
-    ping_interval_s: float = Field(15.0, gt=0, le=15, description="Longest silence (s) on a live connection.")
+    ping_interval_s: float = Field(14.0, gt=0, le=15, description="Longest silence (s) on a live connection.")
     send_timeout_s: float = Field(
         20.0, gt=0, le=30, description="Longest time (s) that a reader may take to accept a frame."
     )

@@ -1,6 +1,8 @@
 """An entry has one encoding, and its timestamp sorts as the time it stands for."""
 
+import os
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import orjson
 from hypothesis import given
@@ -75,3 +77,14 @@ def test_the_time_now_is_now() -> None:
     """What entries carry is the wall clock's time."""
     before = datetime.now(UTC)
     assert before <= datetime.fromisoformat(timestamp_now()) <= datetime.now(UTC)
+
+
+def test_an_entry_keeps_no_more_memory_than_it_needs() -> None:
+    """A hundred thousand may wait: the encoder's own buffer of 4 KiB must not stay with each."""
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    before = resident()
+    kept = [LogEntry.make(seq, TIMESTAMP, Level.INFO, "mine", "said", b'{"n":1}') for seq in range(30_000)]
+    assert (resident() - before) / len(kept) < 2_000

@@ -20,7 +20,6 @@ PLUGINS = """
 class Talker(Plugin):
     name = "talker"
     class Params(BaseModel):
-        model_config = ConfigDict(extra="forbid")
         lines: int = 3
         secret: SecretStr = SecretStr("unsaid")
     async def execute(self, params, context):

@@ -203,3 +203,36 @@ async def test_health_says_in_words_what_is_wrong(tmp_path: Path, mine: list[Pat
         assert service.health().entries_pending > 0
         other.close()
         await until(lambda: not service.health().problems)
+
+
+async def test_two_services_do_not_share_a_database_either(tmp_path: Path) -> None:
+    """With data directories of their own: each would end the other's tasks."""
+    database = f"sqlite:///{tmp_path / 'shared.db'}"
+    async with running_service(tmp_path / "one", database=database):
+        with pytest.raises(DataDirHeld, match="in use by another taskd"):
+            async with running_service(tmp_path / "two", database=database):
+                pass
+    async with running_service(tmp_path / "two", database=database) as service:
+        assert service.health().problems == []
+
+
+async def test_health_says_that_the_database_was_removed(tmp_path: Path) -> None:
+    """What is stored from then on is in no file that has a name."""
+    async with running_service(tmp_path) as service:
+        (tmp_path / "data" / "taskd.db").unlink()
+        assert "removed" in service.health().problems[0]
+
+
+async def test_many_plugins_may_block_in_threads_at_once(tmp_path: Path, plugin_dir: PluginDir) -> None:
+    """As many as may run: the default of a few threads would have the others wait for them."""
+    source = """
+    class Blocks(Plugin):
+        name = "blocks"
+        async def execute(self, params, context):
+            await asyncio.to_thread(barrier.wait)
+
+    barrier = threading.Barrier(40, timeout=20)
+    """
+    async with running_service(tmp_path, plugins=[plugin_dir(source)], tasks_running_max=40) as service:
+        tasks = [await service.manager.submit("blocks", {}) for _ in range(40)]
+        assert {(await service.manager.wait(task.id)).status for task in tasks} == {"succeeded"}

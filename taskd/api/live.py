@@ -21,7 +21,7 @@ from taskd.api.following import Pace, asked, first_of, viewers_of
 from taskd.api.operations import Answer, Operation, service_of
 from taskd.api.responses import Refused, encode
 from taskd.entries import LogEntry
-from taskd.errors import TaskdError
+from taskd.errors import TaskdError, TaskNotFound
 from taskd.filters import FOLLOW, PARAMETERS, LogQuery
 from taskd.follow import CaughtUp, End, Entries, Event, Idle, ProgressChanged, TaskChanged, follow
 from taskd.settings import Settings
@@ -81,6 +81,8 @@ class View:
             return await self._send_log()
         except Gone:
             return None
+        except TaskNotFound:  # deleted while its log was read
+            return POLICY
         except Exception as error:
             # The store closes under those who are not done when the service stops.
             if self._stopping.is_set():

@@ -253,6 +253,8 @@ class LastResort:
         try:
             await self._app(scope, receive, watched)
         except Exception as error:
+            if begun and _is_gone(error):
+                return
             if begun:
                 raise
             await refuse(scope, receive, watched, self._answer(error))
@@ -262,6 +264,11 @@ class LastResort:
     def _answer(self, error: Exception) -> Response:
         # The store closes before the server does: what fails for that is no mistake.
         return problem_of(errors.Stopping()) if self._stopping.is_set() else fault(error)
+
+
+def _is_gone(error: Exception) -> bool:
+    """Whether a send failed because the transport below it has closed: uvloop says so like this."""
+    return isinstance(error, RuntimeError) and "closed" in str(error)
 
 
 async def _until_closed(receive: Receive) -> None:

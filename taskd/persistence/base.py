@@ -46,6 +46,10 @@ class LogPersistenceService(Protocol):
 
     url: str
 
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with the store as a whole, in words; None where nothing is known to be."""
+
     async def create_task(self, task: Task, secret_paths: Sequence[str]) -> None:
         """Store a new task, as queued. `secret_paths` name the params that are stored as `"***"`."""
 

@@ -7,10 +7,12 @@ read (`query_only`), has a time limit, and is interrupted when whoever asked has
 """
 
 import asyncio
+import fcntl
 import functools
+import os
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +22,7 @@ import orjson
 from taskd import shipped
 from taskd.counts import Count, LogCounts, Stats
 from taskd.entries import Level, LogEntry, timestamp_now
-from taskd.errors import StoreError, StoreNewer, StoreUnavailable, TaskNotFound
+from taskd.errors import DataDirHeld, StoreError, StoreNewer, StoreUnavailable, TaskNotFound
 from taskd.filters import LogFilter, Order, contains_folded
 from taskd.persistence.base import Span, TaskFilter
 from taskd.persistence.committer import Committer
@@ -61,8 +63,6 @@ INSERT_ENTRIES = f"INSERT INTO task_logs (task_id, {ENTRY_COLUMNS}) VALUES "
 INSERT_ROW = "(?, ?, ?, ?, ?, ?, ?)"
 # The seq says whether an entry is stored already, and is looked at first; this is the belt.
 IF_NEW = " ON CONFLICT (task_id, seq) DO NOTHING"
-INSERT_MANY = INSERT_ENTRIES + ", ".join([INSERT_ROW] * ROWS_PER_INSERT) + IF_NEW
-INSERT_ONE = INSERT_ENTRIES + INSERT_ROW + IF_NEW
 
 ADD_COUNT = """
 INSERT INTO log_counts (task_id, level, source, count, first_seq, last_seq, first_timestamp, last_timestamp)
@@ -115,6 +115,7 @@ async def open_sqlite(path: str, settings: Settings) -> AsyncIterator["SqliteSto
     database or cannot be opened; the file is then left as it was.
     """
     async with AsyncExitStack() as stack:
+        stack.enter_context(_held(path))
         try:
             write = await stack.enter_async_context(connect(path))
             await in_thread(write, functools.partial(_prepare, path=path, synchronous=settings.synchronous))
@@ -130,6 +131,31 @@ async def open_sqlite(path: str, settings: Settings) -> AsyncIterator["SqliteSto
         for task_id in await store.hidden_tasks():
             await store.purge(task_id)
         yield store
+
+
+@contextmanager
+def _held(path: str) -> Iterator[None]:
+    """
+    Hold the database for this process: two services on one would end each other's tasks.
+
+    With flock, which SQLite does not use; the lock ends with the process, however it ends. It is
+    let go only after the connections are closed: closing a file drops SQLite's own locks on it.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise StoreError(f"The database {path} cannot be opened for writing: {error.strerror}.") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise DataDirHeld(
+            f"The database {path} is in use by another taskd; stop that one, or give another --database."
+        ) from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _prepare(connection: sqlite3.Connection, path: str, synchronous: str) -> None:
@@ -164,6 +190,8 @@ class SqliteStore:
         self, path: str, settings: Settings, committer: Committer, readers: list[aiosqlite.Connection]
     ) -> None:
         self.url = f"sqlite:///{path}"
+        self._path = Path(path)
+        self._file = self._identity()
         self._settings = settings
         self._committer = committer
         self._readers = readers
@@ -177,6 +205,20 @@ class SqliteStore:
         self._closed = True
         for connection in self._readers:
             connection._conn.interrupt()
+
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with the file itself, in words; None where nothing is."""
+        if self._identity() == self._file:
+            return None
+        return f"The database {self._path} was removed or replaced: what is stored now goes to a file without a name."
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
 
     # Writing
 
@@ -337,13 +379,16 @@ def _not_stored(entries: Sequence[LogEntry], last_seq: int) -> Sequence[LogEntry
 
 
 def _insert(connection: sqlite3.Connection, task_id: str, entries: Sequence[LogEntry]) -> None:
-    whole = len(entries) - len(entries) % ROWS_PER_INSERT
-    for start in range(0, whole, ROWS_PER_INSERT):
-        values: list[object] = []
-        for entry in entries[start : start + ROWS_PER_INSERT]:
-            values += _row_of(task_id, entry)
-        connection.execute(INSERT_MANY, values)
-    connection.executemany(INSERT_ONE, [_row_of(task_id, entry) for entry in entries[whole:]])
+    for start in range(0, len(entries), ROWS_PER_INSERT):
+        rows = [_row_of(task_id, entry) for entry in entries[start : start + ROWS_PER_INSERT]]
+        connection.execute(_insert_of(len(rows)), [value for row in rows for value in row])
+
+
+@functools.cache
+def _insert_of(rows: int) -> str:
+    # Never row by row: after each statement the thread waits for the interpreter's lock again,
+    # behind a loop that is busy.
+    return INSERT_ENTRIES + ", ".join([INSERT_ROW] * rows) + IF_NEW
 
 
 def _row_of(task_id: str, entry: LogEntry) -> Row:
