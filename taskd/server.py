@@ -35,7 +35,7 @@ CLOSE_WAIT_S = 1
 # How long threads and coroutines that ignored their cancellation may hold the process.
 LEAVE_WAIT_S = 0.5
 BACKLOG = 2_048
-SWITCH_INTERVAL_S = 0.0005
+SWITCH_INTERVAL_S = 0.0002
 
 
 def run(settings: Settings) -> None:
