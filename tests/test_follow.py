@@ -21,6 +21,7 @@ from taskd.errors import ParameterInvalid, TaskNotFound
 from taskd.filters import LogFilter
 from taskd.follow import CaughtUp, End, Entries, Event, Idle, ProgressChanged, TaskChanged, follow
 from taskd.hub import LogHub
+from taskd.journal import Journal
 from taskd.logger import TaskLogger
 from taskd.persistence import LogPersistenceService, open_persistence
 from taskd.persistence.base import Span
@@ -64,11 +65,12 @@ class LiveLog:
 
     page_bytes_max = 2_000
 
-    def __init__(self, store: LogPersistenceService, settings: Settings) -> None:
+    def __init__(self, store: LogPersistenceService, settings: Settings, journal: Journal | None = None) -> None:
         self.store = store
         self.task_id = new_task_id()
         self.hub = LogHub(settings.subscriber_queue_max, settings.subscriber_bytes_max)
-        self.queue = LogQueue(settings, self.hub.publish_progress)
+        part = journal.task(self.task_id) if journal else None
+        self.queue = LogQueue(settings, self.hub.publish_progress, journal=part)
         self.logger = TaskLogger(self.queue, "a")
         self.ended = asyncio.Event()
         self._writer: LogWriter | None = LogWriter(self.task_id, self.queue, self.hub, store, settings)
@@ -88,6 +90,11 @@ class LiveLog:
         self._writer = None
         self.hub.end(await self.store.task(self.task_id))
         self.ended.set()
+
+    def left_over(self) -> list[asyncio.Task[Any]]:
+        """What the writer has begun: a death ends that too."""
+        names = (f"flush {self.task_id}", f"append {self.task_id}")
+        return [task for task in asyncio.all_tasks() if task.get_name() in names]
 
     def end(self) -> None:
         """Let `run` finish."""
@@ -129,9 +136,11 @@ async def emit(log: LiveLog, rng: random.Random, count: int) -> None:
             await log.logger.drain()
 
 
-async def read(log: LiveLog, rng: random.Random, log_filter: LogFilter, slow: bool) -> list[LogEntry]:
-    """Follow to the end, going away and coming back with `after` at random, perhaps slowly."""
-    seen: list[LogEntry] = []
+async def read(
+    log: LiveLog, rng: random.Random, log_filter: LogFilter, slow: bool, seen: list[LogEntry] | None = None
+) -> list[LogEntry]:
+    """Follow to the end, going away and coming back with `after` at random, perhaps slowly; what was `seen`."""
+    seen = [] if seen is None else seen
     after = 0
     while True:
         page_entries = rng.randrange(1, 30)

@@ -1,0 +1,117 @@
+"""
+Dying at any moment, and coming back: the random schedules of `test_follow`, with the journal.
+
+A death is everything of the process let go at once, in the middle of whatever it does: no
+flush, no end, no close of the journal. (`tests/crash` kills real processes; here the moments
+are many and the readers come back.)
+"""
+
+import asyncio
+import random
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskd.entries import Level, LogEntry
+from taskd.errors import StoreError
+from taskd.journal import Journal, segments_in
+from taskd.persistence import LogPersistenceService, open_persistence
+from taskd.service import interrupt_orphans, recover_journal
+from taskd.settings import Settings
+from taskd.tasks import TaskEnd, TaskStatus
+from tests.test_follow import END, FILTERS, LiveLog, UnevenStore, emit, read, stored
+
+SEGMENT = 16_384
+
+
+def begun(tmp_path: Path) -> Journal:
+    return Journal(tmp_path / "journal", segment_bytes=SEGMENT, bytes_max=1_000 * SEGMENT)
+
+
+async def let_go(*tasks: asyncio.Task[Any]) -> None:
+    """End asyncio tasks as a death would: whatever they were doing."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def live_and_die(store: LogPersistenceService, tmp_path: Path, rng: random.Random) -> tuple[LiveLog, list[Any]]:
+    """A log that dies somewhere between its first entry and its end stored; and what its readers had seen."""
+    settings = Settings(data_dir=tmp_path, flush_interval_s=0.003, batch_max=rng.randrange(1, 40))
+    log = LiveLog(UnevenStore(store, rng), settings, begun(tmp_path))
+    await log.create()
+    seen: list[list[LogEntry]] = [[] for _ in FILTERS]
+    running = asyncio.create_task(log.run())
+    pairs = zip(FILTERS, seen, strict=True)
+    readers = [asyncio.create_task(read(log, rng, one, slow=False, seen=had)) for one, had in pairs]
+    emitting = asyncio.create_task(emit(log, rng, 200))
+    await asyncio.wait([emitting], timeout=rng.random() * 0.15)
+    if emitting.done() and rng.random() < 0.7:
+        log.end()
+        await asyncio.wait([running], timeout=rng.random() * 0.02)
+    await let_go(emitting, running, *readers, *log.left_over())
+    return log, seen
+
+
+@pytest.mark.parametrize("seed", range(30))
+async def test_what_was_accepted_is_there_after_a_death_at_any_moment(tmp_path: Path, seed: int) -> None:
+    """Each entry once and in order, the end where it was reached, and readers come back to exactly the rest."""
+    rng = random.Random(seed)
+    settings = Settings(data_dir=tmp_path)
+    async with open_persistence(settings) as store:
+        log, seen = await live_and_die(store, tmp_path, rng)
+    accepted, ended = log.queue.last_seq, log.queue.closed
+    async with open_persistence(settings) as store:
+        for _ in range(rng.randrange(2)):
+            await die_while_recovering(store, tmp_path, rng)
+        await recover_journal(tmp_path / "journal", store)
+        whole = await stored(store, log.task_id)
+        assert [entry.seq for entry in whole] == [*range(1, accepted + 1)]
+        await interrupt_orphans(store)
+        task = await store.task(log.task_id)
+        assert task.status is (TaskStatus.SUCCEEDED if ended else TaskStatus.INTERRUPTED)
+        whole = await stored(store, log.task_id)
+    assert segments_in(tmp_path / "journal") == []
+    for log_filter, had in zip(FILTERS, seen, strict=True):
+        after = had[-1].seq if had else 0
+        rest = [entry for entry in whole if entry.seq > after and log_filter.matches(entry)]
+        assert had + rest == [entry for entry in whole if log_filter.matches(entry)]
+
+
+async def die_while_recovering(store: LogPersistenceService, tmp_path: Path, rng: random.Random) -> None:
+    recovering = asyncio.create_task(recover_journal(tmp_path / "journal", UnevenStore(store, rng)))
+    await asyncio.wait([recovering], timeout=rng.random() * 0.01)
+    with suppress(StoreError):
+        await let_go(recovering)
+
+
+async def test_the_journal_of_a_deleted_task_is_let_go(tmp_path: Path) -> None:
+    """A death between the last commit and the journal's hearing of it, and the task deleted since."""
+    settings = Settings(data_dir=tmp_path)
+    async with open_persistence(settings) as store:
+        log = LiveLog(store, settings, begun(tmp_path))
+        log.logger.info("said")
+        await recover_journal(tmp_path / "journal", store)
+        assert await store.unended_tasks() == []
+    assert segments_in(tmp_path / "journal") == []
+
+
+async def test_a_hole_in_the_journal_is_filled_with_what_says_so(tmp_path: Path) -> None:
+    """The journal was full for a while: what it has behind that keeps its seqs."""
+    settings = Settings(data_dir=tmp_path)
+    journal = begun(tmp_path)
+    async with open_persistence(settings) as store:
+        log = LiveLog(store, settings)
+        await log.create()
+        part = journal.task(log.task_id)
+        for seq in (1, 2, 5):
+            part.append(LogEntry.make(seq, END.finished_at, Level.INFO, "mine", "said", None).encoded)
+        part.append_end(TaskEnd(TaskStatus.FAILED, END.finished_at, None, "it says"))
+        await recover_journal(tmp_path / "journal", store)
+        entries = await stored(store, log.task_id)
+        task = await store.task(log.task_id)
+    assert [entry.source for entry in entries] == ["mine", "mine", "system", "system", "mine"]
+    assert entries[2].message.startswith("lost")
+    assert (task.status, task.error, task.last_seq) == ("failed", "it says", 5)
