@@ -4,25 +4,30 @@ The `taskd` command: prints and exits, and leaves the thinking to others.
 `taskd serve` runs the service; every other command is a client of a running one. The exit code
 tells a script what happened: 0 fine (with `run` and `logs -f`: the task succeeded), 1 the task
 failed, was cancelled or was interrupted, or the service could not start, 2 bad usage or bad
-input, 3 the server cannot be reached, 4 the server refuses this client.
+input, 3 the server cannot be reached, 4 the server refuses this client, 130 Ctrl-C (a task that
+was followed goes on), 141 nobody reads the output any more.
 """
 
 import asyncio
 import contextlib
 import os
+import shlex
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 import orjson
 
 from taskd.arguments import params_of, settings_given, settings_options
-from taskd.client import Client, Invalid, Parameters, Refused, Unreachable
+from taskd.client import Client, Invalid, NotFound, Parameters, Refused, Unreachable
+from taskd.entries import Level
 from taskd.errors import SettingsError, TaskdError
-from taskd.printer import make_printer, shown
+from taskd.printer import Printer, make_printer, say
 from taskd.settings import load_settings
-from taskd.tables import lasted, print_plugins, print_tasks
+from taskd.tables import SHORT_ID, lasted, named, print_plugins, print_tasks
+from taskd.tasks import TaskStatus
 from taskd.version import __version__
 
 DEFAULT_SERVER = "http://127.0.0.1:8642"
@@ -61,7 +66,7 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except TaskdError as error:
-        _say(str(error))
+        say(str(error))
         code = next(code for kind, code in EXIT_CODES if isinstance(error, kind))
     sys.exit(code or 0)
 
@@ -73,10 +78,11 @@ def main() -> None:
     envvar="TASKD_SERVER",
     default=DEFAULT_SERVER,
     show_default=True,
+    show_envvar=True,
     metavar="URL",
     help="The taskd to ask.",
 )
-@click.option("--token", envvar="TASKD_TOKEN", metavar="TOKEN", help="Its token, where it has one.")
+@click.option("--token", envvar="TASKD_TOKEN", show_envvar=True, metavar="TOKEN", help="Its token, where it has one.")
 @click.pass_context
 def cli(context: click.Context, server: str, token: str | None) -> None:
     """Runs asyncio plugins as tasks and gives every task its own log."""
@@ -101,22 +107,24 @@ def client_options(command: Command) -> Command:
 
 def filter_options(command: Command) -> Command:
     """The options of `taskd logs` that choose entries; the server says what they may be."""
-    for name, many, help_text in reversed(FILTERS):
-        command = click.option(f"--{name.replace('_', '-')}", multiple=many, help=help_text)(command)
+    for name, metavar, many, help_text in reversed(FILTERS):
+        option = click.option(f"--{name.replace('_', '-')}", metavar=metavar, multiple=many, help=help_text)
+        command = option(command)
     return command
 
 
+LEVELS = "|".join(Level)
 FILTERS = (
-    ("level", True, "These levels, exactly (repeatable, or separated by ',')."),
-    ("min_level", False, "This level and above."),
-    ("source", True, "These sources; name.* takes all below it (repeatable)."),
-    ("search", True, "In the message, in any case (repeatable: all of them)."),
-    ("exclude", True, "Not in the message (repeatable: none of them)."),
-    ("since", False, "From this time on (RFC 3339; UTC without an offset)."),
-    ("until", False, "Before this time."),
-    ("after", False, "After this seq."),
-    ("before", False, "Before this seq."),
-    ("tail", False, "The last N matches."),
+    ("level", LEVELS, True, "These levels, exactly (repeatable, or separated by ',')."),
+    ("min_level", LEVELS, False, "This level and above."),
+    ("source", "NAME", True, "These sources; name.* takes all below it (repeatable)."),
+    ("search", "TEXT", True, "In the message, in any case (repeatable: all of them)."),
+    ("exclude", "TEXT", True, "Not in the message (repeatable: none of them)."),
+    ("since", "TIME", False, "From this time on (RFC 3339; UTC without an offset)."),
+    ("until", "TIME", False, "Before this time; not with -f."),
+    ("after", "SEQ", False, "After this entry."),
+    ("before", "SEQ", False, "Before this entry; not with -f."),
+    ("tail", "N", False, "The last N matches."),
 )
 output_option = click.option(
     "--output",
@@ -165,22 +173,26 @@ def run(
     """Start a task and follow its log to the end."""
     client = Client(**server)
     params = params_of(text, pairs, client.params_schema(plugin))
-    task = client.post("/api/tasks", {"plugin": plugin, "params": params})
+    task = _submitted(client, plugin, params)
     if detach:
         click.echo(task["id"])
         return 0
+    say(f"task {named(task)}")
     return _follow(client, task["id"], [], output)
 
 
 @cli.command()
-@click.option("--status", help="Only tasks of this status.")
-@click.option("--plugin", help="Only tasks of this plugin.")
+@click.option("--status", metavar="|".join(TaskStatus), help="Only tasks of this status.")
+@click.option("--plugin", metavar="NAME", help="Only tasks of this plugin.")
 @click.option("--limit", default="20", show_default=True, metavar="N", help="At most so many.")
 @client_options
 @click.pass_obj
 def tasks(server: dict[str, Any], /, **asked: str | None) -> None:
     """The newest tasks."""
-    print_tasks(Client(**server).get("/api/tasks", _parameters(asked))["tasks"])
+    found = Client(**server).get("/api/tasks", _parameters(asked))["tasks"]
+    print_tasks(found)
+    if not found:
+        _remark("no tasks")
 
 
 @cli.command()
@@ -188,17 +200,27 @@ def tasks(server: dict[str, Any], /, **asked: str | None) -> None:
 @click.option("-f", "--follow", is_flag=True, help="Go on to the end of the task, reconnecting as needed.")
 @filter_options
 @output_option
+@click.option("--seq", is_flag=True, help="Show each entry's SEQ in text too.")
 @client_options
 @click.pass_obj
-def logs(server: dict[str, Any], /, task: str, follow: bool, output: str, **asked: Any) -> int:
-    """Print the log of TASK: an id, the ending of one, or @last."""
+def logs(server: dict[str, Any], /, task: str, follow: bool, output: str, seq: bool, **asked: Any) -> int:
+    """
+    Print the log of TASK: an id, the last 6 or more characters of one, or @last.
+
+    SEQ, for --after and --before, is an entry's number in its log: --seq shows it, and so does
+    --output ndjson.
+    """
     client = Client(**server)
     task_id, parameters = client.find(task), _parameters(asked)
     if follow:
-        return _follow(client, task_id, parameters, output)
-    with make_printer(output) as printer:
+        return _follow(client, task_id, parameters, output, seq)
+    matched = False
+    with make_printer(output, seq=seq) as printer:
         for entries in client.pages(task_id, parameters):
             printer.entries(entries)
+            matched = True
+    if not matched:
+        _remark("no match")
     return 0
 
 
@@ -209,7 +231,9 @@ def logs(server: dict[str, Any], /, task: str, follow: bool, output: str, **aske
 def cancel(server: dict[str, Any], task: str) -> None:
     """Ask TASK to stop."""
     client = Client(**server)
-    print_tasks([client.post(f"/api/tasks/{client.find(task)}/cancel")])
+    asked = client.post(f"/api/tasks/{client.find(task)}/cancel")
+    ended = asked["status"] == TaskStatus.CANCELLED
+    click.echo(f"{named(asked)} is cancelled" if ended else f"asked {named(asked)} to stop")
 
 
 @cli.command()
@@ -219,7 +243,33 @@ def cancel(server: dict[str, Any], task: str) -> None:
 def retry(server: dict[str, Any], task: str) -> None:
     """Start TASK again as a new task, and print the new one's id."""
     client = Client(**server)
-    click.echo(client.post(f"/api/tasks/{client.find(task)}/retry")["id"])
+    again = client.post(f"/api/tasks/{client.find(task)}/retry")
+    click.echo(again["id"])
+    if sys.stdout.isatty():
+        say(f"started again as {named(again)}; follow it with: {_following(client, again['id'])}")
+
+
+def _submitted(client: Client, plugin: str, params: dict[str, Any]) -> dict[str, Any]:
+    """The task that was started; where there is no such plugin, the error names broken ones that may be meant."""
+    try:
+        return client.post("/api/tasks", {"plugin": plugin, "params": params})
+    except NotFound as error:
+        broken = [one for one in client.get("/api/plugins")["broken"] if plugin in Path(one["name"]).name]
+        told = (f" {Path(one['name']).name} cannot be loaded: {one['error']}." for one in broken)
+        raise NotFound(str(error) + "".join(told)) from error
+
+
+def _following(client: Client, task_id: str) -> str:
+    """The command that follows the task, with the server where it is not the one that is asked anyway."""
+    usual = (os.environ.get("TASKD_SERVER") or DEFAULT_SERVER).rstrip("/")
+    server = "" if client.server == usual else f"--server {shlex.quote(client.server)} "
+    return f"taskd {server}logs -f {task_id[-SHORT_ID:]}"
+
+
+def _remark(words: str) -> None:
+    """Say what a person would wonder about and a script would not."""
+    if sys.stderr.isatty():
+        say(words)
 
 
 def _parameters(asked: dict[str, Any]) -> Parameters:
@@ -228,26 +278,22 @@ def _parameters(asked: dict[str, Any]) -> Parameters:
     return [(name, value) for name, values in many.items() for value in values]
 
 
-def _follow(client: Client, task_id: str, parameters: Parameters, output: str) -> int:
+def _follow(client: Client, task_id: str, parameters: Parameters, output: str, seq: bool = False) -> int:
     """Print a log to its end, then how the task ended; the exit code that this means."""
     try:
-        task = asyncio.run(_print_live(client, task_id, parameters, output))
+        task = asyncio.run(_print_live(client, task_id, parameters, make_printer(output, live=True, seq=seq)))
     except KeyboardInterrupt:
-        _say(f"Left the task as it is; go on with: taskd logs -f {task_id[-8:]}")
+        say(f"Left the task as it is; go on with: {_following(client, task_id)}")
         return INTERRUPTED
     result = "" if task["result"] is None else f" {orjson.dumps(task['result']).decode()}"
-    _say(
-        " ".join(
-            part for part in (f"{task['status']}", lasted(task) and f"after {lasted(task)}", task["error"]) if part
-        )
-        + result
-    )
+    told = (task["status"], lasted(task) and f"after {lasted(task)}", task["error"])
+    say(" ".join(part for part in told if part) + result)
     return 0 if task["status"] == "succeeded" else 1
 
 
-async def _print_live(client: Client, task_id: str, parameters: Parameters, output: str) -> dict[str, Any]:
-    with make_printer(output, live=True) as printer:
-        async with contextlib.aclosing(client.follow(task_id, parameters, on_lost=_say)) as frames:
+async def _print_live(client: Client, task_id: str, parameters: Parameters, printer: Printer) -> dict[str, Any]:
+    with printer:
+        async with contextlib.aclosing(client.follow(task_id, parameters, on_notice=printer.notice)) as frames:
             async for frame in frames:
                 match frame["type"]:
                     case "entries":
@@ -257,8 +303,3 @@ async def _print_live(client: Client, task_id: str, parameters: Parameters, outp
                     case "end":
                         task: dict[str, Any] = frame["task"]
     return task
-
-
-def _say(words: str) -> None:
-    """A word to the person, beside the log and not in it."""
-    print(f"taskd: {shown(words)}", file=sys.stderr, flush=True)

@@ -9,8 +9,10 @@ yields is every match once and in order, however often the connection breaks.
 
 import asyncio
 import random
+import re
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
 
@@ -31,8 +33,10 @@ BACKOFF_MAX_S = 8.0
 # A server that stays away this long is not restarting.
 AWAY_MAX_S = 300.0
 PAGE_ENTRIES = 5_000
-ENDING_MIN = 6
+NOT_RUNNING_HINT = " Is taskd serve running there?"
 ID_LENGTH = 36
+# What may name a task: its id, or the ending of one.
+ENDING = re.compile(r"[0-9a-f-]{6,36}")
 CANDIDATES_MAX = 10
 
 Parameters = Sequence[tuple[str, str]]
@@ -55,13 +59,17 @@ class Invalid(ClientError):
     """What was asked for is wrong: the server, or the naming of the task, says why."""
 
 
+class NotFound(Invalid):
+    """What was asked for is not there."""
+
+
 class Client:
     """One taskd server, at `server` (an http or https URL), asked with `token` where it has one."""
 
     def __init__(self, server: str, token: str | None = None) -> None:
         if not server.startswith(("http://", "https://")):
             raise Invalid(f"--server {server!r}: expected a URL such as http://127.0.0.1:8642.")
-        self._server = server.rstrip("/")
+        self.server = server.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     def get(self, path: str, parameters: Parameters = ()) -> Json:
@@ -76,9 +84,9 @@ class Client:
         try:
             # No proxies: what is on this machine must not be asked for elsewhere.
             with httpx.Client(headers=self._headers, timeout=ANSWER_WAIT_S, trust_env=False) as http:
-                answer = http.request(method, self._server + path, **more)
+                answer = http.request(method, self.server + path, **more)
         except httpx.InvalidURL as error:
-            raise Invalid(f"--server {self._server!r}: {error}.") from error
+            raise Invalid(f"--server {self.server!r}: {error}.") from error
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
         if not answer.is_success:
@@ -91,7 +99,7 @@ class Client:
         except orjson.JSONDecodeError:
             value = None
         if not isinstance(value, dict):
-            raise Unreachable(f"What answers at {self._server} is not taskd.")
+            raise Unreachable(f"What answers at {self.server} is not taskd.")
         return value
 
     def find(self, name: str) -> str:
@@ -99,10 +107,10 @@ class Client:
         if name == "@last":
             tasks = self.get("/api/tasks", [("limit", "1")])["tasks"]
             return self._the_one(tasks, "There is no task yet: start one with taskd run.")
+        if not ENDING.fullmatch(name.lower()):
+            raise Invalid(f"Task {name!r}: expected an id, the last 6 or more characters of one, or @last.")
         if len(name) == ID_LENGTH:
             return name.lower()
-        if len(name) < ENDING_MIN:
-            raise Invalid(f"Task {name!r}: expected an id, its ending of {ENDING_MIN} characters or more, or @last.")
         tasks = self.get("/api/tasks", [("id", name.lower()), ("limit", str(CANDIDATES_MAX))])["tasks"]
         return self._the_one(tasks, f"No task's id ends in {name!r}; taskd tasks lists the newest.")
 
@@ -138,45 +146,61 @@ class Client:
             asked = resumed(asked, page["entries"][-1]["seq"])
 
     async def follow(
-        self, task_id: str, parameters: Parameters, on_lost: Callable[[str], None]
+        self, task_id: str, parameters: Parameters, on_notice: Callable[[str], None]
     ) -> AsyncGenerator[Json, None]:
         """
         The frames of the live route up to and with `end`, whatever happens to the connection.
 
-        `on_lost` is told each time a connection is lost. Raises `ClientError`: at once where the
-        first connection fails, and where a later one is refused or takes over `AWAY_MAX_S`.
-        May be cancelled; close it with `aclose`.
+        `on_notice` is told, in a line, each time the connection is lost and is back, and where the
+        server has lost entries that were seen. Raises `ClientError`: at once where the first
+        connection fails, and where a later one is refused or takes over `AWAY_MAX_S`. May be
+        cancelled; close it with `aclose`.
         """
         asked = list(parameters)
         attempts, connected_at = 0, None
         while True:
             try:
                 async with self._live(task_id, asked) as connection:
-                    attempts, connected_at = 0, time.monotonic()
+                    connected_at = time.monotonic()
                     async for frame in _frames(connection):
+                        if attempts:
+                            on_notice("connected again")
+                        attempts, connected_at = 0, time.monotonic()
                         asked = resumed(asked, _seen(frame))
-                        connected_at = time.monotonic()
                         yield frame
                         if frame["type"] == "end":
                             return
-                lost: Exception = self._closed(connection)
-            except InvalidStatus as error:
-                lost = self._problem(error.response.status_code, bytes(error.response.body or b""))
-            except InvalidURI as error:
-                raise Invalid(f"--server {self._server!r}: {error}.") from error
+                lost = self._closed(connection)
             except (OSError, TimeoutError, WebSocketException) as error:
-                lost = self._unreachable(error)
-            if not isinstance(lost, Unreachable) or connected_at is None:
+                lost = self._not_connected(error)
+            if connected_at is None or time.monotonic() - connected_at > AWAY_MAX_S:
                 raise lost
-            if time.monotonic() - connected_at > AWAY_MAX_S:
+            if isinstance(lost, Invalid):
+                asked = await self._going_on(task_id, asked, lost, on_notice)
+            elif not isinstance(lost, Unreachable):
                 raise lost
-            if attempts == 0:
-                on_lost(str(lost))
+            elif attempts == 0:
+                on_notice(f"{str(lost).removesuffix(NOT_RUNNING_HINT).rstrip('.')}; trying again")
             await asyncio.sleep(_backoff_s(attempts))
             attempts += 1
 
+    async def _going_on(
+        self, task_id: str, asked: list[tuple[str, str]], refused: Invalid, on_notice: Callable[[str], None]
+    ) -> list[tuple[str, str]]:
+        """`asked`, from the end of a log that is shorter than what was seen of it; else raises `refused`."""
+        seen = int(dict(asked).get("after", 0))
+        try:
+            task = await asyncio.to_thread(self.get, f"/api/tasks/{task_id}")
+        except Unreachable:
+            return asked
+        newest: int = task["last_seq"]
+        if newest >= seen:
+            raise refused
+        on_notice(f"the server lost entries after {newest} when it died; going on from there")
+        return resumed(asked, newest)
+
     def _live(self, task_id: str, parameters: Parameters) -> connect:
-        url = f"ws{self._server.removeprefix('http')}/api/tasks/{task_id}/logs/live?{urlencode(parameters)}"
+        url = f"ws{self.server.removeprefix('http')}/api/tasks/{task_id}/logs/live?{urlencode(parameters)}"
         return connect(
             url,
             additional_headers=self._headers,
@@ -191,19 +215,30 @@ class Client:
     def _closed(self, connection: ClientConnection) -> ClientError:
         told = connection.close_reason or f"code {connection.close_code}"
         if connection.close_code == CloseCode.POLICY_VIOLATION:
-            return Refused(f"The server at {self._server} closed the connection: {told}.")
-        return Unreachable(f"The server at {self._server} closed the connection ({told}).")
+            return Refused(f"The server at {self.server} closed the connection: {told}.")
+        return Unreachable(f"The server at {self.server} closed the connection ({told}).")
+
+    def _not_connected(self, error: Exception) -> ClientError:
+        if isinstance(error, InvalidStatus):
+            return self._problem(error.response.status_code, bytes(error.response.body or b""))
+        if isinstance(error, InvalidURI):
+            return Invalid(f"--server {self.server!r}: {error}.")
+        return self._unreachable(error)
 
     def _unreachable(self, error: Exception) -> Unreachable:
         reason = str(error) or type(error).__name__
-        return Unreachable(f"Cannot reach taskd at {self._server}: {reason}. Is taskd serve running there?")
+        return Unreachable(f"Cannot reach taskd at {self.server}: {reason}.{NOT_RUNNING_HINT}")
 
     def _problem(self, status: int, content: bytes) -> ClientError:
         """The error that an answer means, in the server's own words where it gave some."""
-        detail = _detail(content) or f"{self._server} answered {status}."
-        if status in (401, 403):
-            hint = "" if self._headers else " Give the token with --token or TASKD_TOKEN."
-            return Refused(detail + (hint if status == 401 else ""))
+        detail = _detail(content) or f"{self.server} answered {status}."
+        if status == HTTPStatus.UNAUTHORIZED:
+            wanted = "this server wants a token: give it with --token or TASKD_TOKEN"
+            return Refused("the token is not this server's" if self._headers else wanted)
+        if status == HTTPStatus.FORBIDDEN:
+            return Refused(detail)
+        if status == HTTPStatus.NOT_FOUND:
+            return NotFound(detail)
         # 429 and 5xx: right, but not now.
         return Unreachable(detail) if status == 429 or status >= 500 else Invalid(detail)
 

@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+import orjson
+
 from taskd.client import Client
 from taskd.errors import TaskdError
 from taskd.tables import lasted
@@ -145,13 +147,13 @@ async def _run_tasks(client: Client, tasks: dict[str, dict[str, Any]]) -> None:
 
 
 async def _tell_end(client: Client, task_id: str) -> None:
-    async with contextlib.aclosing(client.follow(task_id, [("tail", "1")], on_lost=print)) as frames:
+    async with contextlib.aclosing(client.follow(task_id, [("tail", "1")], on_notice=print)) as frames:
         async for frame in frames:
             if frame["type"] == "end":
                 task = frame["task"]
                 took = f"after {lasted(task)}, {task['last_seq']} entries"
                 print(f"  {task_id[-8:]}  {task['plugin']:<10} {task['status']:<10} {took}", flush=True)
-                print(f"            {task['error'] or task['result']}", flush=True)
+                print(f"            {task['error'] or orjson.dumps(task['result']).decode()}", flush=True)
 
 
 def _tell(url: str) -> None:

@@ -22,6 +22,9 @@ Json = dict[str, Any]
 
 LEVEL_STYLES = {"DEBUG": "dim", "INFO": "green", "WARNING": "yellow", "ERROR": "bold red"}
 INDENT = " " * 4
+GROUP_INDENT = " " * 2
+# Deeper is as deep: groups whose end a filter leaves out must not push the text off the screen.
+GROUP_DEPTH_MAX = 10
 IN_THE_MESSAGE = frozenset({"progress", "group", "exception", "continued"})
 # C0 and C1 controls but tab, and what reorders or breaks text (Unicode, UAX 9 and UAX 14).
 _UNSAFE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -32,19 +35,26 @@ class Printer(Protocol):
 
     def entries(self, entries: list[Json]) -> None: ...
     def progress(self, source: str, progress: Json) -> None: ...
+    def notice(self, words: str) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
 
-def make_printer(output: str, *, live: bool = False) -> Printer:
-    """The printer for `--output`; `live` where the log is followed, so that bars make sense."""
+def make_printer(output: str, *, live: bool = False, seq: bool = False) -> Printer:
+    """The printer for `--output`; `live` where the log is followed, so that bars make sense; `seq`: show it."""
     if output == "ndjson":
         return StreamPrinter(sys.stdout, lambda entry: orjson.dumps(entry).decode())
     if sys.stdout.isatty():
-        return TerminalPrinter(terminal(sys.stdout), live=live)
-    return StreamPrinter(sys.stdout, lambda entry: "\n".join(_plain_lines(entry)))
+        return TerminalPrinter(terminal(sys.stdout), live=live, seq=seq)
+    groups = Groups()
+    return StreamPrinter(sys.stdout, lambda entry: "\n".join(_plain_lines(entry, groups.lead(entry), seq)))
+
+
+def say(words: str) -> None:
+    """A word to the person, beside the log and not in it."""
+    print(f"taskd: {shown(words)}", file=sys.stderr, flush=True)
 
 
 def terminal(stream: TextIO) -> Console:
@@ -69,6 +79,25 @@ def _escaped(found: re.Match[str]) -> str:
     return {10: "\\n", 13: "\\r"}.get(code) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
 
 
+class Groups:
+    """The groups that are open in what has been printed of one log, by id."""
+
+    def __init__(self) -> None:
+        self._open: list[object] = []
+
+    def lead(self, entry: Json) -> str:
+        """What stands before the entry's message: two spaces for each group that it is in, and the mark of a start."""
+        group = (entry["metadata"] or {}).get("group")
+        told = group if isinstance(group, dict) else {}
+        if told.get("event") == "end" and told.get("id") in self._open:
+            self._open.remove(told.get("id"))
+        indent = GROUP_INDENT * min(len(self._open), GROUP_DEPTH_MAX)
+        if told.get("event") != "start":
+            return indent
+        self._open.append(told.get("id"))
+        return f"{indent}▸ "
+
+
 class StreamPrinter:
     """One entry after another as text, at once: for pipes and files."""
 
@@ -83,6 +112,10 @@ class StreamPrinter:
     def progress(self, source: str, progress: Json) -> None:
         """Nothing: what matters of it is stored, and comes as entries."""
 
+    def notice(self, words: str) -> None:
+        """A word to the person, beside the log."""
+        say(words)
+
     def __enter__(self) -> Self:
         return self
 
@@ -93,9 +126,11 @@ class StreamPrinter:
 class TerminalPrinter:
     """Entries in colour, and below them a bar for each progress that runs now."""
 
-    def __init__(self, console: Console, *, live: bool) -> None:
+    def __init__(self, console: Console, *, live: bool, seq: bool = False) -> None:
         self._console = console
         self._live = live
+        self._seq = seq
+        self._groups = Groups()
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -115,8 +150,12 @@ class TerminalPrinter:
                 self.progress(entry["source"], progress)
                 if not progress.get("done"):
                     continue
-            for line in _coloured_lines(entry):
+            for line in _coloured_lines(entry, self._groups.lead(entry), self._seq):
                 self._console.print(line)
+
+    def notice(self, words: str) -> None:
+        """A word to the person, above the bars as the entries are."""
+        self._console.print(Text(f"taskd: {shown(words)}", style="dim"))
 
     def progress(self, source: str, progress: Json) -> None:
         key = f"{source} {progress.get('id')}"
@@ -171,26 +210,37 @@ def _counted(value: float | None) -> str:
     return "?" if value is None else f"{value:,.10g}"
 
 
-def _plain_lines(entry: Json) -> Iterator[str]:
+def _plain_lines(entry: Json, lead: str, seq: bool) -> Iterator[str]:
     """The whole timestamp, the level, the source, the message and the metadata, with nothing escaped."""
     first, *more = entry["message"].split("\n")
     said = " ".join(part for part in (first, described(entry["metadata"])) if part)
-    yield f"{entry['timestamp']} {entry['level']:<7} {shown(entry['source'])}: {said}"
-    yield from (INDENT + line for line in more)
+    yield f"{_seq_of(entry, seq)}{entry['timestamp']} {entry['level']:<7} {shown(entry['source'])}: {lead}{said}"
+    yield from (INDENT + _beside(lead) + line for line in more)
 
 
-def _coloured_lines(entry: Json) -> Iterator[Text]:
+def _coloured_lines(entry: Json, lead: str, seq: bool) -> Iterator[Text]:
     style = LEVEL_STYLES.get(entry["level"], "")
     first, *more = (shown(line) for line in entry["message"].split("\n"))
-    yield Text.assemble(
-        (f"{entry['timestamp'][11:23]} ", "dim"),
+    line = Text.assemble(
+        (f"{_seq_of(entry, seq)}{entry['timestamp'][11:23]} ", "dim"),
         (f"{entry['level']:<7} ", style),
-        (f"{shown(entry['source'])} ", "cyan"),
-        (first, "red" if entry["level"] == "ERROR" else ""),
+        (f"{shown(entry['source'])}: ", "cyan"),
+        (lead + first, "red" if entry["level"] == "ERROR" else ""),
         (" " + shown(described(entry["metadata"])), "dim"),
     )
-    for line in more:
-        yield Text(INDENT + line)
+    line.rstrip()
+    yield line
+    for part in more:
+        yield Text(INDENT + _beside(lead) + part)
+
+
+def _seq_of(entry: Json, seq: bool) -> str:
+    return f"{entry['seq']:>6} " if seq else ""
+
+
+def _beside(lead: str) -> str:
+    """What stands before the further lines of a message whose first one has `lead`."""
+    return " " * len(lead)
 
 
 def described(metadata: Json | None) -> str:

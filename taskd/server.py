@@ -19,13 +19,15 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from pathlib import Path
 
 import uvicorn
 import uvloop
 
 from taskd.api.app import create_app
 from taskd.errors import TaskdError
+from taskd.plugins import BrokenPlugin
 from taskd.service import Service
 from taskd.settings import Settings
 from taskd.version import __version__
@@ -63,6 +65,7 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
         server = HttpServer(_config(service))
         serving = asyncio.create_task(server.serve([listener]), name="http")
         if await server.started_or(serving):
+            _tell_broken(service.plugins.broken)
             print(f"taskd {__version__} ready on {url(listener)}", file=sys.stderr, flush=True)
             await _first(serving, asyncio.create_task(stop.wait(), name="stop"))
         await service.stop()
@@ -97,6 +100,13 @@ class HttpServer(uvicorn.Server):
         # uvicorn's own shutdown would cut off a reader (1012) before it is told of the end.
         if under_way := set(self.server_state.tasks):
             await asyncio.wait(under_way, timeout=within_s)
+
+
+def _tell_broken(broken: Iterable[BrokenPlugin]) -> None:
+    for plugin in broken:
+        # A file by its name alone, as the listing has it in full; an error in one line.
+        name = Path(plugin.name).name if plugin.name.endswith(".py") else plugin.name
+        print(f"taskd: plugin {name} cannot be loaded: {' '.join(plugin.error.split())}", file=sys.stderr)
 
 
 def _config(service: Service) -> uvicorn.Config:

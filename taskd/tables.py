@@ -40,6 +40,11 @@ def print_tasks(tasks: Iterable[Json]) -> None:
         console.print(line)
 
 
+def named(task: Json) -> str:
+    """A task in a sentence: `856110ab (reindex)`."""
+    return f"{task['id'][-SHORT_ID:]} ({shown(task['plugin'])})"
+
+
 def _task_row(task: Json) -> tuple[str, ...]:
     return (
         task["id"][-SHORT_ID:],
@@ -89,6 +94,8 @@ def print_plugins(plugins: Iterable[Json], broken: Iterable[Json]) -> None:
 
 
 def _parameters(schema: Json) -> Iterator[str]:
+    if "properties" not in schema:
+        yield "(params not declared)"
     required = schema.get("required", ())
     for name, wanted in schema.get("properties", {}).items():
         default = f"default {orjson.dumps(wanted['default']).decode()}" if "default" in wanted else "optional"
@@ -107,5 +114,7 @@ def _type_of(wanted: Json, whole: Json) -> str:
         return " or ".join(_type_of(part, whole) for part in wanted["anyOf"])
     if wanted.get("type") == "array":
         return f"list of {_type_of(wanted.get('items', {}), whole)}"
+    if wanted.get("writeOnly"):  # a SecretStr
+        return "secret string"
     kind = wanted.get("type", "any")
     return kind if isinstance(kind, str) else " or ".join(kind)

@@ -83,7 +83,7 @@ class Served:
         self.said: list[str] = []
 
     def start(self) -> Self:
-        """Start the server and wait for its ready line."""
+        """Start the server and wait for its ready line; broken plugins are told before it."""
         self.process = subprocess.Popen(
             [*taskd("serve"), "--port", str(self.port), *self.options],
             stderr=subprocess.PIPE,
@@ -93,9 +93,10 @@ class Served:
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        line = self._lines.get(timeout=START_WAIT_S)
-        assert line is not None, f"the server ended with {self.process.wait()}"
-        assert " ready on " in line, line
+        line: str | None = ""
+        while line is not None and " ready on " not in line:
+            line = self._lines.get(timeout=START_WAIT_S)
+        assert line is not None, f"the server ended with {self.process.wait()}: {''.join(self.said)}"
         self.url = line.split()[-1]
         self.port = int(self.url.rsplit(":", 1)[1])
         return self

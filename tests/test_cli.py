@@ -15,8 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel, SecretStr
 
 from taskd.settings import Settings
+from taskd.tables import print_plugins
 from tests.served import ENVIRONMENT, Served, run_taskd, taskd, wait_until
 
 NOWHERE = {"TASKD_SERVER": "http://127.0.0.1:1"}
@@ -68,6 +70,33 @@ def test_the_server_may_be_named_before_and_behind_the_command(served: Served) -
         assert run_taskd(*words, **NOWHERE).returncode == 0
 
 
+def test_the_help_says_what_an_option_takes() -> None:
+    top, logs, tasks = (run_taskd(*words.split()).stdout for words in ("--help", "logs --help", "tasks --help"))
+    assert "TASKD_SERVER" in top
+    assert "TASKD_TOKEN" in top
+    for told in ("--level DEBUG|INFO|WARNING|ERROR", "--after SEQ", "--tail N", "not with -f", "--output ndjson"):
+        assert told in logs
+    assert "--status queued|running|" in tasks
+
+
+def test_the_example_for_plugin_writers_works_as_it_is_written(tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent / "plugins" / "README.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (commands,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "words.py").write_text(example)
+    (tmp_path / "taskd").write_text(f'#!/bin/sh\nexec {" ".join(taskd())} "$@"\n')
+    (tmp_path / "taskd").chmod(0o755)
+    with Served(tmp_path) as served:
+        paths = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(Path(__file__).parent.parent)}
+        environment = ENVIRONMENT | paths | {"TASKD_SERVER": served.url}
+        command = ["sh", "-ec", commands]
+        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert '{"files":1,"words":3}' in result.stderr
+    assert " du: " in result.stdout
+
+
 # Running tasks
 
 
@@ -80,8 +109,10 @@ def test_a_task_that_succeeds_exits_0_and_its_log_is_printed(served: Served) -> 
         "talk: word 2 n=2",
         "talk: last word",
     ]
-    assert "succeeded" in result.stderr
-    assert '{"said":2}' in result.stderr
+    first, last = result.stderr.splitlines()
+    assert re.fullmatch(r"taskd: task [0-9a-f]{8} \(talk\)", first)
+    assert "succeeded" in last
+    assert '{"said":2}' in last
 
 
 def test_a_task_that_fails_exits_1_and_says_why(served: Served) -> None:
@@ -119,12 +150,23 @@ def test_a_string_that_looks_like_a_number_stays_a_string(served: Served) -> Non
 def test_a_task_is_cancelled_and_retried(served: Served, tmp_path: Path) -> None:
     task_id = served.submit("talk", gate=str(tmp_path / "gate"))
     served.wait_for(task_id, "word 3")
-    assert served.taskd("cancel", task_id).returncode == 0
+    assert served.taskd("cancel", task_id).stdout == f"asked {task_id[-8:]} (talk) to stop\n"
     assert served.wait_end(task_id)["status"] == "cancelled"
     assert served.taskd("cancel", task_id).returncode == 2
     (tmp_path / "gate").touch()
-    again = served.taskd("retry", task_id[-8:]).stdout.strip()
-    assert served.wait_end(again)["retry_of"] == task_id
+    again = served.taskd("retry", task_id[-8:])
+    assert again.stderr == ""
+    assert served.wait_end(again.stdout.strip())["retry_of"] == task_id
+    told = on_terminal(served, "retry", task_id)
+    assert re.fullmatch(r"[0-9a-f-]{36}\s+taskd: started again as (\w{8}) \(talk\); .*taskd logs -f \1\s+", told)
+
+
+def test_a_task_that_waits_is_cancelled_at_once(tmp_path: Path) -> None:
+    with Served(tmp_path, "--tasks-running-max", "1") as served:
+        served.submit("talk", gate=str(tmp_path / "gate"))
+        waiting = served.submit("talk")
+        assert served.taskd("cancel", waiting).stdout == f"{waiting[-8:]} (talk) is cancelled\n"
+        (tmp_path / "gate").touch()
 
 
 def test_the_newest_tasks_are_listed(served: Served) -> None:
@@ -145,9 +187,24 @@ def test_plugins_are_listed_with_their_parameters_and_the_broken_ones(tmp_path: 
     (tmp_path / "plugins" / "shattered.py").write_text("import nonsense_that_is_not_there")
     with Served(tmp_path) as served:
         listed = served.taskd("plugins")
+        missing = served.taskd("run", "shatter")
+    assert missing.returncode == 2
+    assert re.search(r"no plugin 'shatter'.* shattered\.py cannot be loaded: .*nonsense_that", missing.stderr)
     assert listed.returncode == 0
     assert "database  string  (required)" in listed.stdout
+    assert "talk  Says some words.\n    (params not declared)\n" in listed.stdout
     assert re.search(r"shattered\S*  failed to load: .*nonsense_that_is_not_there", listed.stdout)
+
+
+def test_a_secret_parameter_is_listed_as_one(capsys: pytest.CaptureFixture[str]) -> None:
+    class Params(BaseModel):
+        key: SecretStr
+        spare: SecretStr | None = None
+
+    print_plugins([{"name": "a", "title": "a", "description": "", "params_schema": Params.model_json_schema()}], [])
+    listed = capsys.readouterr().out
+    assert "key  secret string  (required)" in listed
+    assert "spare  secret string or null  (default null)" in listed
 
 
 # Reading logs
@@ -162,7 +219,7 @@ def test_a_log_is_named_by_last_by_ending_and_by_id(served: Served) -> None:
     assert "unmistakable" in logs[0].stdout
 
 
-@pytest.mark.parametrize("name", ["abc", "zzzzzz", "01936d5c-1111-7000-8000-000000000000"])
+@pytest.mark.parametrize("name", ["abc", "zzzzzz", "ffffff", "01936d5c-1111-7000-8000-000000000000"])
 def test_a_task_that_is_not_there_exits_2(served: Served, name: str) -> None:
     result = served.taskd("logs", name)
     assert result.returncode == 2
@@ -206,6 +263,22 @@ def test_a_long_log_is_read_page_by_page(served: Served) -> None:
     assert seqs(served.taskd("logs", task_id, "--output", "ndjson").stdout) == list(range(1, last + 1))
 
 
+def test_seqs_are_shown_in_text_where_they_are_asked_for(served: Served) -> None:
+    served.wait_end(served.submit("talk"))
+    printed = served.taskd("logs", "@last", "--seq", "--after", "2", "--before", "4").stdout
+    assert [line.split()[0] for line in printed.splitlines()] == ["3"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"), [("logs @last --search nothing-says-this", "no match"), ("tasks --plugin nobodys", "no tasks")]
+)
+def test_nothing_found_is_told_to_a_person_and_not_to_a_script(served: Served, words: str, told: str) -> None:
+    served.wait_end(served.submit("talk"))
+    assert on_terminal(served, *words.split()) == f"taskd: {told}\r\n"
+    script = served.taskd(*words.split())
+    assert (script.returncode, script.stdout, script.stderr) == (0, "", "")
+
+
 def test_following_shows_what_is_stored_and_what_comes(served: Served, tmp_path: Path) -> None:
     task_id = served.submit("talk", gate=str(tmp_path / "gate"))
     following = follow(task_id, served.url, "--search", "word")
@@ -239,7 +312,7 @@ def test_following_goes_on_when_the_connection_breaks(served: Served, tmp_path: 
         rest, said = ended(following)
     assert seqs("".join(read) + rest) == [entry["seq"] for entry in served.entries(task_id)]
     assert following.returncode == 0
-    assert "taskd: " in said
+    assert re.fullmatch(r"taskd: .*; trying again\ntaskd: connected again\ntaskd: succeeded .*\n", said)
 
 
 def ended(following: subprocess.Popen[str]) -> tuple[str, str]:
@@ -332,7 +405,7 @@ def test_who_stops_following_leaves_the_task_as_it_is(served: Served, tmp_path: 
     following.send_signal(signal.SIGINT)
     _, said = ended(following)
     assert following.returncode == 130
-    assert f"taskd logs -f {task_id[-8:]}" in said
+    assert f"taskd --server {served.url} logs -f {task_id[-8:]}\n" in said
     assert served.get(f"/api/tasks/{task_id}")["status"] == "running"
     (tmp_path / "gate").touch()
 
@@ -357,7 +430,7 @@ def on_terminal(served: Served, *words: str, **environment: str) -> str:
     """What the command prints where its output is a terminal."""
     ours, its = pty.openpty()
     variables = ENVIRONMENT | {"TASKD_SERVER": served.url, "TERM": "xterm-256color"} | environment
-    with subprocess.Popen(taskd(*words), stdout=its, stderr=subprocess.DEVNULL, env=variables) as printing:
+    with subprocess.Popen(taskd(*words), stdout=its, stderr=its, env=variables) as printing:
         os.close(its)
         printed = b""
         while block := read_terminal(ours):
@@ -390,8 +463,9 @@ def test_a_token_is_needed_where_there_is_one(tmp_path: Path) -> None:
     with Served(tmp_path, TASKD_TOKEN="open sesame") as served:
         refused = served.taskd("tasks")
         assert refused.returncode == 4
-        assert "--token" in refused.stderr
-        assert served.taskd("tasks", "--token", "wrong").returncode == 4
+        assert "wants a token: give it with --token or TASKD_TOKEN" in refused.stderr
+        wrong = served.taskd("tasks", "--token", "wrong")
+        assert (wrong.returncode, wrong.stderr) == (4, "taskd: the token is not this server's\n")
         assert served.taskd("run", "talk", "--token", "open sesame").returncode == 0
         assert served.taskd("logs", "-f", "@last", TASKD_TOKEN="open sesame").returncode == 0
         assert served.taskd("--token", "open sesame", "logs", "-f", "@last").returncode == 0

@@ -74,9 +74,10 @@ def test_an_ending_of_several_names_the_candidates() -> None:
     assert other in str(raised.value)
 
 
-def test_an_ending_of_five_characters_is_too_short() -> None:
-    with pytest.raises(Invalid, match="6 characters"):
-        Client("http://127.0.0.1:1").find("789ab")
+@pytest.mark.parametrize("name", ["789ab", "zzzzzz", "", "6789ab/..", ID + "0"])
+def test_what_cannot_be_an_ending_is_not_asked_for(name: str) -> None:
+    with pytest.raises(Invalid, match="expected an id, the last 6 or more characters of one, or @last"):
+        Client("http://127.0.0.1:1").find(name)
 
 
 def test_pages_go_on_after_the_last_entry() -> None:
@@ -99,7 +100,6 @@ def test_pages_go_on_after_the_last_entry() -> None:
     [
         (400, Invalid),
         (404, Invalid),
-        (401, Refused),
         (403, Refused),
         (429, Unreachable),
         (503, Unreachable),
@@ -109,6 +109,12 @@ def test_a_problem_is_told_in_the_servers_words(status: int, kind: type[Exceptio
     problem = {"detail": "limit='0': expected more."}
     with answering(lambda path, query: (status, problem)) as client, pytest.raises(kind, match="limit='0'"):
         client.get("/api/tasks")
+
+
+@pytest.mark.parametrize(("token", "told"), [(None, "wants a token: .*TASKD_TOKEN"), ("wrong", "not this server's")])
+def test_a_token_that_is_missing_and_one_that_is_wrong_are_told_apart(token: str | None, told: str) -> None:
+    with answering(lambda path, query: (401, {"detail": "of HTTP"})) as client, pytest.raises(Refused, match=told):
+        Client(client.server, token).get("/api/tasks")
 
 
 @pytest.mark.parametrize("content", [b"<html>", b"[]", b""])
@@ -138,8 +144,11 @@ class Live:
     def __init__(self, *scripts: list[Step]) -> None:
         self.scripts = list(scripts)
         self.asked: list[str] = []
+        self.last_seq = 9
 
     def refuse(self, connection: ServerConnection, request: Request) -> Response | None:
+        if not request.path.partition("?")[0].endswith("/live"):
+            return connection.respond(200, json.dumps({"last_seq": self.last_seq}))
         self.asked.append(urlsplit(request.path).query)
         first = self.scripts[0][0] if self.scripts else 404
         if not isinstance(first, int) or first < 400 or first >= 1000:
@@ -171,13 +180,13 @@ END = {"type": "end", "last_seq": 9, "task": {"status": "succeeded"}}
 
 
 async def followed(live: Live, *parameters: tuple[str, str]) -> tuple[list[int], list[str]]:
-    """The seqs that a follower of `live` gets, and what it hears of lost connections."""
+    """The seqs that a follower of `live` gets, and what it hears of the connection."""
     seqs: list[int] = []
-    lost: list[str] = []
+    heard: list[str] = []
     async with live.serving() as client:
-        async for frame in client.follow(ID, parameters, lost.append):
+        async for frame in client.follow(ID, parameters, heard.append):
             seqs += [entry["seq"] for entry in frame.get("entries", [])]
-    return seqs, lost
+    return seqs, heard
 
 
 @pytest.fixture(autouse=True)
@@ -191,8 +200,9 @@ async def test_a_follower_ends_with_the_log() -> None:
 
 async def test_a_stopping_server_is_come_back_to_after_the_last_seq() -> None:
     live = Live([HELLO, entries(1, 2), 1001], [HELLO, entries(3), END, 1000])
-    seqs, lost = await followed(live, ("search", "x"))
-    assert (seqs, len(lost)) == ([1, 2, 3], 1)
+    seqs, heard = await followed(live, ("search", "x"))
+    assert seqs == [1, 2, 3]
+    assert [words.rpartition("; ")[2] for words in heard] == ["trying again", "connected again"]
     assert live.asked == ["search=x", "search=x&after=2"]
 
 
@@ -203,11 +213,24 @@ async def test_a_position_without_entries_serves_as_after_but_hello_does_not() -
 
 
 async def test_a_busy_server_is_waited_for_once_it_has_been_there() -> None:
-    seqs, lost = await followed(Live([entries(1), 1001], [503], [503], [END, 1000]))
-    assert (seqs, len(lost)) == ([1], 1)
+    seqs, heard = await followed(Live([entries(1), 1001], [503], [503], [END, 1000]))
+    assert (seqs, len(heard)) == ([1], 2)
 
 
-@pytest.mark.parametrize(("status", "kind"), [(400, Invalid), (404, Invalid), (401, Refused), (503, Unreachable)])
+async def test_a_log_that_became_shorter_is_gone_on_with_at_its_end() -> None:
+    live = Live([HELLO, entries(11, 12), 1001], [400], [HELLO, entries(10), END, 1000])
+    seqs, heard = await followed(live, ("search", "x"))
+    assert seqs == [11, 12, 10]
+    assert live.asked[1:] == ["search=x&after=12", "search=x&after=9"]
+    assert heard[1] == "the server lost entries after 9 when it died; going on from there"
+
+
+async def test_a_refusal_for_anything_else_after_a_break_ends_the_following() -> None:
+    with pytest.raises(Invalid, match="refused by the script"):
+        await followed(Live([HELLO, entries(1, 2), 1001], [400]))
+
+
+@pytest.mark.parametrize(("status", "kind"), [(400, Invalid), (404, Invalid), (403, Refused), (503, Unreachable)])
 async def test_a_refusal_of_the_first_connection_is_told_at_once(status: int, kind: type[Exception]) -> None:
     with pytest.raises(kind, match="refused by the script"):
         await followed(Live([status]))

@@ -1,6 +1,7 @@
 """`make demo` does real work, again and again, and stops when it is told."""
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -81,6 +82,9 @@ def test_three_tasks_succeed_on_real_input(checkout: Path) -> None:
         assert process.wait(20) == 0
     assert {task["status"] for task in tasks.values()} == {"succeeded"}, printed
     assert sum("succeeded" in line for line in printed) == 3
+    results = [json.loads(line) for line in printed if line.lstrip().startswith("{")]
+    assert sorted(map(str, results)) == sorted(str(task["result"]) for task in tasks.values())
+    assert any(f"taskd --server {url_of(printed)} logs @last" in line for line in printed)
     archive_is_whole(tasks["backup"]["result"])
     assert tasks["migration"]["result"]["version"] == len(MIGRATIONS)
     assert_newest(checkout / "demo-data" / "library.db")

@@ -62,7 +62,7 @@ def test_metadata_cannot_speak_to_the_terminal_either() -> None:
 
 def test_a_line_break_begins_an_indented_line() -> None:
     first, second = on_terminal(entry("one\n14:11:42.124 ERROR   system forged")).splitlines()
-    assert first == "14:11:42.123 INFO    git one "
+    assert first == "14:11:42.123 INFO    git: one"
     assert second.startswith("    14:11")
 
 
@@ -116,6 +116,62 @@ def test_a_followed_progress_is_a_bar_until_it_is_done() -> None:
     assert "half" not in on_terminal(*steps, live=True)
     assert "whole" in on_terminal(*steps, live=True)
     assert "half" in on_terminal(*steps, live=False)
+
+
+def group(title: str, event: str, group_id: str) -> dict[str, Any]:
+    return entry(title, group={"id": group_id, "event": event, "title": title})
+
+
+NESTED = [
+    group("phase", "start", "1"),
+    group("part", "start", "2"),
+    entry("inside\nand more"),
+    group("part: done", "end", "2"),
+    group("phase: done", "end", "1"),
+    entry("outside"),
+]
+
+
+def messages(printed: str) -> list[str]:
+    return [line.partition("git: ")[2] or line for line in printed.splitlines()]
+
+
+def test_what_is_said_in_a_group_is_indented(capsys: pytest.CaptureFixture[str]) -> None:
+    shape = ["▸ phase", "  ▸ part", "    inside", "        and more", "  part: done", "phase: done", "outside"]
+    assert messages(on_terminal(*NESTED)) == shape
+    assert messages(in_pipe(capsys, "text", *NESTED)) == shape
+
+
+def test_groups_of_several_sources_end_in_any_order() -> None:
+    steps = [group("a", "start", "1"), group("b", "start", "2"), group("a", "end", "1"), entry("in b")]
+    assert messages(on_terminal(*steps)) == ["▸ a", "  ▸ b", "  a", "  in b"]
+
+
+@pytest.mark.parametrize("odd", [7, {"event": "end", "id": "never begun"}, {"event": [], "id": {}}, {}])
+def test_a_group_that_is_none_changes_nothing(odd: object) -> None:
+    assert messages(on_terminal(entry("hello", group=odd), entry("there"))) == ["hello", "there"]
+
+
+def test_the_seq_is_shown_where_it_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    with make_printer("text", seq=True) as printer:
+        printer.entries([entry(seq=41)])
+    assert capsys.readouterr().out.startswith("    41 2026-11-23T")
+
+
+def test_a_notice_is_a_line_of_its_own_above_the_bars() -> None:
+    stream = io.StringIO()
+    with TerminalPrinter(Console(file=stream, force_terminal=True, width=80), live=True) as printer:
+        printer.progress("git", {"id": "1", "label": "objects", "current": 1, "total": 2})
+        printer.notice("lost\x1b; trying again")
+    (line,) = [line for line in stream.getvalue().split("\n") if "trying again" in line]
+    assert "taskd: lost\\x1b; trying again" in line
+    assert "objects" not in line.rpartition("\x1b[2K")[2]
+
+
+def test_a_notice_is_not_in_the_output_of_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    with make_printer("ndjson") as printer:
+        printer.notice("connected again")
+    assert capsys.readouterr() == ("", "taskd: connected again\n")
 
 
 def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:

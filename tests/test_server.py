@@ -40,6 +40,19 @@ def test_one_line_says_ready_and_a_signal_ends_it_with_0(tmp_path: Path, number:
     assert re.fullmatch(r"taskd \d+\.\d+\.\d+ ready on http://127\.0\.0\.1:\d+\n", served.said[0])
 
 
+def test_broken_plugins_are_told_before_the_ready_line(tmp_path: Path) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "mine.py").write_text("raise ValueError('one\\ntwo')")
+    with Served(tmp_path, "--plugins", str(tmp_path / "nowhere")) as served:
+        assert served.stop() == 0
+    *broken, ready = served.said
+    assert broken == [
+        "taskd: plugin mine.py cannot be loaded: ValueError: one two\n",
+        f"taskd: plugin {tmp_path / 'nowhere'} cannot be loaded: there is no such directory\n",
+    ]
+    assert re.fullmatch(r"taskd \S+ ready on \S+\n", ready)
+
+
 def test_a_port_in_use_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
