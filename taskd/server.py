@@ -13,6 +13,7 @@ what was said is stored all the same.
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -50,6 +51,9 @@ def run(settings: Settings) -> None:
     # A flooding plugin holds the interpreter's lock in turns of this length: at Python's 5 ms the
     # store's thread gets so few turns that commits stall for seconds.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    # Pending entries are many, live for seconds and are in no cycle: at Python's thresholds the
+    # collector would go through all of them again and again, on the loop, while they are emitted.
+    gc.set_threshold(50_000, 20, 100)
     logging.basicConfig(format="taskd: %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     with listening(settings) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings, listener))
