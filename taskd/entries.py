@@ -102,7 +102,10 @@ _last_second: tuple[int, str] = (0, "1970-01-01T00:00:00.")
 
 def timestamp_now() -> str:
     """The time now, as entries and tasks carry it: `2026-11-23T14:11:42.123456Z`."""
-    return timestamp_of(_time_ns() // 1_000)
+    us = _time_ns() // 1_000
+    known, text = _last_second
+    # `timestamp_of`, once more: it is made for every entry.
+    return f"{text}{us % 1_000_000:06d}Z" if us // 1_000_000 == known else timestamp_of(us)
 
 
 def timestamp_of(us: int) -> str:

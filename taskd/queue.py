@@ -116,9 +116,16 @@ class LogQueue(asyncio.Queue[LogEntry | None]):
         if source not in self._sources:
             source = self._known(source)
         with self._lock:
-            if self._thread != _thread() and not self._accepting:
-                self._await_room((part, *others))
-            self._offer((level, source, part, others, False))
+            if self._accepting or self._thread != _thread():
+                self._emit_aside(level, source, part, others)
+                return
+            self._accepting = True
+            try:
+                self._accept(level, source, part, others, False)
+            finally:
+                self._accepting = False
+            if self._said:
+                self._accept_interrupting()
 
     def emit_system(self, level: Level, message: str, metadata: dict[str, Any] | None = None) -> None:
         """Accept taskd's own words about the task, always."""
@@ -186,6 +193,12 @@ class LogQueue(asyncio.Queue[LogEntry | None]):
         return source
 
     # Under the lock
+
+    def _emit_aside(self, level: Level, source: str, part: Part, others: Sequence[Part]) -> None:
+        """What `emit` does in a thread, and in the middle of another emit of this thread."""
+        if not self._accepting:
+            self._await_room((part, *others))
+        self._offer((level, source, part, others, False))
 
     def _offer(self, said: Said) -> None:
         # In the middle of another accept of this same thread (a signal handler, a destructor):
