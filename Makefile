@@ -30,8 +30,8 @@ format: $(VENV)/.installed-dev  ## let ruff put the code in order
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench:  ## the load benchmark (not there yet)
-	@echo "make bench: the load benchmark comes with the next release; see benchmarks/README.md" >&2; exit 1
+bench: $(VENV)/.installed-bench  ## the load benchmark (ARGS= names parts and options)
+	@$(BIN)/python -m benchmarks.load $(ARGS)
 
 clean:  ## remove everything that make made
 	rm -rf $(VENV) demo-data dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -51,6 +51,10 @@ $(VENV)/.made:
 $(VENV)/.installed: pyproject.toml $(VENV)/.made
 	$(PIP) -e .
 	@touch $@
+
+$(VENV)/.installed-bench: pyproject.toml $(VENV)/.made
+	$(PIP) -e '.[bench]'
+	@touch $(VENV)/.installed $@
 
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.made
 	$(PIP) -e '.[dev]'

@@ -45,6 +45,8 @@ HEADER = struct.Struct("<8sQ")
 RECORD = struct.Struct("<II16s")
 SUFFIX = ".journal"
 
+# Looked up once: an append is a microsecond.
+_RECORD_BYTES = RECORD.size
 _pack = RECORD.pack
 _checksum = zlib.crc32
 
@@ -70,7 +72,8 @@ class Segment:
 
     def begin(self, serial: int) -> None:
         """Use it from its start, under a serial that no segment had before."""
-        self.map[: HEADER.size] = HEADER.pack(MAGIC, serial)
+        self.map.seek(0)
+        self.map.write(HEADER.pack(MAGIC, serial))
         self.seed = seed_of(serial)
 
     def close(self) -> None:
@@ -98,7 +101,7 @@ class Journal:
         self._free: list[Segment] = []
         self._full: set[Segment] = set()
         self._current: Segment | None = None
-        self._position = 0
+        self._room = 0
         with self._lock:
             self._turn()
 
@@ -113,19 +116,19 @@ class Journal:
 
     def append(self, task: bytes, payload: bytes) -> Segment | None:
         """Put a record on disk; the segment that has it, or None where there is no room (see `fault`)."""
-        size = RECORD.size + len(payload)
+        size = _RECORD_BYTES + len(payload)
         with self._lock:
-            segment, position = self._current, self._position
-            if segment is None or position + size > self._segment_bytes:
-                segment, position = self._turn(size), HEADER.size
+            segment = self._current
+            if segment is None or self._room < size:
+                segment = self._turn(size)
                 if segment is None:
                     return None
-            # Taken before it is written: an append that interrupts this one goes behind it. And
-            # written under the lock: a record behind one that is missing would not be found.
-            self._position = position + size
+            # Taken before it is written, so that an append that interrupts this one finds less.
+            # And written under the lock: a record behind one that is missing would not be found.
+            self._room -= size
             segment.live += 1
             checksum = _checksum(payload, _checksum(task, segment.seed))
-            segment.map[position : position + size] = _pack(len(payload), checksum, task) + payload
+            segment.map.write(_pack(len(payload), checksum, task) + payload)
         return segment
 
     def committed(self, segment: Segment, count: int) -> None:
@@ -167,7 +170,7 @@ class Journal:
         self.fault = None
         self._serial += 1
         segment.begin(self._serial)
-        self._current, self._position = segment, HEADER.size
+        self._current, self._room = segment, self._segment_bytes - HEADER.size
         return segment
 
     def _new(self) -> Segment:
