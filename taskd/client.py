@@ -16,7 +16,6 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
 
-import httpx
 import orjson
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
@@ -81,6 +80,9 @@ class Client:
         return self._ask("POST", path, json=body)
 
     def _ask(self, method: str, path: str, **more: Any) -> Json:
+        # Not with the module: `taskd serve` loads that too, and would keep 5 MB of it for nothing.
+        import httpx
+
         try:
             # No proxies: what is on this machine must not be asked for elsewhere.
             with httpx.Client(headers=self._headers, timeout=ANSWER_WAIT_S, trust_env=False) as http:
