@@ -7,6 +7,10 @@ file are spoken, hooks, submodules, prompts and the system's configuration are o
 remote says is text in the log and nothing else. Credentials of an http(s) URL travel in the
 environment, so that neither the log, the list of processes nor `.git/config` has them.
 
+One thing is trusted: content filters (`filter.*.clean` and the like) that a repository's own
+configuration names are run by git, for without them the files would not be what they should. A
+clone brings no configuration with it; work only in directories whose configuration you trust.
+
 A clone is made under a hidden name beside its directory and renamed when it is complete. A pull
 only ever goes forward: where both sides have new commits, a person has to decide.
 

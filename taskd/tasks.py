@@ -63,11 +63,6 @@ class Task:
     progress: dict[str, Any] | None = None
     counts: dict[Level, int] = field(default_factory=lambda: dict.fromkeys(Level, 0))
 
-    @property
-    def short_id(self) -> str:
-        """The last 8 characters: the random end, which tells tasks apart."""
-        return self.id[-8:]
-
     def to_json(self) -> dict[str, Any]:
         """The task as the API shows it."""
         return {

@@ -74,12 +74,6 @@ def test_a_task_is_shown_with_the_fields_of_the_contract() -> None:
     assert shown["counts"] == {"DEBUG": 0, "INFO": 0, "WARNING": 0, "ERROR": 2}
 
 
-def test_a_short_id_is_the_random_end() -> None:
-    """The beginning is the time, which tasks of one burst share."""
-    task = Task(new_task_id(), "git", {}, TaskStatus.QUEUED, "t")
-    assert task.short_id == task.id[-8:]
-
-
 def test_ids_made_in_one_burst_sort_by_creation() -> None:
     """Ten thousand submissions at once are listed in the order in which they came."""
     ids = [new_task_id() for _ in range(10_000)]
