@@ -40,9 +40,8 @@ _time_ns = time.time_ns
 _RANKS = {level: rank for rank, level in enumerate(Level)}
 
 
-@functools.lru_cache(1_024)
-def _source_json(source: str) -> str:
-    return _dumps(source).decode()
+_METADATA = b',"metadata":'
+_NO_METADATA = _METADATA + b"null}"
 
 
 # Not frozen: a frozen dataclass takes four times as long to make. Nothing changes an entry.
@@ -51,8 +50,8 @@ class LogEntry:
     """
     What a source said, at its place in its task's log.
 
-    `seq` counts from 1 without holes. `metadata_json` is a JSON object as text, or None;
-    `encoded` is the entry as the API shows it, a JSON object as bytes.
+    `seq` counts from 1 without holes; `encoded` is the entry as the API shows it, a JSON object
+    as bytes, and the one place where its metadata is.
     """
 
     seq: int
@@ -60,32 +59,36 @@ class LogEntry:
     level: Level
     source: str
     message: str
-    metadata_json: str | None
     encoded: bytes
+
+    @property
+    def metadata_json(self) -> str | None:
+        """The structured fields, a JSON object as text, or None."""
+        encoded = self.encoded
+        if encoded.endswith(_NO_METADATA):
+            return None
+        # The first of these bytes: in the texts before it every quote has a backslash.
+        return encoded[encoded.index(_METADATA) + len(_METADATA) : -1].decode()
 
     @property
     def metadata(self) -> dict[str, Any] | None:
         """The structured fields, decoded anew at each call."""
-        return None if self.metadata_json is None else orjson.loads(self.metadata_json)
+        text = self.metadata_json
+        return None if text is None else orjson.loads(text)
 
     @classmethod
     def make(
         cls, seq: int, timestamp: str, level: Level, source: str, message: str, metadata_json: bytes | None
     ) -> "LogEntry":
         """Encode and make an entry. The values are sanitised already (`taskd.sanitise`)."""
-        as_text = None if metadata_json is None else metadata_json.decode()
-        # Put together here, of parts that are JSON already: what orjson returns keeps the 4 KiB
-        # that it was written into for as long as it lives, and a hundred thousand may wait.
-        encoded = (
-            f'{{"seq":{seq},"timestamp":"{timestamp}","level":"{level._value_}","source":{_source_json(source)},'
-            f'"message":{_dumps(message).decode()},"metadata":{as_text or "null"}}}'
-        ).encode()
-        return cls(seq, timestamp, level, source, message, as_text, encoded)
+        body = body_of(message, metadata_json)
+        return cls(seq, timestamp, level, source, message, encode(seq, timestamp, kind_of(level, source), body))
 
     def with_seq(self, seq: int) -> "LogEntry":
         """The same at another place."""
-        metadata = None if self.metadata_json is None else self.metadata_json.encode()
-        return LogEntry.make(seq, self.timestamp, self.level, self.source, self.message, metadata)
+        rest = self.encoded[self.encoded.index(b',"timestamp"') :]
+        encoded = b'{"seq":%d%b' % (seq, rest)
+        return LogEntry(seq, self.timestamp, self.level, self.source, self.message, encoded)
 
     @classmethod
     def from_row(cls, row: tuple[int, str, str, str, str, str | None]) -> "LogEntry":
@@ -95,25 +98,44 @@ class LogEntry:
         return cls.make(seq, timestamp, Level(level), source, message, metadata)
 
 
-# `strftime` costs more than the rest of an entry, and most entries share their second with
-# the one before. One tuple, replaced whole, so that a thread never sees half of it.
-_last_second: tuple[int, str] = (0, "1970-01-01T00:00:00.")
+@functools.lru_cache(4_096)
+def kind_of(level: Level, source: str) -> str:
+    """The part of an encoded entry that those of one level and source share."""
+    return f'","level":"{level.value}","source":{_dumps(source).decode()},'
+
+
+def body_of(message: str, metadata_json: bytes | None) -> bytes:
+    """The part of an encoded entry that its call decides, as a JSON object of `message` and `metadata`."""
+    return b'{"message":%b,"metadata":%b}' % (_dumps(message), metadata_json or b"null")
+
+
+def encode(seq: int, timestamp: str, kind: str, body: bytes) -> bytes:
+    """An entry as the API shows it, of its parts."""
+    # A copy, which is wanted: what orjson returns keeps the 4 KiB that it was written into for
+    # as long as it lives, and a hundred thousand entries may wait.
+    return f'{{"seq":{seq},"timestamp":"{timestamp}{kind}'.encode() + body[1:]
+
+
+# `strftime` costs more than the rest of an entry, and most entries share their millisecond with
+# the one before: when it began, in ns, and its text. One tuple, replaced whole, so that a thread
+# never sees half of it.
+_millisecond: tuple[int, str] = (0, "1970-01-01T00:00:00.000")
+_MICROSECONDS = [f"{us:03}Z" for us in range(1_000)]
 
 
 def timestamp_now() -> str:
     """The time now, as entries and tasks carry it: `2026-11-23T14:11:42.123456Z`."""
-    us = _time_ns() // 1_000
-    known, text = _last_second
-    # `timestamp_of`, once more: it is made for every entry.
-    return f"{text}{us % 1_000_000:06d}Z" if us // 1_000_000 == known else timestamp_of(us)
+    now = _time_ns()
+    began, text = _millisecond
+    if 0 <= now - began < 1_000_000:
+        return text + _MICROSECONDS[(now - began) // 1_000]
+    return timestamp_of(now // 1_000)
 
 
 def timestamp_of(us: int) -> str:
     """`us` microseconds after 1970 as text: `2026-11-23T14:11:42.123456Z`."""
-    global _last_second
-    seconds = us // 1_000_000
-    known, text = _last_second
-    if known != seconds:
-        text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(seconds))
-        _last_second = (seconds, text)
-    return f"{text}{us % 1_000_000:06d}Z"
+    global _millisecond
+    ms, us = divmod(us, 1_000)
+    text = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(ms // 1_000))}.{ms % 1_000:03}"
+    _millisecond = (ms * 1_000_000, text)
+    return text + _MICROSECONDS[us]

@@ -32,8 +32,8 @@ import uuid
 import zlib
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import orjson
 
@@ -52,13 +52,17 @@ _checksum = zlib.crc32
 
 
 class Segment:
-    """One mapped file. `live` counts those of its records that are not known to be committed."""
+    """
+    One mapped file. `room` is what is left of it; `tasks` counts those that have records in it
+    which are not known to be committed.
+    """
 
-    __slots__ = ("live", "map", "path", "seed")
+    __slots__ = ("map", "path", "room", "seed", "tasks")
 
     def __init__(self, path: Path, size: int) -> None:
         self.path = path
-        self.live = 0
+        self.room = 0
+        self.tasks = 0
         self.seed = 0
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -75,6 +79,7 @@ class Segment:
         self.map.seek(0)
         self.map.write(HEADER.pack(MAGIC, serial))
         self.seed = seed_of(serial)
+        self.room = len(self.map) - HEADER.size
 
     def close(self) -> None:
         """Unmap it and remove its file: nothing in it is needed."""
@@ -84,26 +89,25 @@ class Segment:
 
 class Journal:
     """
-    The journal of one process: `append` from any thread, `committed` on the loop.
+    The journal of one process, for the tasks in it. From any thread.
 
     Made on a directory without segments: `recover` deals with those of an earlier process.
     """
 
     def __init__(self, directory: Path, *, segment_bytes: int, bytes_max: int) -> None:
         self.fault: str | None = None
+        # Reentrant: a signal handler or a destructor that logs may interrupt an append.
+        self.lock = threading.RLock()
+        self.current: Segment | None = None
         self._directory = directory
         self._segment_bytes = segment_bytes
         self._segments_max = max(2, bytes_max // segment_bytes)
-        # Reentrant: a signal handler or a destructor that logs may interrupt an append.
-        self._lock = threading.RLock()
         self._segments = 0
         self._serial = 0
         self._free: list[Segment] = []
         self._full: set[Segment] = set()
-        self._current: Segment | None = None
-        self._room = 0
-        with self._lock:
-            self._turn()
+        with self.lock:
+            self.turn()
 
     @property
     def bytes_used(self) -> int:
@@ -114,49 +118,12 @@ class Journal:
         """The part of one task that has not ended."""
         return TaskJournal(self, task_id)
 
-    def append(self, task: bytes, payload: bytes) -> Segment | None:
-        """Put a record on disk; the segment that has it, or None where there is no room (see `fault`)."""
-        size = _RECORD_BYTES + len(payload)
-        with self._lock:
-            segment = self._current
-            if segment is None or self._room < size:
-                segment = self._turn(size)
-                if segment is None:
-                    return None
-            # Taken before it is written, so that an append that interrupts this one finds less.
-            # And written under the lock: a record behind one that is missing would not be found.
-            self._room -= size
-            segment.live += 1
-            checksum = _checksum(payload, _checksum(task, segment.seed))
-            segment.map.write(_pack(len(payload), checksum, task) + payload)
-        return segment
+    def turn(self, size: int = 0) -> Segment | None:
+        """
+        Go on in an empty segment, under the lock, for a record of `size` bytes.
 
-    def committed(self, segment: Segment, count: int) -> None:
-        """`count` records of the segment are not needed any more; without any, it is used again."""
-        with self._lock:
-            segment.live -= count
-            if not segment.live and segment in self._full:
-                self._full.remove(segment)
-                self._free.append(segment)
-
-    def sync(self) -> None:
-        """Have the kernel write what it has: what was appended so far then survives a power cut."""
-        with self._lock:
-            segments = [*self._full, *([self._current] if self._current else [])]
-        for segment in segments:
-            with contextlib.suppress(ValueError):  # closed meanwhile: it was not needed any more
-                segment.map.flush()
-
-    def close(self) -> None:
-        """Remove what is not needed any more. What is not committed stays, for `recover`."""
-        with self._lock:
-            for segment in (*self._free, *([self._current] if self._current else [])):
-                if segment.live == 0:
-                    segment.close()
-            self._free, self._current = [], None
-
-    def _turn(self, size: int = 0) -> Segment | None:
-        """Go on in an empty segment, if one can be had."""
+        None where none can be had or none is large enough; `fault` then says why.
+        """
         if HEADER.size + size > self._segment_bytes:
             self.fault = f"An entry of {size:,} bytes is larger than a journal segment ({self._segment_bytes:,})."
             return None
@@ -165,13 +132,37 @@ class Journal:
         except OSError as error:
             self.fault = f"The journal is full: {error.strerror}. A crash now loses what is not committed."
             return None
-        if self._current is not None:
-            (self._full.add if self._current.live else self._free.append)(self._current)
+        if self.current is not None:
+            (self._full.add if self.current.tasks else self._free.append)(self.current)
         self.fault = None
         self._serial += 1
         segment.begin(self._serial)
-        self._current, self._room = segment, self._segment_bytes - HEADER.size
+        self.current = segment
         return segment
+
+    def left(self, segment: Segment) -> None:
+        """A task needs nothing in the segment any more; without any that does, it is used again."""
+        with self.lock:
+            segment.tasks -= 1
+            if not segment.tasks and segment in self._full:
+                self._full.remove(segment)
+                self._free.append(segment)
+
+    def sync(self) -> None:
+        """Have the kernel write what it has: what was appended so far then survives a power cut."""
+        with self.lock:
+            segments = [*self._full, *([self.current] if self.current else [])]
+        for segment in segments:
+            with contextlib.suppress(ValueError):  # closed meanwhile: it was not needed any more
+                segment.map.flush()
+
+    def close(self) -> None:
+        """Remove what is not needed any more. What is not committed stays, for `recover`."""
+        with self.lock:
+            for segment in (*self._free, *([self.current] if self.current else [])):
+                if not segment.tasks:
+                    segment.close()
+            self._free, self.current = [], None
 
     def _new(self) -> Segment:
         if self._segments >= self._segments_max:
@@ -182,29 +173,47 @@ class Journal:
         return segment
 
 
+@dataclass(slots=True)
+class Run:
+    """So many records, one after the other, of one task in one segment, or in none for want of room."""
+
+    segment: Segment | None
+    records: int = 0
+
+
 class TaskJournal:
     """
-    What one task has in the journal, in order. Its queue calls it, under its lock.
+    What one task has in the journal, in order. Called under the `lock`, which is the journal's.
 
     Records are counted, segment by segment, so that a commit of the first n of them is enough
     to know which segments still hold something of this task.
     """
 
-    __slots__ = ("_journal", "_runs", "_task")
+    __slots__ = ("_journal", "_run", "_runs", "_seed", "_task", "lock")
 
     def __init__(self, journal: Journal, task_id: str) -> None:
+        self.lock = journal.lock
         self._journal = journal
         self._task = uuid.UUID(task_id).bytes
-        self._runs: deque[list[Any]] = deque()
+        self._seed = 0
+        self._run = Run(None)
+        self._runs: deque[Run] = deque()
 
     def append(self, entry: bytes) -> None:
         """Put an entry, encoded, on disk before this returns; or in no segment, where there is no room."""
-        segment = self._journal.append(self._task, entry)
-        runs = self._runs
-        if runs and runs[-1][0] is segment:
-            runs[-1][1] += 1
-        else:
-            runs.append([segment, 1])
+        length = len(entry)
+        size = _RECORD_BYTES + length
+        run = self._run
+        segment = run.segment
+        if segment is None or segment is not self._journal.current or segment.room < size:
+            run = self._begin_run(size)
+            segment = run.segment
+        run.records += 1
+        if segment is not None:
+            # Taken before it is written, so that an append that interrupts this one finds less.
+            # And written under the lock: a record behind one that is missing would not be found.
+            segment.room -= size
+            segment.map.write(_pack(length, _checksum(entry, self._seed), self._task) + entry)
 
     def append_end(self, end: TaskEnd) -> None:
         """Put the task's end on disk: after a crash it has ended as it did, not as `interrupted`."""
@@ -215,18 +224,36 @@ class TaskJournal:
         """The first `count` records are committed and not needed any more."""
         runs = self._runs
         while count:
-            segment, held = runs[0]
-            freed = min(count, held)
-            runs[0][1] -= freed
+            run = runs[0]
+            freed = min(count, run.records)
+            run.records -= freed
             count -= freed
-            if freed == held:
-                runs.popleft()
-            if segment is not None:
-                self._journal.committed(segment, freed)
+            if not run.records:
+                self._end_run(runs.popleft())
 
     def committed_all(self) -> None:
         """Nothing of this task is needed any more."""
-        self.committed(sum(held for _, held in self._runs))
+        self.committed(sum(run.records for run in self._runs))
+
+    def _begin_run(self, size: int) -> Run:
+        journal = self._journal
+        segment = journal.current
+        if segment is None or segment.room < size:
+            segment = journal.turn(size)
+        if segment is not None:
+            segment.tasks += 1
+            self._seed = _checksum(self._task, segment.seed)
+        elif self._runs and self._run.segment is None:
+            return self._run
+        self._run = Run(segment)
+        self._runs.append(self._run)
+        return self._run
+
+    def _end_run(self, run: Run) -> None:
+        if run is self._run:
+            self._run = Run(None)
+        if run.segment is not None:
+            self._journal.left(run.segment)
 
 
 class Recovered:
@@ -246,13 +273,9 @@ class Recovered:
             status, *rest = told["end"]
             self.end = TaskEnd(TaskStatus(status), *rest)
         else:
-            metadata = None if told["metadata"] is None else orjson.dumps(told["metadata"]).decode()
             self.entries.append(
-                LogEntry(
-                    told["seq"], told["timestamp"], Level(told["level"]), told["source"], told["message"],
-                    metadata, payload,
-                )
-            )  # fmt: skip
+                LogEntry(told["seq"], told["timestamp"], Level(told["level"]), told["source"], told["message"], payload)
+            )
 
 
 def recover(directory: Path) -> Iterator[list[Recovered]]:

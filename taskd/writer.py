@@ -123,8 +123,11 @@ class LogWriter:
             self._timer = asyncio.get_running_loop().call_later(self._settings.flush_interval_s, self._on_timer)
 
     def _note_progress(self, entries: list[LogEntry]) -> None:
+        if self._queue.plain:
+            return
+        self._queue.plain = True
         for entry in reversed(entries):
-            if entry.metadata_json is None or '"progress":{' not in entry.metadata_json:
+            if b'"progress":{' not in entry.encoded:
                 continue
             progress = (entry.metadata or {}).get("progress")
             if isinstance(progress, dict):
