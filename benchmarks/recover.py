@@ -64,11 +64,11 @@ def write(data_dir: Path, entries: int, seed: int) -> None:
         database.executemany(INSERT_TASK, [(task_id, rows[0][2]) for task_id in ids])
         database.commit()
     journal = Journal(data_dir / "journal", segment_bytes=SEGMENT_BYTES, bytes_max=JOURNAL_BYTES_MAX)
-    tasks = [uuid.UUID(task_id).bytes for task_id in ids]
+    tasks = [journal.task(task_id) for task_id in ids]
     for _, seq, timestamp, level, source, message, metadata in rows:
         entry = LogEntry.make(seq, timestamp, Level(level), source, message, metadata.encode())
         for task in tasks:
-            journal.append(task, entry.encoded)
+            task.append(entry.encoded)
     if journal.fault:
         raise RuntimeError(journal.fault)
 

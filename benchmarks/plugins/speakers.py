@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.proc import memory_of
-from benchmarks.words import LINES, SOURCES, levels, messages, sources
+from benchmarks.words import LEVELS, LINES, SOURCES, lines, messages
 from taskd import Plugin, TaskContext
 
 LINE = LINES - 1
@@ -30,13 +30,10 @@ MEMORY_PROBE_S = 0.25
 Say = Callable[[int], None]
 
 
-def speaker(context: TaskContext, seed: int) -> list[tuple[Callable[..., None], str]]:
-    """For each line the method that says it, of its level and source, and the message."""
+def voices_of(context: TaskContext) -> list[Callable[..., None]]:
+    """The methods that say `lines`: of each source its levels."""
     loggers = [context.logger.with_source(f"load.{number}") for number in range(SOURCES)]
-    return [
-        (getattr(loggers[source], level), message)
-        for source, level, message in zip(sources(seed), levels(seed), messages(seed), strict=True)
-    ]
+    return [getattr(logger, level) for logger in loggers for level in LEVELS]
 
 
 async def opened(gate: str) -> None:
@@ -127,7 +124,7 @@ class Burst(Plugin):
     name = "bench-burst"
 
     async def execute(self, params: Any, context: TaskContext) -> None:
-        lines = speaker(context, params["seed"])
+        voices, said_lines = voices_of(context), lines(params["seed"])
         waiting: deque[asyncio.Task[None]] = deque()
         crowd().waiting += 1
         await crowd().go.wait()
@@ -135,8 +132,8 @@ class Burst(Plugin):
             end = min(start + params["chunk"], params["entries"])
             for burst in range(start, end, params["burst"]):
                 for n in range(burst, min(burst + params["burst"], end)):
-                    method, message = lines[n & LINE]
-                    method(message, n=n, took_ms=n & LINE)
+                    voice, message = said_lines[n & LINE]
+                    voices[voice](message, n=n, took_ms=n & LINE)
                 await asyncio.sleep(0)
             waiting.append(asyncio.create_task(context.logger.drain(), name="drain"))
             if len(waiting) > 1:
@@ -171,16 +168,16 @@ class Paced(Plugin):
     name = "bench-paced"
 
     async def execute(self, params: Any, context: TaskContext) -> object:
-        lines = speaker(context, params["seed"])
+        voices, said_lines = voices_of(context), lines(params["seed"])
         clock = time.monotonic_ns
 
         def say(n: int) -> None:
-            method, message = lines[n & LINE]
-            method(message, n=n, t=clock())
+            voice, message = said_lines[n & LINE]
+            voices[voice](message, n=n, t=clock())
 
         def warm(n: int) -> None:
-            method, message = lines[n & LINE]
-            method(message, n=n, warm=clock())
+            voice, message = said_lines[n & LINE]
+            voices[voice](message, n=n, warm=clock())
 
         await opened(params["gate"])
         warmed = await paced(warm, params["rate"], params["warm_s"])
@@ -200,7 +197,7 @@ class Busy(Plugin):
     name = "bench-busy"
 
     async def execute(self, params: Any, context: TaskContext) -> object:
-        lines = speaker(context, params["seed"])
+        voices, said_lines = voices_of(context), lines(params["seed"])
         rate, seconds, share = params["rate"], params["seconds"], params["share"]
         said, held_s = 0, 0.0
         draining: asyncio.Task[None] | None = None
@@ -211,8 +208,8 @@ class Busy(Plugin):
             elapsed = back - started
             if elapsed < seconds:
                 for n in range(said, int(elapsed * rate)):
-                    method, message = lines[n & LINE]
-                    method(message, n=n, took_ms=n & LINE)
+                    voice, message = said_lines[n & LINE]
+                    voices[voice](message, n=n, took_ms=n & LINE)
                 said = max(said, int(elapsed * rate))
                 said_s += time.perf_counter() - back
             elif draining is None:
@@ -234,13 +231,13 @@ class Hoard(Plugin):
     name = "bench-hoard"
 
     async def execute(self, params: Any, context: TaskContext) -> None:
-        lines = speaker(context, params["seed"])
+        voices, said_lines = voices_of(context), lines(params["seed"])
         await opened(params["gate"])
         gc.collect()
         before = memory_of()
         for n in range(params["entries"]):
-            method, message = lines[n & LINE]
-            method(message, n=n, took_ms=n & LINE)
+            voice, message = said_lines[n & LINE]
+            voices[voice](message, n=n, took_ms=n & LINE)
             if n % 1_000 == 999:
                 await asyncio.sleep(0.002)
         await asyncio.sleep(0.2)  # the writer takes the last of them
