@@ -118,9 +118,7 @@ class _Follower:
         check_after(after, await last_seq(self._logs, self._task_id))
         self._given = after if tail is None else await before_tail(self._logs, self._task_id, self._filter, tail)
         while (writer := self._logs.writer(self._task_id)) is not None:
-            # One step: no await between these two.
-            subscription = writer.hub.subscribe(self._filter)
-            snapshot = writer.snapshot(self._filter, self._given)
+            subscription, snapshot = writer.join(self._filter, self._given)
             try:
                 async with contextlib.aclosing(self._joined(writer.hub, subscription, snapshot)) as events:
                     async for event in events:

@@ -80,7 +80,7 @@ class LiveTask:
         """The task as of now: its row, with the counts of what is pending too."""
         return replace(
             self.row,
-            last_seq=self.hub.last_seq,
+            last_seq=self.writer.last_seq,
             progress=self.writer.progress,
             counts=self.writer.counts.by_level,
         )

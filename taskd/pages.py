@@ -84,7 +84,7 @@ async def before_tail(logs: Logs, task_id: str, log_filter: LogFilter, tail: int
 async def last_seq(logs: Logs, task_id: str) -> int:
     """The seq of the log's newest entry, stored or pending. Raises `TaskNotFound`."""
     writer = logs.writer(task_id)
-    return writer.hub.last_seq if writer is not None else (await logs.store.task(task_id)).last_seq
+    return writer.last_seq if writer is not None else (await logs.store.task(task_id)).last_seq
 
 
 def check_after(after: int, newest: int) -> None:

@@ -54,7 +54,7 @@ Part = tuple[str, bytes]
 Said = tuple[Level, str, Part, Sequence[Part], bool]
 
 
-class LogQueue(asyncio.Queue[LogEntry | None]):
+class LogQueue(asyncio.Queue[LogEntry]):
     """
     The per-task queue between producers and the one writer. Made on the loop that consumes it.
 
@@ -73,6 +73,8 @@ class LogQueue(asyncio.Queue[LogEntry | None]):
         self.last_seq = 0
         self.closed = False
         self.flush_asked = False
+        # How many entries wake the writer: one by one only while that is needed.
+        self.wake_at = 1
         # False once there was something else than entries with plain fields: it may be progress.
         self.plain = True
         self.masker = masker or Masker()
@@ -107,6 +109,8 @@ class LogQueue(asyncio.Queue[LogEntry | None]):
         self._kinds: dict[str, dict[Level, str]] = {}
         self._committed_seq = 0
         self._drains: list[tuple[int, concurrent.futures.Future[None]]] = []
+        self._woken = False
+        self._getters: deque[asyncio.Future[None]] = deque()
 
     # The producers' end
 
@@ -140,9 +144,10 @@ class LogQueue(asyncio.Queue[LogEntry | None]):
                 self.last_seq = seq
                 self._entries += 1
                 self._bytes += size
-                self._queue.append(LogEntry(seq, timestamp, level, source, message, encoded))  # type: ignore[arg-type]
-                if self._getters:  # type: ignore[attr-defined]  # private, and what `Queue.put_nowait` looks at
-                    self._wakeup_next(self._getters)  # type: ignore[attr-defined]
+                entries = self._queue
+                entries.append(LogEntry(seq, timestamp, level, source, message, encoded))  # type: ignore[arg-type]
+                if self._getters and len(entries) >= self.wake_at:
+                    self._wake()
             else:
                 self._drop(1, timestamp)
         finally:
@@ -361,13 +366,19 @@ class LogQueue(asyncio.Queue[LogEntry | None]):
 
     async def take(self) -> list[LogEntry]:
         """
-        Wait for entries, for a flush to be asked or for the end; then all entries there are.
+        Wait for `wake_at` entries, for a flush to be asked or for the end; then all entries there are.
 
         They are in `seq` order. May be cancelled: what was not returned is still queued.
         """
-        while self.empty():
-            first = await self.get()
-            self._queue.appendleft(first)
+        if not self._woken and len(self._queue) < self.wake_at:
+            getter = self._loop.create_future()
+            self._getters.append(getter)
+            try:
+                await getter
+            finally:
+                if getter in self._getters:
+                    self._getters.remove(getter)
+        self._woken = False
         return self.take_rest()
 
     def take_rest(self) -> list[LogEntry]:
@@ -375,7 +386,7 @@ class LogQueue(asyncio.Queue[LogEntry | None]):
         # Exchanged, not emptied: a signal handler that logs may add to it meanwhile.
         taken = self._queue
         self._init(0)
-        return [entry for entry in taken if entry is not None]
+        return list(taken)
 
     def committed(self, entries: int, size: int, seq: int) -> None:
         """Give back the room of `entries` with `size` bytes: all up to `seq` is committed."""
@@ -422,17 +433,21 @@ class LogQueue(asyncio.Queue[LogEntry | None]):
         self._wake()
 
     def _wake(self) -> None:
-        self.put_nowait(None)
+        """Let `take` return, now or when it is next called."""
+        self._woken = True
+        for getter in self._getters:
+            if not getter.done():
+                getter.set_result(None)
 
     # `asyncio.Queue` as it is, without what only its bound and its `join` need.
 
-    def put_nowait(self, item: LogEntry | None) -> None:
+    def put_nowait(self, item: LogEntry) -> None:
         self._queue.append(item)
-        if self._getters:  # type: ignore[attr-defined]
-            self._wakeup_next(self._getters)  # type: ignore[attr-defined]
+        if self._getters and len(self._queue) >= self.wake_at:
+            self._wake()
 
     def _init(self, maxsize: int) -> None:
-        self._queue: deque[LogEntry | None] = deque()
+        self._queue: deque[LogEntry] = deque()
 
 
 def _entry_of(seq: int, timestamp: str, level: Level, source: str, part: Part) -> LogEntry:

@@ -15,6 +15,10 @@ the store, entries go on becoming pending and being published: a locked store st
 the task nor the live tail. A flush that fails is tried again, with growing waits, for ever:
 nothing is dropped and nothing reordered.
 
+While nobody follows the log, entries stay in the queue until a flush or a question needs them:
+to take each as it comes would be half of what the loop does for it. Whoever asks here what the
+log is now (`snapshot`, `join`, `counts`, `last_seq`) gets it with what is queued.
+
 Plugin code may be cancelled, the writer may not: it ends when its queue is closed and all is
 stored, the final status in the transaction of the last entries; or, at a stop whose deadline
 is over, when it is abandoned.
@@ -29,7 +33,7 @@ from taskd.counts import LogCounts
 from taskd.entries import LogEntry
 from taskd.errors import StoreError, TaskNotFound
 from taskd.filters import LogFilter
-from taskd.hub import LogHub
+from taskd.hub import LogHub, Subscription
 from taskd.persistence.base import LogPersistenceService
 from taskd.queue import LogQueue
 from taskd.settings import Settings
@@ -60,30 +64,52 @@ class LogWriter:
     ) -> None:
         self.task_id = task_id
         self.hub = hub
-        self.counts = LogCounts()
         self.progress: dict[str, Any] | None = None
         self.failing: str | None = None
         self.stored_end = False
         self._queue = queue
         self._store = store
         self._settings = settings
+        self._counts = LogCounts()
         self._pending: list[LogEntry] = []
         self._end: TaskEnd | None = None
         self._abandoned = asyncio.Event()
         self._overdue = False
         self._timer: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Task[None] | None = None
+        self._appending: asyncio.Task[None] | None = None
 
     @property
     def pending(self) -> int:
-        """How many entries are published and not known to be committed."""
+        """How many entries are not known to be committed."""
+        self._catch_up()
         return len(self._pending)
+
+    @property
+    def last_seq(self) -> int:
+        """The newest entry's."""
+        self._catch_up()
+        return self.hub.last_seq
+
+    @property
+    def counts(self) -> LogCounts:
+        """The counts of the log."""
+        self._catch_up()
+        return self._counts
 
     def snapshot(self, log_filter: LogFilter, after: int = 0) -> Snapshot:
         """The pending matches with a greater seq than `after`. One step: nothing happens in between."""
+        self._catch_up()
         pending = [entry for entry in self._pending if entry.seq > after and log_filter.matches(entry)]
         pending_from = self._pending[0].seq if self._pending else self.hub.last_seq + 1
         return Snapshot(pending, pending_from, self.hub.last_seq)
+
+    def join(self, log_filter: LogFilter, after: int) -> tuple[Subscription, Snapshot]:
+        """What is pending and, in the same step, a view of all that comes behind it."""
+        snapshot = self.snapshot(log_filter, after)
+        subscription = self.hub.subscribe(log_filter)
+        self._queue.wake_at = 1
+        return subscription, snapshot
 
     async def run(self) -> None:
         """Publish and store until `end` was called and all is committed. Must not be cancelled."""
@@ -109,7 +135,13 @@ class LogWriter:
     def abandon(self) -> None:
         """At a stop whose deadline is over: try the store no more. What is unstored stays so."""
         self._abandoned.set()
+        if self._appending is not None:
+            self._appending.cancel()
         self._queue.close()
+
+    def _catch_up(self) -> None:
+        """Take what is queued."""
+        self._make_pending(self._queue.take_rest())
 
     def _make_pending(self, entries: list[LogEntry]) -> None:
         if not entries:
@@ -117,10 +149,13 @@ class LogWriter:
         # One step: no await between these two.
         self._pending.extend(entries)
         self.hub.publish(entries)
-        self.counts.add(entries)
+        self._counts.add(entries)
         self._note_progress(entries)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._settings.flush_interval_s, self._on_timer)
+        batch_max = self._settings.batch_max
+        # Not before the batch is full, or, while the store is behind, another is.
+        self._queue.wake_at = 1 if self.hub.readers else batch_max - len(self._pending) % batch_max
 
     def _note_progress(self, entries: list[LogEntry]) -> None:
         if self._queue.plain:
@@ -160,6 +195,7 @@ class LogWriter:
 
         False where `abandon` came first.
         """
+        self._catch_up()
         batch = self._pending[: None if end else self._settings.batch_max]
         if len(batch) == len(self._pending):
             # What is left over by a smaller batch keeps its time: it has waited for as long.
@@ -174,16 +210,14 @@ class LogWriter:
         delay_s = self._settings.retry_delay_s
         while not self._abandoned.is_set():
             append = self._store.append(self.task_id, batch, progress=self.progress, end=end)
-            appending = asyncio.get_running_loop().create_task(append, name=f"append {self.task_id}")
-            await first(appending, self._abandoned.wait())
-            if not appending.done():
-                appending.cancel()
-                return False
-            error = appending.exception()
-            if error is None or isinstance(error, TaskNotFound):
-                self.failing = None
-                return True
-            self._tell_failing(error)
+            self._appending = asyncio.get_running_loop().create_task(append, name=f"append {self.task_id}")
+            await asyncio.wait((self._appending,))
+            if not self._appending.cancelled():
+                error = self._appending.exception()
+                if error is None or isinstance(error, TaskNotFound):
+                    self.failing = None
+                    return True
+                self._tell_failing(error)
             await first(self._abandoned.wait(), timeout_s=delay_s)
             delay_s = min(2 * delay_s, self._settings.retry_delay_max_s)
         return False
@@ -203,6 +237,7 @@ class LogWriter:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            self._queue.wake_at = 1  # the next entry starts it again
 
     def _forget(self, batch: list[LogEntry]) -> None:
         # Only here, after the commit: a reader between the two would find the entries nowhere.

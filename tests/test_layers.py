@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "taskd"
 LAYERS = """
 version errors entries settings shipped waiting
 tasks filters sanitise masking secrets counts tracebacks journal queue logger hub
-persistence.base persistence.connection persistence.committer persistence.sqlite persistence
+persistence.base persistence.connection persistence.appending persistence.committer persistence.sqlite persistence
 capture process
 writer pages follow context plugins execution endings
 live manager service

@@ -4,20 +4,22 @@
 It takes everything that waits (the batches of many tasks, new tasks, ends) and does it in one
 transaction, in one call into the connection's thread. Nobody else can come between its BEGIN
 and its COMMIT, a cancelled caller does not stop it halfway, and a thousand tasks share commits,
-and so fsyncs. Each operation has a savepoint of its own: one that cannot be done fails alone.
+and so fsyncs. What cannot be done fails alone: an operation has a savepoint of its own, and
+appends that wait one behind the other have one for all, and each its own if that fails.
 """
 
 import asyncio
 import contextlib
 import functools
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import aiosqlite
 
 from taskd.errors import StoreUnavailable
+from taskd.persistence.appending import Append, append_all
 from taskd.persistence.connection import CLOSED, Operation, T, in_thread, store_error
 
 # Entries in one transaction: enough that the commit costs nothing beside them, few enough
@@ -27,9 +29,12 @@ TRANSACTION_ENTRIES_MAX = 50_000
 
 @dataclass(slots=True)
 class _Waiting:
-    operation: Operation[Any]
-    entries: int
+    work: Operation[Any] | Append
     done: asyncio.Future[Any]
+
+    @property
+    def entries(self) -> int:
+        return len(self.work.entries) if isinstance(self.work, Append) else 0
 
 
 class Committer:
@@ -42,18 +47,26 @@ class Committer:
         self._closed = False
         self._task = asyncio.get_running_loop().create_task(self._run(), name="committer")
 
-    async def do(self, operation: Operation[T], entries: int = 0) -> T:
+    async def do(self, operation: Operation[T]) -> T:
         """
         Do `operation` in a transaction; return when it is committed.
 
         A cancelled caller leaves it to be done all the same.
         """
+        result: T = await self._done(operation)
+        return result
+
+    async def append(self, append: Append) -> None:
+        """The same for a batch. Raises what `append_all` has against it."""
+        await self._done(append)
+
+    def _done(self, work: Operation[Any] | Append) -> asyncio.Future[Any]:
         if self._closed:
             raise StoreUnavailable(CLOSED)
-        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(operation, entries, done))
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(work, done))
         self._work.set()
-        return await done
+        return done
 
     async def close(self) -> None:
         """Do what waits, then stop. Idempotent."""
@@ -82,10 +95,10 @@ class Committer:
         return taken
 
     async def _commit(self, taken: list[_Waiting]) -> None:
-        operations = [waiting.operation for waiting in taken]
+        work = [waiting.work for waiting in taken]
         outcomes: Sequence[Any]
         try:
-            outcomes = await in_thread(self._connection, functools.partial(transaction, operations=operations))
+            outcomes = await in_thread(self._connection, functools.partial(transaction, work=work))
         except asyncio.CancelledError:
             # The thread does them all the same; an append that is done again does no harm.
             outcomes = [StoreUnavailable("The commit was not heard of.")] * len(taken)
@@ -100,17 +113,50 @@ class Committer:
                 waiting.done.set_result(outcome)
 
 
-def transaction(connection: sqlite3.Connection, operations: Sequence[Operation[Any]]) -> list[Any]:
-    """Do all operations and commit; an operation's own error is its outcome and undoes it alone."""
+def transaction(connection: sqlite3.Connection, work: Sequence[Operation[Any] | Append]) -> list[Any]:
+    """Do all of it and commit; what stands in the way of one is its outcome and undoes it alone."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        outcomes = [_alone(connection, operation) for operation in operations]
+        outcomes = list(_outcomes(connection, work))
         connection.execute("COMMIT")
     except BaseException:
         with contextlib.suppress(sqlite3.Error):  # a full disk has rolled back already
             connection.execute("ROLLBACK")
         raise
     return outcomes
+
+
+def _outcomes(connection: sqlite3.Connection, work: Sequence[Operation[Any] | Append]) -> Iterator[Any]:
+    for one in _grouped(work):
+        if isinstance(one, list):
+            yield from _appended(connection, one)
+        else:
+            yield _alone(connection, one)
+
+
+def _grouped(work: Sequence[Operation[Any] | Append]) -> Iterator[Operation[Any] | list[Append]]:
+    """The work in its order, with appends of different tasks that follow each other in one list."""
+    group: dict[str, Append] = {}
+    for one in work:
+        if group and not (isinstance(one, Append) and one.task_id not in group):
+            yield list(group.values())
+            group = {}
+        if isinstance(one, Append):
+            group[one.task_id] = one
+        else:
+            yield one
+    if group:
+        yield list(group.values())
+
+
+def _appended(connection: sqlite3.Connection, appends: list[Append]) -> list[Any]:
+    outcomes = _alone(connection, functools.partial(append_all, appends=appends))
+    if isinstance(outcomes, list):
+        return outcomes
+    if len(appends) == 1:
+        return [outcomes]
+    # SQLite refuses something in one of them: the others go without it.
+    return [outcome for append in appends for outcome in _appended(connection, [append])]
 
 
 def _alone(connection: sqlite3.Connection, operation: Operation[Any]) -> Any:

@@ -24,6 +24,7 @@ from taskd.counts import Count, LogCounts, Stats
 from taskd.entries import Level, LogEntry, timestamp_now
 from taskd.errors import DataDirHeld, StoreError, StoreNewer, StoreUnavailable, TaskNotFound
 from taskd.filters import LogFilter, Order, contains_folded
+from taskd.persistence.appending import Append
 from taskd.persistence.base import Span, TaskFilter
 from taskd.persistence.committer import Committer
 from taskd.persistence.connection import CLOSED, Operation, connect, in_thread, interruptible, store_error
@@ -35,18 +36,12 @@ APPLICATION_ID = 0x7461736B  # 'task'
 
 # Entries deleted in one transaction: others wait a few milliseconds behind it, not seconds.
 DELETE_ENTRIES_MAX = 5_000
-# Rows in one INSERT. Measured: 1.6 times as fast as one row each; more rows bring nothing.
-ROWS_PER_INSERT = 160
 
 INSERT_TASK = """
 INSERT INTO tasks (id, plugin, params_json, secrets_json, status, created_at, retry_of)
 VALUES (?, ?, ?, ?, 'queued', ?, ?)
 """
 START_TASK = "UPDATE tasks SET status = 'running', started_at = ? WHERE id = ? AND status = 'queued'"
-END_TASK = """
-UPDATE tasks SET status = ?, finished_at = ?, result_json = ?, error = ?
-WHERE id = ? AND status IN ('queued', 'running')
-"""
 HIDE_TASK = """
 UPDATE tasks SET deleted_at = ? WHERE id = ? AND deleted_at IS NULL AND status NOT IN ('queued', 'running')
 """
@@ -55,21 +50,7 @@ DELETE_ENTRIES = """
 DELETE FROM task_logs WHERE id IN (SELECT id FROM task_logs WHERE task_id = ? ORDER BY seq LIMIT ?)
 """
 DELETE_TASK = "DELETE FROM tasks WHERE id = ?"
-LAST_SEQ = "SELECT last_seq FROM tasks WHERE id = ? AND deleted_at IS NULL"
-ADVANCE_TASK = "UPDATE tasks SET last_seq = ?, progress_json = coalesce(?, progress_json) WHERE id = ?"
-
 ENTRY_COLUMNS = "seq, timestamp, level, source, message, metadata_json"
-INSERT_ENTRIES = f"INSERT INTO task_logs (task_id, {ENTRY_COLUMNS}) VALUES "
-INSERT_ROW = "(?, ?, ?, ?, ?, ?, ?)"
-# The seq says whether an entry is stored already, and is looked at first; this is the belt.
-IF_NEW = " ON CONFLICT (task_id, seq) DO NOTHING"
-
-ADD_COUNT = """
-INSERT INTO log_counts (task_id, level, source, count, first_seq, last_seq, first_timestamp, last_timestamp)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (task_id, level, source) DO UPDATE SET
-  count = count + excluded.count, last_seq = excluded.last_seq, last_timestamp = excluded.last_timestamp
-"""
 COUNTS = """
 SELECT level, source, count, first_seq, last_seq, first_timestamp, last_timestamp
 FROM log_counts WHERE task_id = ?
@@ -240,8 +221,7 @@ class SqliteStore:
         end: TaskEnd | None = None,
     ) -> None:
         progress_json = None if progress is None else orjson.dumps(progress).decode()
-        operation = functools.partial(_append, task_id=task_id, entries=entries, progress_json=progress_json, end=end)
-        await self._committer.do(operation, len(entries))
+        await self._committer.append(Append(task_id, entries, progress_json, end))
 
     async def delete_task(self, task_id: str) -> bool:
         hide = (timestamp_now(), task_id)
@@ -345,68 +325,6 @@ class SqliteStore:
             yield connection
         finally:
             self._idle.put_nowait(connection)
-
-
-def _append(
-    connection: sqlite3.Connection,
-    task_id: str,
-    entries: Sequence[LogEntry],
-    progress_json: str | None,
-    end: TaskEnd | None,
-) -> None:
-    row = connection.execute(LAST_SEQ, (task_id,)).fetchone()
-    if row is None:
-        raise TaskNotFound(task_id)
-    new = _not_stored(entries, row[0])
-    if new:
-        _insert(connection, task_id, new)
-        _add_counts(connection, task_id, LogCounts.of(new))
-        connection.execute(ADVANCE_TASK, (new[-1].seq, progress_json, task_id))
-    if end is not None:
-        connection.execute(END_TASK, (end.status, end.finished_at, end.result_json, end.error, task_id))
-
-
-def _not_stored(entries: Sequence[LogEntry], last_seq: int) -> Sequence[LogEntry]:
-    """What comes after `last_seq`. The seqs are dense, so that is what is not stored yet."""
-    if not entries:
-        return entries
-    first = entries[0].seq
-    if first > last_seq + 1 or entries[-1].seq - first + 1 != len(entries):
-        raise ValueError(
-            f"Entries {first} to {entries[-1].seq} ({len(entries)} of them) would leave a hole after {last_seq}."
-        )
-    return entries[last_seq + 1 - first :]
-
-
-def _insert(connection: sqlite3.Connection, task_id: str, entries: Sequence[LogEntry]) -> None:
-    for start in range(0, len(entries), ROWS_PER_INSERT):
-        rows = [_row_of(task_id, entry) for entry in entries[start : start + ROWS_PER_INSERT]]
-        connection.execute(_insert_of(len(rows)), [value for row in rows for value in row])
-
-
-@functools.cache
-def _insert_of(rows: int) -> str:
-    # Never row by row: after each statement the thread waits for the interpreter's lock again,
-    # behind a loop that is busy.
-    return INSERT_ENTRIES + ", ".join([INSERT_ROW] * rows) + IF_NEW
-
-
-def _row_of(task_id: str, entry: LogEntry) -> Row:
-    # `_value_`: sqlite3 binds plain text several times faster than a subclass of it.
-    return (
-        task_id, entry.seq, entry.timestamp, entry.level._value_, entry.source, entry.message, entry.metadata_json,
-    )  # fmt: skip
-
-
-def _add_counts(connection: sqlite3.Connection, task_id: str, counts: LogCounts) -> None:
-    connection.executemany(
-        ADD_COUNT,
-        [
-            (task_id, level, source, count.count, count.first_seq, count.last_seq,
-             count.first_timestamp, count.last_timestamp)
-            for level, source, count in counts
-        ],
-    )  # fmt: skip
 
 
 def _where_log(task_id: str, log_filter: LogFilter, span: Span) -> tuple[str, list[object]]:
