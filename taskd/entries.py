@@ -41,7 +41,8 @@ _RANKS = {level: rank for rank, level in enumerate(Level)}
 
 
 _METADATA = b',"metadata":'
-_NO_METADATA = _METADATA + b"null}"
+_METADATA_BYTES = len(_METADATA)
+_HEAD_BYTES_MIN = len('{"seq":1,"timestamp":"2026-11-23T14:11:42.123456Z","level":"INFO","source":"","message":""')
 
 
 # Not frozen: a frozen dataclass takes four times as long to make. Nothing changes an entry.
@@ -65,10 +66,11 @@ class LogEntry:
     def metadata_json(self) -> str | None:
         """The structured fields, a JSON object as text, or None."""
         encoded = self.encoded
-        if encoded.endswith(_NO_METADATA):
-            return None
-        # The first of these bytes: in the texts before it every quote has a backslash.
-        return encoded[encoded.index(_METADATA) + len(_METADATA) : -1].decode()
+        # The first of these bytes, for in the texts before it every quote has a backslash; and not
+        # before the message could have ended, for it is as long in JSON at least.
+        start = encoded.index(_METADATA, _HEAD_BYTES_MIN + len(self.message)) + _METADATA_BYTES
+        text = encoded[start:-1]
+        return None if text == b"null" else text.decode()
 
     @property
     def metadata(self) -> dict[str, Any] | None:

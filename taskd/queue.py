@@ -49,6 +49,8 @@ _thread = threading.get_ident
 
 # What becomes one entry: its message, and that with its metadata as JSON (`body_of`).
 Part = tuple[str, bytes]
+# Whoever waits for a commit: on the loop, or in another thread.
+Drained = asyncio.Future[None] | concurrent.futures.Future[None]
 # What waits to be accepted: level, source, the first part, those behind it (of a message that
 # was split), and whether it is taskd's own.
 Said = tuple[Level, str, Part, Sequence[Part], bool]
@@ -108,7 +110,7 @@ class LogQueue(asyncio.Queue[LogEntry]):
         # By source and level: what entries of these share (`kind_of`).
         self._kinds: dict[str, dict[Level, str]] = {}
         self._committed_seq = 0
-        self._drains: list[tuple[int, concurrent.futures.Future[None]]] = []
+        self._drains: list[tuple[int, Drained]] = []
         self._woken = False
         self._getters: deque[asyncio.Future[None]] = deque()
 
@@ -176,14 +178,19 @@ class LogQueue(asyncio.Queue[LogEntry]):
 
     async def drain(self) -> None:
         """Return when all that was accepted so far is committed, asking the writer to flush now."""
-        drained: concurrent.futures.Future[None] = concurrent.futures.Future()
+        on_loop = _thread() == self._thread
+        # A synchronous plugin may run a loop of its own, in its thread: that waits for a future of no loop.
+        drained: Drained = self._loop.create_future() if on_loop else concurrent.futures.Future()
         with self._lock:
             if self._committed_seq >= self.last_seq:
                 return
             self._drains.append((self.last_seq, drained))
-        self._on_loop(self._ask_flush)
-        # Not bound to this loop: a synchronous plugin may run a loop of its own.
-        await asyncio.wrap_future(drained)
+        if isinstance(drained, concurrent.futures.Future):
+            self._on_loop(self._ask_flush)
+            await asyncio.wrap_future(drained)
+        else:
+            self._ask_flush()
+            await drained
 
     # Before the lock
 
@@ -455,7 +462,10 @@ def _entry_of(seq: int, timestamp: str, level: Level, source: str, part: Part) -
     return LogEntry(seq, timestamp, level, source, message, encode(seq, timestamp, kind_of(level, source), body))
 
 
-def _finish(drained: list[tuple[int, concurrent.futures.Future[None]]]) -> None:
+def _finish(drained: list[tuple[int, Drained]]) -> None:
     for _, future in drained:
-        if future.set_running_or_notify_cancel():
+        if isinstance(future, asyncio.Future):
+            if not future.done():  # cancelled: nobody waits any more
+                future.set_result(None)
+        elif future.set_running_or_notify_cancel():
             future.set_result(None)
