@@ -14,18 +14,18 @@ the other way round it might be found in neither. What is found twice has a seq 
 given already.
 """
 
-import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from taskd.entries import LogEntry
 from taskd.filters import LogFilter
-from taskd.hub import LogHub, Subscription, Taken
+from taskd.hub import LogHub, Matches, Subscription, Taken
 from taskd.pages import Logs, before_tail, check_after, last_seq
 from taskd.persistence.base import Span
 from taskd.tasks import Task
+from taskd.waiting import Limit
 from taskd.writer import Snapshot
 
 
@@ -33,7 +33,17 @@ from taskd.writer import Snapshot
 class Entries:
     """Matches, in `seq` order and after all those before."""
 
-    entries: list[LogEntry]
+    matches: list[Matches]
+
+    @property
+    def entries(self) -> list[LogEntry]:
+        """All of them."""
+        return [entry for matches in self.matches for entry in matches.entries]
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return sum([len(matches.entries) for matches in self.matches])
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +120,7 @@ class _Follower:
         self._task_id = task_id
         self._filter = log_filter
         self._page_entries = page_entries
-        self._idle_s = idle_s
+        self._idle = None if idle_s is None else Limit(idle_s)
         self._given = 0
         self._caught_up = False
 
@@ -134,7 +144,7 @@ class _Follower:
     async def _joined(self, hub: LogHub, subscription: Subscription, snapshot: Snapshot) -> AsyncGenerator[Event, None]:
         async for event in self._stored(snapshot.pending_from):
             yield event
-        for event in self._some(snapshot.pending):
+        for event in self._some([Matches(snapshot.pending)] if snapshot.pending else []):
             yield event
         self._given = max(self._given, snapshot.last_seq)
         if not self._caught_up:
@@ -162,7 +172,7 @@ class _Follower:
                 self._task_id, self._filter, span,
                 order="asc", offset=0, limit=self._page_entries, bytes_max=self._logs.page_bytes_max,
             )  # fmt: skip
-            for event in self._some(entries):
+            for event in self._some([Matches(entries)] if entries else []):
                 yield event
         self._given = max(self._given, before - 1)
 
@@ -174,7 +184,7 @@ class _Follower:
                 self._given = max(self._given, hub.last_seq) if subscription.idle else self._given
                 yield Idle(self._given)
                 continue
-            for event in self._some(taken.entries):
+            for event in self._some(taken.matches):
                 yield event
             for source, progress in taken.progress:
                 yield ProgressChanged(source, progress)
@@ -189,17 +199,30 @@ class _Follower:
             self._given = max(self._given, taken.last_seq)
 
     async def _taken(self, subscription: Subscription) -> Taken | None:
-        if self._idle_s is None:
+        if self._idle is None:
             return await subscription.take()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._idle_s):
+        try:
+            with self._idle:
                 return await subscription.take()
-        return None
+        except TimeoutError:
+            return None
 
-    def _some(self, entries: list[LogEntry]) -> list[Event]:
-        """Those of `entries` that were not given yet, in events of a bounded size."""
-        new = [entry for entry in entries if entry.seq > self._given]
-        if new:
-            self._given = new[-1].seq
-        size = self._page_entries
-        return [Entries(new[start : start + size]) for start in range(0, len(new), size)]
+    def _some(self, matches: Iterable[Matches]) -> list[Event]:
+        """Those that were not given yet, in events of a bounded size."""
+        events: list[Event] = []
+        gathered: list[Matches] = []
+        count = 0
+        for new in self._new(matches):
+            if gathered and count + len(new.entries) > self._page_entries:
+                events.append(Entries(gathered))
+                gathered, count = [], 0
+            gathered.append(new)
+            count += len(new.entries)
+        return [*events, Entries(gathered)] if gathered else events
+
+    def _new(self, matches: Iterable[Matches]) -> Iterator[Matches]:
+        for one in matches:
+            new = one.after(self._given)
+            if new is not None:
+                self._given = new.entries[-1].seq
+                yield from new.parts(self._page_entries)

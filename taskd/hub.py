@@ -7,18 +7,56 @@ a bounded queue. When it overflows the reader is *lagged*: what it missed is sti
 store, so it leaves the hub, reads from there, and joins again (see `taskd.follow`). Nothing
 is lost and nothing is unbounded.
 
-Readers with equal filters share the filtering: a hundred viewers of one page cost one.
+Readers with equal filters share the filtering and the text of what matches: a hundred viewers of
+one page cost little more than one.
 """
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from taskd.entries import LogEntry
+from taskd.entries import Level, LogEntry
 from taskd.filters import LogFilter
 from taskd.tasks import Task
 
 PROGRESS_IDS_MAX = 1_000
+
+
+class Matches:
+    """
+    Entries that match a filter, at least one, in `seq` order; all readers with that filter share
+    them. `size` is that of their encoded forms, in bytes.
+    """
+
+    __slots__ = ("_text", "entries", "size")
+
+    def __init__(self, entries: list[LogEntry]) -> None:
+        self.entries = entries
+        self.size = sum([len(entry.encoded) for entry in entries])
+        self._text: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The entries as JSON, with commas between; made when the first reader needs it."""
+        if self._text is None:
+            self._text = b",".join([entry.encoded for entry in self.entries]).decode()
+        return self._text
+
+    def after(self, seq: int) -> "Matches | None":
+        """Those with a greater seq, if there are any."""
+        if self.entries[0].seq > seq:
+            return self
+        new = [entry for entry in self.entries if entry.seq > seq]
+        return Matches(new) if new else None
+
+    def parts(self, entries_max: int) -> "Iterator[Matches]":
+        """The same in parts of at most `entries_max`."""
+        if len(self.entries) <= entries_max:
+            yield self
+            return
+        for start in range(0, len(self.entries), entries_max):
+            yield Matches(self.entries[start : start + entries_max])
 
 
 @dataclass(slots=True)
@@ -31,7 +69,7 @@ class Taken:
     this process.
     """
 
-    entries: list[LogEntry] = field(default_factory=list)
+    matches: list[Matches] = field(default_factory=list)
     progress: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     task: Task | None = None
     last_seq: int = 0
@@ -48,7 +86,8 @@ class Subscription:
         self._hub = hub
         self._entries_max = entries_max
         self._bytes_max = bytes_max
-        self._entries: list[LogEntry] = []
+        self._matches: list[Matches] = []
+        self._entries = 0
         self._bytes = 0
         self._progress: dict[str, tuple[str, dict[str, Any]]] = {}
         self._task: Task | None = None
@@ -66,24 +105,25 @@ class Subscription:
         await self._something.wait()
         self._something.clear()
         taken = Taken(
-            self._entries, list(self._progress.values()), self._task,
+            self._matches, list(self._progress.values()), self._task,
             self._hub.last_seq, self.lagged, self._ended, self._closed,
         )  # fmt: skip
-        self._entries, self._bytes, self._task = [], 0, None
+        self._matches, self._entries, self._bytes, self._task = [], 0, 0, None
         self._progress.clear()
         return taken
 
     @property
     def idle(self) -> bool:
         """True where all that was offered has been taken: every match so far is with the reader."""
-        return not (self._entries or self.lagged)
+        return not (self._matches or self.lagged)
 
-    def offer(self, entries: list[LogEntry], size: int) -> None:
-        """Give the reader matches of `size` bytes, or mark it lagged; never waits. Not once it is lagged."""
-        fits = len(self._entries) + len(entries) <= self._entries_max and self._bytes + size <= self._bytes_max
-        if fits:
-            self._entries.extend(entries)
-            self._bytes += size
+    def offer(self, matches: Matches) -> None:
+        """Give the reader matches, or mark it lagged; never waits. Not once it is lagged."""
+        entries = self._entries + len(matches.entries)
+        size = self._bytes + matches.size
+        if entries <= self._entries_max and size <= self._bytes_max:
+            self._matches.append(matches)
+            self._entries, self._bytes = entries, size
         else:
             self._lag()
         self._something.set()
@@ -116,8 +156,34 @@ class Subscription:
 
     def _lag(self) -> None:
         # The store has what is thrown away here, or will have it: it is pending.
-        self._entries, self._bytes = [], 0
+        self._matches, self._entries, self._bytes = [], 0, 0
         self.lagged = True
+
+
+class _Group:
+    """The readers with one filter."""
+
+    def __init__(self, log_filter: LogFilter) -> None:
+        self.readers: list[Subscription] = []
+        self._filter = log_filter
+        # Whether entries of a level and source can match: there are few, and entries are many.
+        self._kinds: dict[tuple[Level, str], bool] = {}
+
+    def publish(self, entries: list[LogEntry]) -> None:
+        keeping_up = [reader for reader in self.readers if not reader.lagged]
+        found = self._select(entries) if keeping_up else None
+        if not found:
+            return
+        matches = Matches(found)
+        for reader in keeping_up:
+            reader.offer(matches)
+
+    def _select(self, entries: list[LogEntry]) -> list[LogEntry]:
+        log_filter, kinds = self._filter, self._kinds
+        for kind in {(entry.level, entry.source) for entry in entries} - kinds.keys():
+            kinds[kind] = log_filter.matches_kind(*kind)
+        of_kind = [entry for entry in entries if kinds[entry.level, entry.source]]
+        return of_kind if log_filter.counted else [entry for entry in of_kind if log_filter.matches(entry)]
 
 
 class LogHub:
@@ -128,38 +194,36 @@ class LogHub:
         self._entries_max = entries_max
         self._bytes_max = bytes_max
         self._closed = False
-        self._groups: dict[LogFilter, list[Subscription]] = {}
+        self._groups: dict[LogFilter, _Group] = {}
 
     @property
     def readers(self) -> int:
         """How many subscriptions there are."""
-        return sum(len(group) for group in self._groups.values())
+        return sum(len(group.readers) for group in self._groups.values())
 
     def subscribe(self, log_filter: LogFilter) -> Subscription:
         """A view of what is published from now on. Whoever takes it must `close` it."""
         subscription = Subscription(self, log_filter, self._entries_max, self._bytes_max)
-        self._groups.setdefault(log_filter, []).append(subscription)
+        if log_filter not in self._groups:
+            self._groups[log_filter] = _Group(log_filter)
+        self._groups[log_filter].readers.append(subscription)
         if self._closed:
             subscription.close()
         return subscription
 
     def leave(self, subscription: Subscription) -> None:
         """Give the subscription nothing more. Idempotent."""
-        group = self._groups.get(subscription.filter, [])
-        if subscription in group:
-            group.remove(subscription)
-            if not group:
+        group = self._groups.get(subscription.filter)
+        if group is not None and subscription in group.readers:
+            group.readers.remove(subscription)
+            if not group.readers:
                 del self._groups[subscription.filter]
 
     def publish(self, entries: list[LogEntry]) -> None:
         """Offer new entries, in `seq` order and all after those before, to every reader they match."""
         self.last_seq = entries[-1].seq
-        for log_filter, group in self._groups.items():
-            keeping_up = [subscription for subscription in group if not subscription.lagged]
-            matches = [entry for entry in entries if log_filter.matches(entry)] if keeping_up else []
-            size = sum([len(entry.encoded) for entry in matches])
-            for subscription in keeping_up if matches else ():
-                subscription.offer(matches, size)
+        for group in self._groups.values():
+            group.publish(entries)
 
     def publish_progress(self, source: str, progress: dict[str, Any]) -> None:
         """Offer the newest state of a progress to every reader, whatever its filter."""
@@ -183,4 +247,4 @@ class LogHub:
             subscription.close()
 
     def _all(self) -> list[Subscription]:
-        return [subscription for group in self._groups.values() for subscription in group]
+        return [reader for group in self._groups.values() for reader in group.readers]

@@ -1,6 +1,7 @@
-"""Waiting for the first of several things."""
+"""Waiting for the first of several things, and not for longer than a time."""
 
 import asyncio
+from types import TracebackType
 from typing import Any
 
 
@@ -17,3 +18,49 @@ async def first(*awaitables: Any, timeout_s: float | None = None) -> None:
         for wait, awaitable in zip(waits, awaitables, strict=True):
             if wait is not awaitable:
                 wait.cancel()
+
+
+class Limit:
+    """
+    A time limit on each of many short waits of one coroutine: `with limit: await …`.
+
+    What takes `seconds` or longer is cancelled and raises `TimeoutError`, as `asyncio.timeout`
+    does; but that sets a timer for each wait, and this one for many. Not to be nested in itself.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._cancelling = 0
+        self._until = 0.0
+        self._over = False
+
+    def __enter__(self) -> None:
+        self._task = task = asyncio.current_task()
+        self._cancelling = task.cancelling() if task is not None else 0
+        self._until = self._loop.time() + self._seconds
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._until, self._look)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        task, self._task = self._task, None
+        if not self._over:
+            return
+        self._over = False
+        # Somebody else may have cancelled it meanwhile: that counts more.
+        if task is not None and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise TimeoutError from error
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._task is None:
+            return
+        if self._loop.time() < self._until:
+            self._timer = self._loop.call_at(self._until, self._look)
+        else:
+            self._over = True
+            self._task.cancel()

@@ -28,7 +28,7 @@ async def taken_by(reader: Subscription) -> Taken:
 
 
 def seqs(taken: Taken) -> list[int]:
-    return [entry.seq for entry in taken.entries]
+    return [entry.seq for matches in taken.matches for entry in matches.entries]
 
 
 async def test_a_reader_takes_all_matches_since_it_last_took() -> None:
@@ -83,7 +83,7 @@ async def test_a_reader_with_too_many_entries_is_lagged() -> None:
     assert not reader.lagged
     hub.publish(entries(4, 4))
     taken = await taken_by(reader)
-    assert (taken.lagged, taken.entries) == (True, [])
+    assert (taken.lagged, taken.matches) == (True, [])
 
 
 async def test_a_reader_with_too_many_bytes_is_lagged() -> None:
@@ -115,7 +115,7 @@ async def test_a_lagged_reader_gets_no_more_entries() -> None:
     hub.publish(entries(3, 3))
     hub.publish_task(TASK)
     taken = await taken_by(reader)
-    assert (taken.entries, taken.lagged, reader.idle) == ([], True, False)
+    assert (taken.matches, taken.lagged, reader.idle) == ([], True, False)
 
 
 async def test_a_lagged_reader_does_not_see_the_end() -> None:
@@ -208,7 +208,7 @@ async def test_a_closed_reader_is_told_and_given_nothing_more() -> None:
     reader.close()
     hub.publish(entries(1, 1))
     taken = await taken_by(reader)
-    assert (taken.closed, taken.entries, hub.readers) == (True, [], 1)
+    assert (taken.closed, taken.matches, hub.readers) == (True, [], 1)
     other.close()
     assert hub.readers == 0
 

@@ -63,7 +63,7 @@ class Pace:
         """To be awaited between having sent `event` and asking for the next."""
         if isinstance(event, CaughtUp):
             self._live = True
-        elif self._live and isinstance(event, Entries) and len(event.entries) < self._entries_max:
+        elif self._live and isinstance(event, Entries) and event.count < self._entries_max:
             await asyncio.sleep(self._interval_s)
 
 

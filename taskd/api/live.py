@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import aclosing
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,12 +21,13 @@ from taskd.api.auth import subprotocol_of
 from taskd.api.following import Pace, asked, first_of, viewers_of
 from taskd.api.operations import Answer, Operation, service_of
 from taskd.api.responses import Refused, encode
-from taskd.entries import LogEntry
 from taskd.errors import TaskdError, TaskNotFound
 from taskd.filters import FOLLOW, PARAMETERS, LogQuery
 from taskd.follow import CaughtUp, End, Entries, Event, Idle, ProgressChanged, TaskChanged, follow
+from taskd.hub import Matches
 from taskd.settings import Settings
 from taskd.tasks import Task
+from taskd.waiting import Limit
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +36,8 @@ STOPPING = 1001
 POLICY = 1008
 FAULT = 1011
 
-_HEAD = b'{"type":"entries","entries":['
-_TAIL = b"]}"
+_HEAD = '{"type":"entries","entries":['
+_TAIL = "]}"
 # An empty message costs us something too, so it must count for something.
 _MESSAGE_BYTES = 2
 
@@ -68,6 +70,7 @@ class View:
         self._manager = service.manager
         self._stopping = service.stopping
         self._settings: Settings = service.settings
+        self._limit = Limit(service.settings.send_timeout_s)
 
     async def run(self) -> None:
         """Send and watch until one of the two ends; then close. May be cancelled."""
@@ -93,7 +96,7 @@ class View:
 
     async def _send_log(self) -> int:
         settings, query = self._settings, self._query
-        await self._send(encode({"type": "hello", "task": self._task.to_json(), "last_seq": self._task.last_seq}))
+        await self._send(_frame({"type": "hello", "task": self._task.to_json(), "last_seq": self._task.last_seq}))
         pace = Pace(settings.frame_interval_s, settings.frame_entries_max)
         events = follow(
             self._manager,
@@ -123,10 +126,10 @@ class View:
             said += _MESSAGE_BYTES + len(message.get("bytes") or (message.get("text") or "").encode())
         return POLICY
 
-    async def _send(self, frame: bytes) -> None:
+    async def _send(self, frame: str) -> None:
         try:
-            async with asyncio.timeout(self._settings.send_timeout_s):
-                await self._websocket.send_text(frame.decode())
+            with self._limit:
+                await self._websocket.send_text(frame)
         except (TimeoutError, WebSocketDisconnect) as error:
             raise Gone from error
 
@@ -138,31 +141,33 @@ class View:
             return  # It left before it was told.
 
 
-def frames_of(event: Event, settings: Settings) -> Iterator[bytes]:
+def frames_of(event: Event, settings: Settings) -> Iterator[str]:
     """The frames that tell a viewer of `event`."""
     match event:
         case Entries():
-            yield from entries_frames(event.entries, settings.frame_entries_max, settings.frame_bytes_max)
+            yield from entries_frames(event.matches, settings.frame_entries_max, settings.frame_bytes_max)
         case CaughtUp():
-            yield encode({"type": "caught_up", "last_seq": event.last_seq})
+            yield _frame({"type": "caught_up", "last_seq": event.last_seq})
         case ProgressChanged():
-            yield encode({"type": "progress", "source": event.source, "progress": event.progress})
+            yield _frame({"type": "progress", "source": event.source, "progress": event.progress})
         case TaskChanged():
-            yield encode({"type": "task", "task": event.task.to_json()})
+            yield _frame({"type": "task", "task": event.task.to_json()})
         case Idle():
-            yield encode({"type": "ping", "last_seq": event.last_seq})
+            yield _frame({"type": "ping", "last_seq": event.last_seq})
         case End():
-            yield encode({"type": "end", "task": event.task.to_json(), "last_seq": event.last_seq})
+            yield _frame({"type": "end", "task": event.task.to_json(), "last_seq": event.last_seq})
 
 
-def entries_frames(entries: list[LogEntry], entries_max: int, bytes_max: int) -> Iterator[bytes]:
-    """`entries` in as few frames as the two limits allow; an entry larger than a frame has its own."""
-    encoded = [entry.encoded for entry in entries]
+def entries_frames(matches: list[Matches], entries_max: int, bytes_max: int) -> Iterator[str]:
+    """`matches` in as few frames as the two limits allow; an entry larger than a frame has its own."""
     room = bytes_max - len(_HEAD) - len(_TAIL)
+    count = sum([len(one.entries) for one in matches])
     # Nearly always all fit: then nothing is done for each entry, which a hundred viewers feel.
-    fit = len(encoded) <= entries_max and sum(map(len, encoded)) + len(encoded) <= room
-    for frame in [encoded] if fit and encoded else _cut(encoded, entries_max, room):
-        yield _HEAD + b",".join(frame) + _TAIL
+    if count <= entries_max and sum([one.size for one in matches]) + count <= room:
+        yield f"{_HEAD}{','.join([one.text for one in matches])}{_TAIL}"
+        return
+    for frame in _cut([entry.encoded for one in matches for entry in one.entries], entries_max, room):
+        yield f"{_HEAD}{b','.join(frame).decode()}{_TAIL}"
 
 
 def _cut(encoded: list[bytes], entries_max: int, room: int) -> Iterator[list[bytes]]:
@@ -177,6 +182,10 @@ def _cut(encoded: list[bytes], entries_max: int, room: int) -> Iterator[list[byt
         size += added
     if frame:
         yield frame
+
+
+def _frame(told: dict[str, Any]) -> str:
+    return encode(told).decode()
 
 
 PATH = "/api/tasks/{task_id}/logs/live"

@@ -5,7 +5,6 @@ An answer that stops before the log's end, because the service stops or somethin
 cut without the last chunk, so that its reader can tell it from a whole one.
 """
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -20,6 +19,7 @@ from taskd.api.operations import Answer, Operation, service_of
 from taskd.errors import TaskdError
 from taskd.filters import FOLLOW, PARAMETERS
 from taskd.follow import End, Entries, Event, follow
+from taskd.waiting import Limit
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +63,10 @@ class LogStream(Response):
         self._send_timeout_s = send_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        limit = Limit(self._send_timeout_s)
+
         async def limited(message: Message) -> None:
-            async with asyncio.timeout(self._send_timeout_s):
+            with limit:
                 await send(message)
 
         with self._viewers.seat():

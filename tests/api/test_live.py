@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -18,6 +19,7 @@ from taskd.api.following import Pace
 from taskd.entries import Level, LogEntry
 from taskd.errors import StoreUnavailable
 from taskd.follow import CaughtUp, Entries, Event
+from taskd.hub import Matches
 from tests.api.conftest import Serve, Served, each_frame, frames, until
 from tests.api.gates import gate
 
@@ -141,15 +143,18 @@ def entry(seq: int, size: int) -> LogEntry:
 
 @given(
     sizes=st.lists(st.integers(0, 3_000), max_size=40),
+    cuts=st.sets(st.integers(1, 39)),
     entries_max=st.integers(1, 10),
     bytes_max=st.integers(1, 6_000),
 )
 def test_frames_hold_all_entries_in_order_within_both_limits(
-    sizes: list[int], entries_max: int, bytes_max: int
+    sizes: list[int], cuts: set[int], entries_max: int, bytes_max: int
 ) -> None:
     """Only an entry that is larger than a frame may exceed its bytes, and then it is alone."""
     entries = [entry(seq, size) for seq, size in enumerate(sizes, 1)]
-    made = list(live.entries_frames(entries, entries_max, bytes_max))
+    ends = [0, *sorted(cut for cut in cuts if cut < len(sizes)), len(sizes)]
+    matches = [Matches(entries[start:end]) for start, end in pairwise(ends) if start < end]
+    made = list(live.entries_frames(matches, entries_max, bytes_max)) if matches else []
     held = [orjson.loads(frame)["entries"] for frame in made]
     assert [each["seq"] for frame in held for each in frame] == list(range(1, len(sizes) + 1))
     for frame, each in zip(made, held, strict=True):
@@ -170,7 +175,7 @@ async def test_the_pace_gathers_live_entries_but_never_what_is_stored_or_full() 
     """Rest only after caught_up, and only after entries that were not full."""
     clock = asyncio.get_running_loop()
     pace = Pace(interval_s=0.02, entries_max=2)
-    some, full = Entries([entry(1, 1)]), Entries([entry(1, 1), entry(2, 1)])
+    some, full = Entries([Matches([entry(1, 1)])]), Entries([Matches([entry(1, 1)]), Matches([entry(2, 1)])])
 
     async def rests(event: Event) -> bool:
         begun = clock.time()
