@@ -37,6 +37,8 @@ class Level(StrEnum):
 _dumps = orjson.dumps
 _time_ns = time.time_ns
 
+# By name: to look one up takes a tenth of what calling `Level` does.
+LEVELS = {level.value: level for level in Level}
 _RANKS = {level: rank for rank, level in enumerate(Level)}
 
 
@@ -97,7 +99,7 @@ class LogEntry:
         """An entry from the store's columns `seq, timestamp, level, source, message, metadata_json`."""
         seq, timestamp, level, source, message, metadata_json = row
         metadata = None if metadata_json is None else metadata_json.encode()
-        return cls.make(seq, timestamp, Level(level), source, message, metadata)
+        return cls.make(seq, timestamp, LEVELS[level], source, message, metadata)
 
 
 @functools.lru_cache(4_096)

@@ -37,7 +37,7 @@ from pathlib import Path
 
 import orjson
 
-from taskd.entries import Level, LogEntry
+from taskd.entries import LEVELS, LogEntry
 from taskd.tasks import TaskEnd, TaskStatus
 
 MAGIC = b"taskd 01"
@@ -273,9 +273,9 @@ class Recovered:
             status, *rest = told["end"]
             self.end = TaskEnd(TaskStatus(status), *rest)
         else:
-            self.entries.append(
-                LogEntry(told["seq"], told["timestamp"], Level(told["level"]), told["source"], told["message"], payload)
-            )
+            level = LEVELS[told["level"]]
+            entry = LogEntry(told["seq"], told["timestamp"], level, told["source"], told["message"], payload)
+            self.entries.append(entry)
 
 
 def recover(directory: Path) -> Iterator[list[Recovered]]:

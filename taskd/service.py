@@ -127,22 +127,31 @@ async def recover_journal(directory: Path, store: LogPersistenceService) -> None
     were deleted are let go.
     """
     recovered = 0
-    for tasks in journal.recover(directory):
-        for task in tasks:
-            with contextlib.suppress(TaskNotFound):
-                await _append_recovered(store, task)
-                recovered += len(task.entries)
+    segments = journal.recover(directory)
+    tasks: list[journal.Recovered] | None = []
+    while tasks is not None:
+        # The next segment is read, in a thread, while this one is stored.
+        tasks, stored = await asyncio.gather(
+            asyncio.to_thread(next, segments, None),
+            asyncio.gather(*[_append_recovered(store, task) for task in tasks]),
+        )
+        recovered += sum(stored)
     journal.clear(directory)
     if recovered:
         _log.info("The last process died; %d entries that it had accepted were read from its journal", recovered)
 
 
-async def _append_recovered(store: LogPersistenceService, task: journal.Recovered) -> None:
-    new = _without_holes(task.entries, (await store.task(task.task_id)).last_seq)
-    for start in range(0, len(new), RECOVERY_BATCH):
-        await store.append(task.task_id, new[start : start + RECOVERY_BATCH])
-    if task.end is not None:
-        await store.append(task.task_id, [], end=task.end)
+async def _append_recovered(store: LogPersistenceService, task: journal.Recovered) -> int:
+    """Store what is not stored yet; how many entries the journal had."""
+    try:
+        new = _without_holes(task.entries, (await store.task(task.task_id)).last_seq)
+        for start in range(0, len(new), RECOVERY_BATCH):
+            await store.append(task.task_id, new[start : start + RECOVERY_BATCH])
+        if task.end is not None:
+            await store.append(task.task_id, [], end=task.end)
+    except TaskNotFound:
+        return 0
+    return len(task.entries)
 
 
 def _without_holes(entries: Sequence[LogEntry], last_seq: int) -> list[LogEntry]:

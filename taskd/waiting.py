@@ -33,13 +33,14 @@ class Limit:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[Any] | None = None
-        self._cancelling = 0
+        self._waiting = False
         self._until = 0.0
         self._over = False
 
     def __enter__(self) -> None:
-        self._task = task = asyncio.current_task()
-        self._cancelling = task.cancelling() if task is not None else 0
+        if self._task is None:
+            self._task = asyncio.current_task()
+        self._waiting = True
         self._until = self._loop.time() + self._seconds
         if self._timer is None:
             self._timer = self._loop.call_at(self._until, self._look)
@@ -47,17 +48,17 @@ class Limit:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        task, self._task = self._task, None
-        if not self._over:
+        self._waiting = False
+        if not self._over or self._task is None:
             return
         self._over = False
         # Somebody else may have cancelled it meanwhile: that counts more.
-        if task is not None and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        if self._task.uncancel() == 0 and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
     def _look(self) -> None:
         self._timer = None
-        if self._task is None:
+        if not self._waiting or self._task is None:
             return
         if self._loop.time() < self._until:
             self._timer = self._loop.call_at(self._until, self._look)
