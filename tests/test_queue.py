@@ -347,6 +347,27 @@ async def test_taking_waits_for_the_first_entry() -> None:
     assert told(await taking) == ["a", "b"]
 
 
+async def test_a_taker_sleeps_until_there_are_as_many_as_wake_it() -> None:
+    """Fewer it finds when it asks; the end and a flush wake it all the same."""
+    queue = make_queue()
+    queue.wake_at = 3
+    taking = asyncio.create_task(queue.take())
+    await asyncio.sleep(0)
+    say(queue, "1", "2")
+    await asyncio.sleep(0)
+    assert not taking.done()
+    say(queue, "3")
+    assert seqs(await taking) == [1, 2, 3]
+    say(queue, "4")
+    assert seqs(queue.take_rest()) == [4]
+    say(queue, "5")
+    draining = asyncio.create_task(queue.drain())
+    taken = await queue.take()
+    assert seqs(taken) == [5]
+    commit(queue, taken)
+    await draining
+
+
 async def test_draining_returns_when_all_said_before_is_committed() -> None:
     """It asks the writer to flush now, and does not wait for what is said later."""
     queue = make_queue()

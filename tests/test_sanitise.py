@@ -20,6 +20,7 @@ from taskd.sanitise import (
     clean_source,
     clean_text,
     clean_value,
+    plain_body,
     split_text,
 )
 
@@ -238,6 +239,36 @@ def test_plain_metadata_is_left_alone(metadata: dict[str, Any]) -> None:
 def test_a_value_that_json_cannot_hold_is_shown_as_text(value: object, shown: object) -> None:
     """It becomes its repr or a mark, and never null or something else."""
     assert cleaned(value=value) == {"value": shown}
+
+
+VALUES = (
+    st.text() | st.text("\0\\\"\n@:/\udc80u0é") | st.integers() | st.floats() | st.booleans() | st.none()
+    | st.lists(st.integers(), max_size=2) | st.just(b"bytes") | st.decimals()
+)  # fmt: skip
+
+
+@given(
+    st.text() | st.just("x" * 3_000) | st.text('\0\\"\n@:/\udc80u0é'), st.dictionaries(st.text(max_size=300), VALUES)
+)
+@settings(max_examples=300)
+def test_what_is_taken_as_plain_needs_no_cleaning(message: str, metadata: dict[str, Any]) -> None:
+    """The short way gives what the long way gives, and leaves to it whatever a URL's password may be in."""
+    body = plain_body(message, metadata, BYTES_MAX)
+    if body is None:
+        return
+    assert len(body) <= BYTES_MAX
+    assert not (b"@" in body and b"://" in body)
+    said = clean_metadata(metadata, BYTES_MAX)
+    assert json.loads(body) == {"message": clean_text(message), "metadata": json.loads(said) if said else None}
+
+
+@pytest.mark.parametrize(
+    "message", ["said", "", "é ü 世界", 'a "quote"', "C:\\temp", "two\nlines", "https://host/path", "a@b"]
+)
+def test_the_usual_words_are_plain(message: str) -> None:
+    """Or every call would take the long way."""
+    fields = {"path": "/srv/a", "n": 7, "took_s": 0.5, "ok": True, "none": None}
+    assert json.loads(plain_body(message, fields, BYTES_MAX) or b"") == {"message": message, "metadata": fields}
 
 
 def test_the_same_object_twice_is_no_cycle() -> None:

@@ -43,6 +43,33 @@ async def test_nothing_is_stored_before_the_interval_is_over(tmp_path: Path) -> 
         assert await stored_seqs(log) == []
 
 
+async def test_a_question_is_answered_with_what_was_just_said(tmp_path: Path) -> None:
+    """Though nobody follows, and so nobody has woken the writer for it."""
+    async with live_log(tmp_path, flush_interval_s=60) as log:
+        writer = log.writer(log.task_id)
+        assert writer is not None
+        for n in range(1, 6):
+            log.logger.info(f"{n}")
+            assert writer.last_seq == n
+            assert writer.pending == n
+            assert sum(writer.counts.by_level.values()) == n
+            assert [entry.seq for entry in writer.snapshot(LogFilter()).pending] == list(range(1, n + 1))
+            subscription, snapshot = writer.join(LogFilter(), n - 1)
+            assert [entry.seq for entry in snapshot.pending] == [n]
+            assert subscription.idle
+            subscription.close()
+
+
+async def test_what_is_said_during_a_flush_is_stored_an_interval_later(tmp_path: Path) -> None:
+    """Nothing more need be said for it, and nobody need ask."""
+    async with live_log(tmp_path, flush_interval_s=0.05) as log:
+        for _ in range(40):
+            log.logger.info("said")
+            await asyncio.sleep(0.007)
+        while len(await stored_seqs(log)) < 40:
+            await asyncio.sleep(0.01)
+
+
 async def test_a_full_batch_is_stored_at_once(tmp_path: Path) -> None:
     """However long the interval."""
     async with live_log(tmp_path, flush_interval_s=60, batch_max=10) as log:

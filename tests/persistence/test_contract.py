@@ -9,7 +9,7 @@ import pytest
 
 from taskd.counts import LogCounts
 from taskd.entries import Level, LogEntry, timestamp_of
-from taskd.errors import TaskNotFound
+from taskd.errors import StoreError, TaskNotFound
 from taskd.filters import LogFilter
 from taskd.persistence import LogPersistenceService, open_persistence
 from taskd.persistence.base import Span, TaskFilter
@@ -108,6 +108,28 @@ async def test_one_append_that_fails_does_not_touch_its_neighbours(store: LogPer
     outcomes = await asyncio.gather(*appends, store.append("no such task", entries([1])), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [type(None), ValueError] * 10 + [TaskNotFound]
     assert [len(await stored(store, task_id)) for task_id in task_ids] == [1, 0] * 10
+
+
+async def test_what_the_database_refuses_does_not_take_its_neighbours_with_it(store: LogPersistenceService) -> None:
+    """Though they share its statements: a source that is too long breaks a rule of the table."""
+    task_ids = [await created(store) for _ in range(9)]
+    sources = ["s" * 65 if place == 4 else "mine" for place in range(9)]
+    appends = [
+        store.append(task_id, [entry(1), entry(2, source=source)])
+        for task_id, source in zip(task_ids, sources, strict=True)
+    ]
+    outcomes = await asyncio.gather(*appends, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [*[type(None)] * 4, StoreError, *[type(None)] * 4]
+    assert [len(await stored(store, task_id)) for task_id in task_ids] == [2, 2, 2, 2, 0, 2, 2, 2, 2]
+    assert [(await store.task(task_id)).last_seq for task_id in task_ids] == [2, 2, 2, 2, 0, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("count", [1, 159, 160, 161, 479, 480, 481, 1_121])
+async def test_a_batch_of_any_size_is_stored_whole(store: LogPersistenceService, count: int) -> None:
+    """However many statements it takes."""
+    task_id = await created(store)
+    await store.append(task_id, entries(range(1, count + 1)))
+    assert [one.seq for one in await stored(store, task_id)] == list(range(1, count + 1))
 
 
 async def test_many_tasks_append_at_once(store: LogPersistenceService) -> None:
