@@ -31,19 +31,15 @@ from taskd.writer import Snapshot
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """Matches, in `seq` order and after all those before."""
+    """Matches, in `seq` order and after all those before; `more` are at hand already."""
 
     matches: list[Matches]
+    more: bool = False
 
     @property
     def entries(self) -> list[LogEntry]:
         """All of them."""
         return [entry for matches in self.matches for entry in matches.entries]
-
-    @property
-    def count(self) -> int:
-        """How many there are."""
-        return sum([len(matches.entries) for matches in self.matches])
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +210,7 @@ class _Follower:
         count = 0
         for new in self._new(matches):
             if gathered and count + len(new.entries) > self._page_entries:
-                events.append(Entries(gathered))
+                events.append(Entries(gathered, more=True))
                 gathered, count = [], 0
             gathered.append(new)
             count += len(new.entries)

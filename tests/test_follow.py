@@ -226,6 +226,21 @@ async def test_caught_up_comes_once_also_for_a_reader_that_lags(tmp_path: Path) 
     assert sum(len(event.entries) for event in kinds if isinstance(event, Entries)) == 50
 
 
+async def test_what_came_meanwhile_says_that_there_is_more_but_for_the_last_of_it(tmp_path: Path) -> None:
+    """Or whoever gathers live entries for a moment would rest with thousands at hand, and never catch up."""
+    async with live_log(tmp_path) as log, aclosing(follow(log, log.task_id, LogFilter(), page_entries=5)) as events:
+        assert await anext(events) == CaughtUp(0)
+        reading = asyncio.ensure_future(anext(events))
+        for number in range(4):
+            # Published four at a time, which never fill an event of five.
+            for _ in range(4):
+                log.logger.info(f"{number}")
+            assert log.writer(log.task_id).last_seq == 4 * (number + 1)  # type: ignore[union-attr]
+        got = [await reading, *[await anext(events) for _ in range(3)]]
+    assert seqs(got) == list(range(1, 17))
+    assert [event.more for event in got if isinstance(event, Entries)] == [True, True, True, False]
+
+
 async def test_idle_says_up_to_where_a_reader_has_every_match(tmp_path: Path) -> None:
     """Also where what was said meanwhile did not match: that seq serves as `after` too."""
     async with live_log(tmp_path) as log:

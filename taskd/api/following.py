@@ -49,21 +49,20 @@ class Pace:
     """
     When to ask `follow` for its next event.
 
-    At once while it hands over what is stored, and while what it hands over is full, for then
-    more is waiting. Otherwise `interval_s` after the last entries: what is said meanwhile comes
-    in one piece, and what comes after a silence does not wait at all.
+    At once while it hands over what is stored, and while it has more at hand. Otherwise
+    `interval_s` after the last entries: what is said meanwhile comes in one piece, and what
+    comes after a silence does not wait at all.
     """
 
-    def __init__(self, interval_s: float, entries_max: int) -> None:
+    def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
-        self._entries_max = entries_max
         self._live = False
 
     async def rest(self, event: Event) -> None:
         """To be awaited between having sent `event` and asking for the next."""
         if isinstance(event, CaughtUp):
             self._live = True
-        elif self._live and isinstance(event, Entries) and event.count < self._entries_max:
+        elif self._live and isinstance(event, Entries) and not event.more:
             await asyncio.sleep(self._interval_s)
 
 

@@ -97,7 +97,7 @@ class View:
     async def _send_log(self) -> int:
         settings, query = self._settings, self._query
         await self._send(_frame({"type": "hello", "task": self._task.to_json(), "last_seq": self._task.last_seq}))
-        pace = Pace(settings.frame_interval_s, settings.frame_entries_max)
+        pace = Pace(settings.frame_interval_s)
         events = follow(
             self._manager,
             self._task.id,

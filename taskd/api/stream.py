@@ -41,7 +41,7 @@ async def stream_logs(request: Request) -> Response:
         tail=query.tail,
         page_entries=settings.frame_entries_max,
     )
-    pace = Pace(settings.frame_interval_s, settings.frame_entries_max)
+    pace = Pace(settings.frame_interval_s)
     return LogStream(events, pace, viewers_of(request), settings.send_timeout_s)
 
 

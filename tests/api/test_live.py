@@ -171,18 +171,18 @@ async def test_a_long_log_comes_in_frames_of_the_set_size(serve: Serve) -> None:
         assert sizes == [100] * 10 + [2]
 
 
-async def test_the_pace_gathers_live_entries_but_never_what_is_stored_or_full() -> None:
-    """Rest only after caught_up, and only after entries that were not full."""
+async def test_the_pace_gathers_live_entries_but_never_what_is_stored_or_at_hand() -> None:
+    """Rest only after caught_up, and only after entries behind which there are no more yet."""
     clock = asyncio.get_running_loop()
-    pace = Pace(interval_s=0.02, entries_max=2)
-    some, full = Entries([Matches([entry(1, 1)])]), Entries([Matches([entry(1, 1)]), Matches([entry(2, 1)])])
+    pace = Pace(interval_s=0.02)
+    last, some = Entries([Matches([entry(1, 1)])]), Entries([Matches([entry(1, 1)])], more=True)
 
     async def rests(event: Event) -> bool:
         begun = clock.time()
         await pace.rest(event)
         return clock.time() - begun >= 0.015
 
-    assert [await rests(event) for event in (some, full, CaughtUp(2), full, some)] == [False] * 4 + [True]
+    assert [await rests(event) for event in (last, some, CaughtUp(2), some, last)] == [False] * 4 + [True]
 
 
 async def test_what_is_said_in_one_breath_shares_a_frame(serve: Serve) -> None:
