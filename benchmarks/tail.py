@@ -13,8 +13,12 @@ are of 1 ms), what was dropped (said, but not stored), how much memory grew from
 last quarter, and the CPU for each delivered entry: what all of the server took, less what it took
 at the same rate without viewers, by the entries delivered. `keeps up` means that at least 99 % of
 the rate was said, nothing was dropped, and everybody saw the end, in order.
+
+Under the load whose loop lag has a bar, this process is a second client besides: it reads pages of
+1,000 entries, anywhere in the log, ten a second.
 """
 
+import contextlib
 import json
 import sqlite3
 import statistics
@@ -25,6 +29,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.pages import PAGE_ENTRIES, Pages
 from benchmarks.plan import ROOT, Plan, ended
 from benchmarks.table import Result, Skipped, quantile, result
 from benchmarks.viewers import STEP_NS
@@ -39,6 +44,7 @@ QUICK_LOADS: tuple[tuple[int, int], ...] = ((1_000, 1), (10_000, 10))
 P99_BARS_MS = {(50_000, 10): 50, (100_000, 10): 80, (10_000, 100): 60, (1_000, 500): 120}
 KEEPS_UP = {(50_000, 10), (100_000, 10)}
 LAG_BARS_MS = {(50_000, 10): 10}
+PAGE_BAR_MS = 8
 CPU_BARS_US = {(10_000, 100): 0.5}
 LONG_S = {(50_000, 10): 60, (100_000, 10): 30}
 FLAT_MB = 20
@@ -58,6 +64,7 @@ class Tail:
     server: dict[str, Any]
     seen: dict[str, Any]
     dropped: int
+    pages_ms: list[float]
 
     @property
     def keeps_up(self) -> bool:
@@ -109,14 +116,16 @@ def watched(plan: Plan, rate: int, viewers: int) -> Tail:
         task_id = served.submit("bench-paced", warm_s=WARM_S if not plan.quick else 0.5, **params)
         client = _viewers(served, task_id, viewers)
         gate.touch()
+        pages = Pages(served.port, task_id, plan.seed)
         try:
-            told, _ = client.communicate(timeout=seconds + END_WAIT_S)
+            with pages if (rate, viewers) in LAG_BARS_MS else contextlib.nullcontext():
+                told, _ = client.communicate(timeout=seconds + END_WAIT_S)
         finally:
             client.kill()
         server = ended(served, task_id)["result"]
     seen = json.loads(told)
     stored = _stored(served, task_id)
-    return Tail(rate, viewers, seconds, server, seen, server["said"] + server["warmed"] - stored)
+    return Tail(rate, viewers, seconds, server, seen, server["said"] + server["warmed"] - stored, pages.times_ms)
 
 
 def name_of(rate: int, viewers: int) -> str:
@@ -188,7 +197,15 @@ def _lines(tail: Tail) -> list[Result]:
         flat = tail.growth_mb <= FLAT_MB
         grown = f"{name}: memory grown in {tail.seconds:g} s"
         lines.append(result("tail", grown, "MB", [tail.growth_mb], bar=f"≤ {FLAT_MB} MB", holds=flat))
+    if tail.pages_ms:
+        lines.append(_pages(tail))
     return lines
+
+
+def _pages(tail: Tail) -> Result:
+    what = f"{name_of(tail.rate, tail.viewers)}: a page of {PAGE_ENTRIES:,} meanwhile"
+    holds = statistics.median(tail.pages_ms) <= PAGE_BAR_MS
+    return result("tail", what, "ms", tail.pages_ms, bar=f"≤ {PAGE_BAR_MS} ms", holds=holds)
 
 
 def _spread(values: list[float]) -> tuple[float, float]:
