@@ -28,6 +28,7 @@ from typing import Any
 import orjson
 
 from taskd.entries import Level, LogEntry, timestamp_now
+from taskd.flood import FloodLimit
 from taskd.journal import TaskJournal
 from taskd.masking import Masker
 from taskd.sanitise import clean_metadata, clean_source, clean_text, clean_value, split_text
@@ -103,6 +104,8 @@ class LogQueue(asyncio.Queue[LogEntry | None]):
         self._sources: set[str] = set()
         self._committed_seq = 0
         self._drains: list[tuple[int, concurrent.futures.Future[None]]] = []
+        limit = settings.entries_per_s_max
+        self._flood = FloodLimit(limit, self.emit_system, self.later) if limit else None
 
     # The producers' end
 
@@ -112,6 +115,8 @@ class LogQueue(asyncio.Queue[LogEntry | None]):
 
         On the loop this never waits; in a thread it waits for room, at most `thread_wait_s`.
         """
+        if self._flood is not None and self._flood.suppresses():
+            return
         part, others = self._parts(message, metadata)
         if source not in self._sources:
             source = self._known(source)
@@ -362,6 +367,8 @@ class LogQueue(asyncio.Queue[LogEntry | None]):
         with self._lock:
             if self.closed:
                 return
+            if self._flood is not None:
+                self._flood.tell()
             if self._dropped:
                 self.emit_system(Level.WARNING, "Those were the last words that were dropped")
             self._take_handed()
