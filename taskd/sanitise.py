@@ -42,7 +42,7 @@ def clean_source(value: object) -> str:
     text = clean_text(value)
     if not text.isprintable():
         text = "".join(character if character.isprintable() else "�" for character in text)
-    return text[:SOURCE_CHARACTERS_MAX] or "unnamed"
+    return _shortened(text, SOURCE_CHARACTERS_MAX) or "unnamed"
 
 
 def clean_metadata(metadata: dict[str, Any], bytes_max: int) -> bytes | None:
@@ -163,8 +163,13 @@ class _Cleaning:
         return cleaned
 
 
+def _shortened(text: str, characters_max: int) -> str:
+    """Cut, and marked as cut, where it is too long."""
+    return text if len(text) <= characters_max else f"{text[: characters_max - 1]}…"
+
+
 def _clean_key(key: object, taken: dict[str, Any]) -> str:
-    text = clean_text(key)[:KEY_CHARACTERS_MAX]
+    text = _shortened(clean_text(key), KEY_CHARACTERS_MAX)
     # 1 and "1" are different keys to Python and one to JSON: keep both.
     unique, number = text, 1
     while unique in taken:
