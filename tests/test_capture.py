@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from taskd.capture import Capturing, capture_installed, current
+from taskd.capture import capture_installed
 from taskd.entries import Level, LogEntry
 from taskd.logger import TaskLogger
 from taskd.masking import Masker
 from taskd.queue import LogQueue
 from taskd.settings import Settings
+from taskd.speaking import Capturing, current
 
 third_party = logging.getLogger("third.party")
 
@@ -95,11 +96,21 @@ async def test_a_line_is_said_when_it_is_whole_or_at_the_end() -> None:
 
 @captured
 async def test_a_line_without_an_end_does_not_grow_for_ever() -> None:
-    """A progress bar drawn with carriage returns is said in pieces."""
+    """Past a bound it is said in parts, all but the first marked as continued."""
     speaker = Speaker()
-    await speaker.run(lambda: print("x" * 100_000, end="") or None)
-    assert sum(len(entry.message) for entry in speaker.entries()) == 100_000
-    assert speaker.capturing._partial == {}
+    queue = LogQueue(Settings(), masker=Masker(), on_progress=lambda source, progress: None)
+    speaker.capturing = Capturing(TaskLogger(queue, "plugin"))
+
+    async def speak() -> None:
+        for _ in range(15):
+            print("x" * 100_000, end="")
+        assert queue.last_seq > 0
+
+    await speaker.run(speak)
+    first, *others = queue.take_rest()
+    assert len(first.message) + sum(len(entry.message) for entry in others) == 1_500_000
+    assert first.metadata is None
+    assert {entry.metadata_json for entry in others} == {'{"continued":true}'}
 
 
 @captured
@@ -169,7 +180,7 @@ def test_outside_a_task_the_streams_are_what_they_stand_for(monkeypatch: pytest.
     with open("/dev/null", "w", encoding="latin-1", errors="replace") as real:
         monkeypatch.setattr(sys, "stdout", real)
         with capture_installed(Level.INFO):
-            for name in ("encoding", "errors", "newlines", "buffer", "name", "mode", "closed", "line_buffering"):
+            for name in ("encoding", "errors", "newlines", "name", "mode", "closed", "line_buffering"):
                 assert getattr(sys.stdout, name) == getattr(real, name), name
             for method in ("fileno", "isatty", "writable", "readable", "seekable"):
                 assert getattr(sys.stdout, method)() == getattr(real, method)(), method
@@ -296,16 +307,17 @@ async def test_a_record_that_cannot_be_formatted_does_not_fail_the_task(
 
 
 async def test_warnings_of_python_are_in_the_log() -> None:
-    """`warnings.warn` writes to stderr, and stderr is captured. In an interpreter without a test runner's hooks."""
+    """Under the name that stdlib logging has for them, once. In an interpreter without a test runner's hooks."""
     script = """
 import asyncio, warnings
-from taskd.capture import *
-from taskd.capture import current
+from taskd.capture import capture_installed
+from taskd.speaking import Capturing, current
 from taskd.entries import Level
 from taskd.logger import TaskLogger
 from taskd.masking import Masker
 from taskd.queue import LogQueue
 from taskd.settings import Settings
+from taskd.speaking import Capturing, current
 
 async def main():
     queue = LogQueue(Settings(), masker=Masker(), on_progress=print)
@@ -320,7 +332,7 @@ asyncio.run(main())
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stderr == ""
-    assert done.stdout == "[('stderr', <Level.WARNING: 'WARNING'>)]\n"
+    assert done.stdout == "[('py.warnings', <Level.WARNING: 'WARNING'>)]\n"
 
 
 @captured
@@ -348,28 +360,23 @@ async def test_two_threads_of_one_task_that_print_at_once_lose_nothing() -> None
 
 
 async def test_a_thread_that_prints_on_while_the_task_ends_does_not_disturb_the_end() -> None:
-    """The last lines are said although the streams change meanwhile."""
+    """The last lines are said although there come more streams meanwhile, and what has no end of line too."""
     speaker = Speaker()
-
-    class Interrupted(TaskLogger):
-        def with_source(self, source: str) -> TaskLogger:
-            speaker.capturing.write("stderr" if source == "stdout" else "stdout", "thread\n")
-            return super().with_source(source)
-
-    logger = speaker.capturing.logger
     speaker.capturing.write("stdout", "out")
     speaker.capturing.write("stderr", "err")
-    speaker.capturing.logger = Interrupted(speaker.queue, "p")
-    original = speaker.capturing.write
+    emit = speaker.queue.emit
 
-    def write_once(stream: str, text: str) -> None:
-        speaker.capturing.logger = logger
-        original(stream, text)
+    def emit_while_a_thread_prints(*arguments: Any) -> None:
+        speaker.queue.emit = emit  # type: ignore[method-assign]  # a thread's turn, at the worst moment
+        thread = threading.Thread(target=speaker.capturing.write, args=("stdout", "thread"))
+        thread.start()
+        thread.join()
+        emit(*arguments)
 
-    speaker.capturing.write = write_once  # type: ignore[method-assign]  # a thread's turn, at the worst moment
+    speaker.queue.emit = emit_while_a_thread_prints  # type: ignore[method-assign, assignment]
     speaker.capturing.finish()
-    told = "".join(entry.message for entry in speaker.entries())
-    assert all(word in told for word in ("out", "err", "thread"))
+    await asyncio.sleep(0)
+    assert sorted(message for _, _, message in speaker.told()) == ["err", "out", "thread"]
 
 
 def test_everything_is_put_back() -> None:

@@ -1,0 +1,146 @@
+"""
+`sys.stdout` and `sys.stderr`: a task's words go to its log, everybody else's pass through.
+
+A stand-in takes the place of each for as long as the service runs. What is asked of it, other
+than to write, the real stream answers (its encoding, its descriptor), so that `subprocess`,
+`faulthandler` or `input` find what they look for; but a task cannot close, detach or reconfigure
+what belongs to all, and its words are not on a terminal. Bytes written to `.buffer` are captured
+too, so that a library which wraps that in a stream of its own is still heard.
+
+A library that replaces `sys.stdout` keeps what is written then, as without taskd, also from other
+tasks: there is one `sys.stdout`. What writes to the descriptors 1 and 2 itself (C code, child
+processes) and to `sys.__stdout__` is not seen here.
+"""
+
+import codecs
+import io
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+from taskd.speaking import Capturing, speaking
+
+
+@contextmanager
+def streams_captured() -> Iterator[None]:
+    """Put the stand-ins in, for the length of a `with` block."""
+    real = sys.stdout, sys.stderr
+    standing = Stream("stdout", real[0]), Stream("stderr", real[1])
+    sys.stdout, sys.stderr = standing
+    try:
+        yield
+    finally:
+        # Whoever replaced a stream meanwhile keeps it.
+        if sys.stdout is standing[0]:
+            sys.stdout = real[0]
+        if sys.stderr is standing[1]:
+            sys.stderr = real[1]
+
+
+def is_service_stream(stream: object) -> bool:
+    """Whether what is written there is the service's own output, outside of tasks."""
+    if isinstance(stream, _StandIn):
+        return True
+    behind = [standing.real for standing in (sys.stdout, sys.stderr) if isinstance(standing, _StandIn)]
+    return any(stream is real for real in (sys.__stdout__, sys.__stderr__, *behind))
+
+
+class _StandIn:
+    """What a stand-in for text and one for bytes have in common."""
+
+    def __init__(self, name: str, real: Any) -> None:
+        self._stream = name
+        self.real = real
+
+    def writelines(self, lines: Iterable[Any]) -> None:
+        """Write each, as a file does: without ends of lines."""
+        for line in lines:
+            self.write(line)
+
+    def write(self, data: Any, /) -> int:
+        """Write it to the log of the task that speaks, or else to the real stream."""
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        """Of the real stream; a task's partial line waits for its end."""
+        if speaking() is None:
+            self.real.flush()
+
+    def isatty(self) -> bool:
+        """A task does not speak to a terminal."""
+        return speaking() is None and bool(self.real.isatty())
+
+    def close(self) -> None:
+        """Close the real stream; nothing in a task, for it is everybody's."""
+        if speaking() is None:
+            self.real.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.real)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+
+class Stream(_StandIn):
+    """Stands in for `sys.stdout` or `sys.stderr`."""
+
+    def write(self, text: str, /) -> int:
+        """Write it to the log of the task that speaks, or else to the real stream."""
+        capturing = speaking()
+        if capturing is None:
+            return int(self.real.write(text))
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        capturing.write(self._stream, text)
+        return len(text)
+
+    @property
+    def buffer(self) -> "Bytes":
+        """The same for bytes. Raises `AttributeError` where the real stream has none."""
+        return Bytes(self._stream, self.real.buffer)
+
+    def detach(self) -> Any:
+        """The stream for bytes; only outside of tasks is it taken off."""
+        return self.real.detach() if speaking() is None else self.buffer
+
+    def reconfigure(self, **options: Any) -> None:
+        """Of the real stream; nothing in a task, for it is everybody's."""
+        if speaking() is None:
+            self.real.reconfigure(**options)
+
+
+class Bytes(_StandIn):
+    """Stands in for the `buffer` of one of them."""
+
+    def write(self, data: Any, /) -> int:
+        """Write it to the log of the task that speaks, as text, or else to the real stream."""
+        capturing = speaking()
+        if capturing is None:
+            return int(self.real.write(data))
+        with memoryview(data) as view:  # TypeError for a str, as any binary file
+            capturing.write(self._stream, _decoder(capturing, self._stream).decode(view.tobytes()))
+            return view.nbytes
+
+
+def _decoder(capturing: Capturing, stream: str) -> codecs.IncrementalDecoder:
+    """Of the task's stream and this thread: a character may come in two writes."""
+    decoders = capturing.decoders
+    place = stream, threading.get_ident()
+    if place not in decoders:
+        decoders[place] = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+    return decoders[place]
+
+
+# What asks for their kind (`isinstance(sys.stdout, io.TextIOBase)`) is to have it; to inherit would
+# close the real stream when the stand-in is collected.
+io.TextIOBase.register(Stream)
+io.BufferedIOBase.register(Bytes)
