@@ -41,6 +41,7 @@ _Enabled = Callable[[logging.Logger, int], bool]
 _PLAIN = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"})
 _PLAIN_MIN = len(vars(logging.makeLogRecord({})))
 _LEVEL_NAMES = frozenset({level.value for level in Level})
+_LEVELS = {logging.getLevelNamesMapping()[level.value]: level for level in Level}
 
 
 @contextmanager
@@ -76,43 +77,48 @@ class _Hook:
     def methods(self) -> tuple[_Handle, _Enabled]:
         """In place of `Logger.callHandlers` and `Logger.isEnabledFor`."""
 
+        handle, enabled, capture_level = self._handle, self._enabled, self._capture_level
+
         def call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
             capturing = speaking()
             if capturing is None or not self.installed:
-                self._handle(logger, record)
+                handle(logger, record)
             elif _is_own(logger.name):
                 # Its handlers may write to a stream that is captured.
-                _run(None, self._handle, logger, record)
+                _run(None, handle, logger, record)
             else:
                 self._capture(capturing, logger, record)
 
         def is_enabled_for(logger: logging.Logger, level: int) -> bool:
-            if self._enabled(logger, level):
+            if enabled(logger, level):
                 return True
-            if level < self._capture_level or speaking() is None or not self.installed or _is_own(logger.name):
+            if level < capture_level or speaking() is None or not self.installed or _is_own(logger.name):
                 return False
             return not _has_own_level(logger) and level > logger.manager.disable and not logger.disabled
 
         return call_handlers, is_enabled_for
 
     def _capture(self, capturing: Capturing, logger: logging.Logger, record: logging.LogRecord) -> None:
-        heard = self._enabled(logger, record.levelno)
-        # One that was handed to `handle()` has passed whatever its level.
-        if not heard or _has_own_level(logger) or record.levelno >= self._capture_level:
+        level = record.levelno
+        # What is not enabled was handed to `handle()`, which asks for no level.
+        if level >= self._capture_level or _has_own_level(logger) or not self._enabled(logger, level):
             _say(capturing, record)
-            heard = heard or record.levelno < self._capture_level
-        if heard and not capturing.quiet:
-            for handler in self._foreign_handlers(logger, record.levelno):
+        if capturing.quiet:
+            return
+        handlers = self._foreign_handlers(logger, level)
+        if handlers and (self._enabled(logger, level) or level < self._capture_level):
+            for handler in handlers:
                 _run(capturing.muted(), handler.handle, record)
 
     def _foreign_handlers(self, logger: logging.Logger, level: int) -> list[logging.Handler]:
         """The handlers for the record that are not the service's own output."""
-        handlers: list[logging.Handler] = []
+        found: list[logging.Handler] = []
         above: logging.Logger | None = logger
         while above is not None:
-            handlers += [handler for handler in above.handlers if level >= handler.level]
+            if above.handlers:
+                found += [each for each in above.handlers if level >= each.level and not self._is_service(each)]
             above = above.parent if above.propagate else None
-        return [handler for handler in handlers if not self._is_service(handler)] if handlers else handlers
+        return found
 
     def _is_service(self, handler: logging.Handler) -> bool:
         if handler in self._service_handlers:
@@ -134,7 +140,8 @@ def _say(capturing: Capturing, record: logging.LogRecord) -> None:
     except Exception as error:  # as `logging` itself: a bad format must not fail the task
         message = f"{clean_text(record.msg)} % {clean_text(record.args)} ({exception_line(error)})"
     speaker = capturing.speaker(record.name)
-    level, metadata = as_level(record.levelno), _metadata(record)
+    level = _LEVELS.get(record.levelno) or as_level(record.levelno)
+    metadata = _metadata(record)
     raised = record.exc_info[1] if record.exc_info else None
     if raised is None and record.exc_text:  # of a record that came from elsewhere
         message = f"{message}\n{record.exc_text}"
@@ -147,8 +154,9 @@ def _say(capturing: Capturing, record: logging.LogRecord) -> None:
 def _metadata(record: logging.LogRecord) -> dict[str, Any]:
     """What the caller gave as `extra`, and a level's name that has no level here."""
     fields = vars(record)
-    # Nearly every record has none.
-    extra = {} if len(fields) <= _PLAIN_MIN else {key: fields[key] for key in fields if key not in _PLAIN}
+    if len(fields) <= _PLAIN_MIN and record.levelno in _LEVELS:  # nearly every record
+        return {}
+    extra = {key: fields[key] for key in fields if key not in _PLAIN}
     if record.levelname not in _LEVEL_NAMES:
         extra["levelname"] = record.levelname
     return extra
