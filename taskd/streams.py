@@ -130,6 +130,9 @@ class Bytes(_StandIn):
             capturing.write(self._stream, _decoder(capturing, self._stream).decode(view.tobytes()))
             return view.nbytes
 
+    def _dealloc_warn(self, _: object) -> None:
+        """A stream around this one that is collected asks for this: nothing was left unclosed."""
+
 
 def _decoder(capturing: Capturing, stream: str) -> codecs.IncrementalDecoder:
     """Of the task's stream and this thread: a character may come in two writes."""

@@ -3,23 +3,24 @@ What nobody caught in a task, into its log.
 
 An exception of an asyncio task that nobody awaited is told when that task is collected, in
 whatever context that happens; so each asyncio task that a plugin makes is marked with whose it
-is, when it is made. A thread's and a destructor's exceptions are told where they happen. All
-other exceptions of a plugin end its task, which tells them itself.
+is, when it is made (where Python does not know its context itself). A thread's and a destructor's
+exceptions are told where they happen. All other exceptions of a plugin end its task, which tells
+them itself.
 
 Outside of tasks the hooks call those that were there.
 """
 
 import asyncio
+import contextlib
 import sys
 import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from contextvars import Context
 from typing import Any
 
 from taskd.entries import Level
 from taskd.speaking import Capturing, current, speaking
-
-_MARK = "_taskd_capturing"
 
 
 @contextmanager
@@ -61,15 +62,7 @@ def _tell(capturing: Capturing, message: str, error: BaseException) -> None:
 def loop_captured(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     """Have the loop tell what its asyncio tasks and callbacks raised to the task that they belong to."""
     factory, handler = loop.get_task_factory(), loop.get_exception_handler()
-
-    usual: Any = factory or _make
-
-    def make(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **options: Any) -> Any:
-        task = usual(loop, coroutine, **options)
-        capturing = current.get()
-        if capturing is not None:
-            setattr(task, _MARK, capturing)
-        return task
+    make = _marking(factory) if _MARKS_NEEDED else factory
 
     def tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         token = current.set(_whose(context))
@@ -82,7 +75,7 @@ def loop_captured(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
         finally:
             current.reset(token)
 
-    loop.set_task_factory(make)  # type: ignore[arg-type]  # whatever options this Python has
+    loop.set_task_factory(make)
     loop.set_exception_handler(tell)
     try:
         yield
@@ -93,16 +86,38 @@ def loop_captured(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
             loop.set_exception_handler(handler)
 
 
-def _make(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **options: Any) -> Any:
-    return asyncio.Task(coroutine, loop=loop, **options)
+# From 3.12 an asyncio task tells its context.
+_MARKS_NEEDED = not hasattr(asyncio.Task, "get_context")
+
+
+_Task: Any = asyncio.Task
+
+
+def _marking(factory: Any) -> Any:
+    """A task factory that marks each asyncio task with whose it is."""
+
+    def make(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **options: Any) -> Any:
+        task = _Task(coroutine, loop=loop, **options) if factory is None else factory(loop, coroutine, **options)
+        if (capturing := current.get()) is not None:
+            with contextlib.suppress(AttributeError):  # of another kind, made by somebody's factory
+                task._taskd_capturing = capturing
+        return task
+
+    return make
 
 
 def _whose(context: dict[str, Any]) -> Capturing | None:
     """The task to which an asyncio task or callback belongs; the context of now may be any."""
     task = context.get("task") or context.get("future")
-    if task is not None:
-        marked: Capturing | None = getattr(task, _MARK, None)
-        return marked
+    if task is not None and _MARKS_NEEDED:
+        return getattr(task, "_taskd_capturing", None)
     handle = context.get("handle")
-    inside = getattr(handle, "_context", None)  # uvloop's has none, and calls us in its context
-    return current.get() if inside is None else inside.get(current)
+    known = _context_of(task or handle)
+    # uvloop's handles have none, and it calls us in it.
+    return current.get() if known is None else known.get(current)
+
+
+def _context_of(thing: Any) -> Context | None:
+    """The context of an asyncio task or handle, where it can be known."""
+    context = thing.get_context() if hasattr(thing, "get_context") else getattr(thing, "_context", None)
+    return context if isinstance(context, Context) else None

@@ -1,7 +1,6 @@
 """What a task prints and logs is in its own log, and outside of tasks nothing is different."""
 
 import asyncio
-import functools
 import io
 import logging
 import logging.config
@@ -15,51 +14,15 @@ from typing import Any
 import pytest
 
 from taskd.capture import capture_installed
-from taskd.entries import Level, LogEntry
+from taskd.entries import Level
 from taskd.logger import TaskLogger
 from taskd.masking import Masker
 from taskd.queue import LogQueue
 from taskd.settings import Settings
-from taskd.speaking import Capturing, current
+from taskd.speaking import Capturing
+from tests.speakers import Speaker, captured
 
 third_party = logging.getLogger("third.party")
-
-
-def captured(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Coroutine[Any, Any, None]]:
-    """Capture is installed for the test. (Not in a fixture: the test runner sets the streams after those.)"""
-
-    @functools.wraps(test)
-    async def installed(*arguments: Any, **named: Any) -> None:
-        with capture_installed(Level.INFO):
-            await test(*arguments, **named)
-
-    return installed
-
-
-class Speaker:
-    """A task that speaks: its queue, and how to run things as it."""
-
-    def __init__(self) -> None:
-        self.queue = LogQueue(Settings(), masker=Masker(), on_progress=lambda source, progress: None)
-        self.capturing = Capturing(TaskLogger(self.queue, "plugin"))
-
-    async def run(self, function: Callable[[], Coroutine[Any, Any, None] | None]) -> None:
-        """Run `function` as this task does, to its end."""
-
-        async def running() -> None:
-            current.set(self.capturing)
-            coroutine = function()
-            if coroutine is not None:
-                await coroutine
-            self.capturing.finish()
-
-        await asyncio.create_task(running())
-
-    def entries(self) -> list[LogEntry]:
-        return self.queue.take_rest()
-
-    def told(self) -> list[tuple[str, str, str]]:
-        return [(entry.source, entry.level.value, entry.message) for entry in self.entries()]
 
 
 @captured
