@@ -28,7 +28,8 @@ class TaskLogger:
 
     def __init__(self, queue: LogQueue, source: str) -> None:
         self._queue = queue
-        self.source = clean_source(source)
+        # Masked before it is cut, or half of a secret would be left.
+        self.source = clean_source(queue.masker(clean_text(source)))
 
     def debug(self, message: object, /, **metadata: Any) -> None:
         """Say something that matters only when looking for a fault."""

@@ -276,3 +276,76 @@ async def test_a_signal_to_taskd_does_not_reach_the_command(log: Log) -> None:
     """A Ctrl-C in the terminal is for taskd alone: the command is in a session of its own."""
     await run_process(log.logger, [sys.executable, "-c", "import os; print(os.getsid(0) == os.getpid())"])
     assert await log.said() == ["True"]
+
+
+async def test_a_very_long_line_is_split_and_says_so(log: Log) -> None:
+    """Every part but the first is marked as continued, and has no other fields; nothing is lost."""
+    size = 2_500_000
+    await run_process(log.logger, [sys.executable, "-c", f"print('x' * {size}); print('next')"])
+    first, *others, last = await log.entries()
+    assert (first.metadata, last.message, last.metadata) == ({"stream": "stdout"}, "next", {"stream": "stdout"})
+    assert {entry.metadata_json for entry in others} == {'{"continued":true}'}
+    assert len(first.message) + sum(len(entry.message) for entry in others) == size
+
+
+async def test_a_secret_that_comes_in_two_reads_is_hidden(log: Log) -> None:
+    """In a line, and where a line is cut for its length."""
+    log.queue.masker.add("hunter22")
+    script = """
+import os, time
+os.write(1, b"a hun"); time.sleep(0.05); os.write(1, b"ter22 b\\n")
+os.write(1, b"x" * 1_048_573 + b"hunter22" + b"y" * 1_048_573 + b"hunter22\\n")
+"""
+    await run_process(log.logger, [sys.executable, "-c", script])
+    said = "".join(await log.said())
+    assert said.startswith("a *** b")
+    assert said.count("***") == 3
+    assert "hun" not in said
+    assert "r22" not in said
+
+
+async def test_what_holds_the_output_open_from_another_session_does_not_hang_it(log: Log) -> None:
+    """What has left the group cannot be ended with it; its output is let go."""
+    script = "import os, subprocess, sys; p = subprocess.Popen(['sleep', '1000'], start_new_session=True); print(p.pid)"
+    await run_process(log.logger, [sys.executable, "-c", script], term_wait_s=0.05)
+    pid, warning = await log.said()
+    assert "left processes behind" in warning
+    os.kill(int(pid), 9)
+
+
+class Steps:
+    """An asyncio task is cancelled just before its `number`th step."""
+
+    def __init__(self, running: asyncio.Task[object], number: int) -> None:
+        self.running, self.left = running, number
+
+    async def run(self) -> bool:
+        """False where it had ended before."""
+        for _ in range(self.left):
+            await asyncio.sleep(0)
+            if self.running.done():
+                return False
+        self.running.cancel()
+        return True
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_it_may_be_cancelled_at_any_step(log: Log, times: int, tmp_path: Path) -> None:
+    """Once or twice, before, in and after its start: nothing that was started lives on, and no descriptor is left."""
+    await run_process(log.logger, shell("true"))
+    open_before = len(os.listdir("/proc/self/fd"))
+    started = tmp_path / "started"
+    script = f"sleep 1000 & echo $! $$ >> {started}; wait"
+    for number in [*range(12), *range(12, 3_000, 331)]:
+        running = asyncio.create_task(run_process(log.logger, shell(script), term_wait_s=0.2))
+        assert await Steps(running, number).run()
+        if times == 2:
+            await asyncio.sleep(0)
+            running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    async with asyncio.timeout(10):  # transports close themselves in the next steps
+        while len(os.listdir("/proc/self/fd")) > open_before:
+            await asyncio.sleep(0.01)
+    pids = started.read_text().split() if started.exists() else []
+    assert all(map(has_ended, pids))
