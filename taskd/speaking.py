@@ -11,6 +11,7 @@ import codecs
 import copy
 import threading
 from contextvars import ContextVar
+from typing import Any
 
 from taskd.entries import Level
 from taskd.logger import TaskLogger
@@ -28,6 +29,8 @@ class Capturing:
         self.finished = False
         self.lent_by: Capturing | None = None
         self.quiet = False
+        # What the task has put in the place of `sys.stdout` and `sys.stderr`.
+        self.replaced: dict[str, Any] = {}
         self.decoders: dict[tuple[str, int], codecs.IncrementalDecoder] = {}
         self._speakers: dict[str, TaskLogger] = {}
         self._speeches: dict[tuple[str, int], Speech] = {}

@@ -7,9 +7,14 @@ than to write, the real stream answers (its encoding, its descriptor), so that `
 what belongs to all, and its words are not on a terminal. Bytes written to `.buffer` are captured
 too, so that a library which wraps that in a stream of its own is still heard.
 
-A library that replaces `sys.stdout` keeps what is written then, as without taskd, also from other
-tasks: there is one `sys.stdout`. What writes to the descriptors 1 and 2 itself (C code, child
-processes) and to `sys.__stdout__` is not seen here.
+A task that replaces `sys.stdout` (`redirect_stdout`, a test runner) replaces it for itself: its
+child tasks and threads write there, other tasks do not, and with the task's end it is over. For
+that the class of `sys` has the two names as properties. `print` and other C code look into the
+module's dict, past the properties; there lies a `_Switch`, which sends each word to the stream of
+whoever speaks. Outside of tasks to replace a stream is what it is without taskd.
+
+What writes to the descriptors 1 and 2 itself (C code, child processes) and to `sys.__stdout__` is
+not seen here.
 """
 
 import codecs
@@ -18,33 +23,90 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any, Self
 
 from taskd.speaking import Capturing, speaking
+
+NAMES = ("stdout", "stderr")
 
 
 @contextmanager
 def streams_captured() -> Iterator[None]:
     """Put the stand-ins in, for the length of a `with` block."""
-    real = sys.stdout, sys.stderr
-    standing = Stream("stdout", real[0]), Stream("stderr", real[1])
-    sys.stdout, sys.stderr = standing
+    inside, kind = vars(sys), type(sys)
+    before = {name: inside[name] for name in NAMES}
+    switches = {name: _Switch(name, Stream(name, getattr(sys, name))) for name in NAMES}
+    inside.update(switches)
+    ours = sys.__class__ = _replaceable(switches)
     try:
         yield
     finally:
-        # Whoever replaced a stream meanwhile keeps it.
-        if sys.stdout is standing[0]:
-            sys.stdout = real[0]
-        if sys.stderr is standing[1]:
-            sys.stderr = real[1]
+        if type(sys) is ours:
+            sys.__class__ = kind
+        for name in NAMES:
+            # Whoever replaced a stream meanwhile keeps it.
+            if inside.get(name) is switches[name]:
+                inside[name] = before[name]
 
 
 def is_service_stream(stream: object) -> bool:
     """Whether what is written there is the service's own output, outside of tasks."""
-    if isinstance(stream, _StandIn):
+    if isinstance(stream, _StandIn | _Switch):
         return True
-    behind = [standing.real for standing in (sys.stdout, sys.stderr) if isinstance(standing, _StandIn)]
-    return any(stream is real for real in (sys.__stdout__, sys.__stderr__, *behind))
+    switches = [switch for switch in map(vars(sys).get, NAMES) if isinstance(switch, _Switch)]
+    return any(stream is real for real in (sys.__stdout__, sys.__stderr__, *(each.standing.real for each in switches)))
+
+
+class _Switch:
+    """What `print` finds: the stream of the task that speaks, or the stand-in."""
+
+    def __init__(self, name: str, standing: "Stream") -> None:
+        self.name = name
+        self.standing = standing
+
+    def stream(self) -> Any:
+        """The stream that is in use here and now."""
+        capturing = speaking()
+        return self.standing if capturing is None else capturing.replaced.get(self.name, self.standing)
+
+    def replace(self, stream: Any) -> None:
+        """Put another stream in its place: for the task that speaks, or else for all."""
+        capturing, back = speaking(), stream is self or stream is self.standing
+        if capturing is None:
+            vars(sys)[self.name] = self if back else stream
+        elif back:
+            capturing.replaced.pop(self.name, None)
+        else:
+            capturing.replaced[self.name] = stream
+
+    def write(self, text: str, /) -> int:
+        """Write it there."""
+        return int(self.stream().write(text) or 0)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream(), name)
+
+
+def _replaceable(switches: dict[str, _Switch]) -> type[ModuleType]:
+    """The class of `sys` while streams are captured."""
+
+    def replaced(name: str) -> property:
+        def get(module: ModuleType) -> Any:
+            if name not in vars(module):
+                raise AttributeError(f"module 'sys' has no attribute {name!r}")
+            found = vars(module)[name]
+            return found.stream() if found is switches[name] else found
+
+        def put(module: ModuleType, stream: Any) -> None:
+            switches[name].replace(stream)
+
+        def take_out(module: ModuleType) -> None:
+            del vars(module)[name]
+
+        return property(get, put, take_out)
+
+    return type("module", (ModuleType,), {name: replaced(name) for name in NAMES})
 
 
 class _StandIn:

@@ -263,7 +263,7 @@ async def test_whoever_hooks_in_over_us_is_not_taken_out(library: logging.Logger
             calls.append(record.getMessage())
             ours(logger, record)
 
-        logging.Logger.callHandlers = theirs  # type: ignore[method-assign]
+        logging.Logger.callHandlers = theirs  # type: ignore[method-assign, assignment]
     try:
         await Speaker().run(lambda: library.warning("later"))
     finally:

@@ -1,11 +1,13 @@
 """A task's prints are in its log; whatever else a program does with the streams works."""
 
+import asyncio
 import codecs
 import contextlib
 import io
 import subprocess
 import sys
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -108,6 +110,92 @@ async def test_output_that_is_redirected_goes_where_it_is_sent() -> None:
 
     await speaker.run(speak)
     assert speaker.told() == [("stdout", "INFO", "back")]
+
+
+@captured
+async def test_what_a_task_puts_in_place_of_a_stream_is_its_own() -> None:
+    """Its children and threads write there; tasks that overlap do not, however their changes alternate."""
+    one, other = Speaker(), Speaker()
+    texts = {"one": io.StringIO(), "other": io.StringIO()}
+    changed, restored = asyncio.Event(), asyncio.Event()
+
+    async def first() -> None:
+        with contextlib.redirect_stdout(texts["one"]):
+            changed.set()
+            await asyncio.create_task(asyncio.to_thread(print, "one in a thread"))
+            print("one", flush=True)
+        restored.set()
+        print("one after")
+
+    async def second() -> None:
+        await changed.wait()
+        print("other before")
+        before = sys.stdout
+        sys.stdout = texts["other"]
+        await restored.wait()
+        print("other")
+        sys.stdout = before
+        print("other after")
+
+    await asyncio.gather(one.run(first), other.run(second))
+    assert {name: text.getvalue() for name, text in texts.items()} == {
+        "one": "one in a thread\none\n",
+        "other": "other\n",
+    }
+    assert [message for _, _, message in one.told()] == ["one after"]
+    assert [message for _, _, message in other.told()] == ["other before", "other after"]
+
+
+@captured
+async def test_a_stream_that_is_never_put_back_ends_with_its_task(capsys: pytest.CaptureFixture[str]) -> None:
+    """The next task, and the service, have theirs."""
+    with capture_installed(Level.INFO):
+        one, other = Speaker(), Speaker()
+
+        def replace() -> None:
+            sys.stdout = io.StringIO()
+            sys.stdout.close()
+
+        await one.run(replace)
+        await other.run(lambda: print("the next"))
+        print("outside")
+    assert other.told() == [("stdout", "INFO", "the next")]
+    assert capsys.readouterr().out == "outside\n"
+
+
+@captured
+async def test_a_stream_can_be_patched_in_any_way() -> None:
+    """As tests do it."""
+    speaker = Speaker()
+
+    def speak() -> None:
+        with mock.patch("sys.stdout", new_callable=io.StringIO) as text, mock.patch.object(sys, "stderr", text):
+            print("patched")
+            print("too", file=sys.stderr)
+            assert sys.stdout is text
+        assert text.getvalue() == "patched\ntoo\n"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stdout", io.StringIO())
+            print("patched")
+        print("back")
+
+    await speaker.run(speak)
+    assert speaker.told() == [("stdout", "INFO", "back")]
+
+
+def test_outside_of_a_task_a_stream_is_replaced_for_all(capsys: pytest.CaptureFixture[str]) -> None:
+    """As without taskd, `print` and all; and everything is put back."""
+    kind, before = type(sys), vars(sys)["stdout"]
+    with capture_installed(Level.INFO):
+        with contextlib.redirect_stdout(io.StringIO()) as text:
+            print("redirected")
+        print("not")
+        real = sys.stdout
+        del sys.stdout
+        assert not hasattr(sys, "stdout")
+        sys.stdout = real
+    assert (text.getvalue(), capsys.readouterr().out) == ("redirected\n", "not\n")
+    assert (type(sys), vars(sys)["stdout"]) == (kind, before)
 
 
 @captured
