@@ -120,11 +120,12 @@ def _piece(piece: str, behind_slash: bool) -> str:
     if piece.isascii() and piece.isalnum():
         return piece
     # The run before has taken this one's backslashes too.
-    return _either(piece, r"\\{0}" if behind_slash else rf"\\{{1,{SLASHES_MAX}}}+")
+    return _either(piece, "" if behind_slash else _SLASHES)
 
 
 _SHORT = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f", "\v": "v", "\a": "a", "\0": "0"}
 _HTML = {"&": "amp|#38|#x26", "<": "lt|#60", ">": "gt|#62", '"': "quot|#34|#x22", "'": "apos|#39|#x27"}
+_SLASHES = rf"\\{{1,{SLASHES_MAX}}}+"
 _PIECES = re.compile(r"\\+|[a-zA-Z0-9]+|[^a-zA-Z0-9\\]")
 
 
@@ -135,8 +136,8 @@ def _either(character: str, slashes: str) -> str:
     data = character.encode("utf-8", "surrogatepass")
     raw = character.encode("utf-8", "surrogateescape") if 0xDC80 <= code <= 0xDCFF else data
     units = character.encode("utf-16-be", "surrogatepass")
-    ways = ["".join(f"{slashes}u{_hex(units[place : place + 2])}" for place in range(0, len(units), 2))]
-    ways += ["".join(f"{slashes}x{_hex(bytes([byte]))}" for byte in part) for part in {data, raw}]
+    ways = [slashes + _SLASHES.join(f"u{_hex(units[place : place + 2])}" for place in range(0, len(units), 2))]
+    ways += [slashes + _SLASHES.join(f"x{_hex(bytes([byte]))}" for byte in part) for part in {data, raw}]
     ways += ["".join(f"%(?:25)*{_hex(bytes([byte]))}" for byte in part) for part in {data, raw}]
     if code > 0xFFFF:
         ways.append(f"{slashes}U{_hex(code.to_bytes(4, 'big'))}")

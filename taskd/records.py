@@ -27,7 +27,7 @@ from typing import Any
 
 from taskd.entries import Level
 from taskd.logger import as_level
-from taskd.sanitise import clean_text
+from taskd.sanitise import RAISED, clean_text
 from taskd.speaking import Capturing, current, speaking
 from taskd.streams import is_service_stream
 from taskd.tracebacks import exception_line
@@ -40,6 +40,8 @@ _Enabled = Callable[[logging.Logger, int], bool]
 # What every record has; the rest is what its caller gave as `extra`. 3.12 adds `taskName`.
 _PLAIN = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"})
 _PLAIN_MIN = len(vars(logging.makeLogRecord({})))
+# What means something to taskd's readers; a library means something else by it.
+_RESERVED = frozenset({"progress", "group", "exception", "continued", "dropped", "suppressed"})
 _LEVEL_NAMES = frozenset({level.value for level in Level})
 _LEVELS = {logging.getLevelNamesMapping()[level.value]: level for level in Level}
 
@@ -137,7 +139,7 @@ def _run(capturing: Capturing | None, function: Callable[..., object], *argument
 def _say(capturing: Capturing, record: logging.LogRecord) -> None:
     try:
         message = record.getMessage()
-    except Exception as error:  # as `logging` itself: a bad format must not fail the task
+    except RAISED as error:  # a bad format must not fail the task
         message = f"{clean_text(record.msg)} % {clean_text(record.args)} ({exception_line(error)})"
     speaker = capturing.speaker(record.name)
     level = _LEVELS.get(record.levelno) or as_level(record.levelno)
@@ -156,7 +158,7 @@ def _metadata(record: logging.LogRecord) -> dict[str, Any]:
     fields = vars(record)
     if len(fields) <= _PLAIN_MIN and record.levelno in _LEVELS:  # nearly every record
         return {}
-    extra = {key: fields[key] for key in fields if key not in _PLAIN}
+    extra = {f"{key}_" if key in _RESERVED else key: fields[key] for key in fields if key not in _PLAIN}
     if record.levelname not in _LEVEL_NAMES:
         extra["levelname"] = record.levelname
     return extra
@@ -209,7 +211,7 @@ def _say_warning(capturing: Capturing, warning: warnings.WarningMessage) -> None
     told, category, file, line = warning.message, warning.category, warning.filename, warning.lineno
     try:
         text = warnings.formatwarning(told, category, file, line, warning.line)
-    except Exception as error:  # its text raises, or somebody else's `formatwarning` does
+    except RAISED as error:  # its text raises, or somebody else's `formatwarning` does
         text = f"{file}:{line}: {category.__name__} ({exception_line(error)})"
     fields = {"category": category.__name__, "file": file, "line": line}
     capturing.speaker(WARNINGS).say(Level.WARNING, clean_text(text).rstrip(), fields)

@@ -25,7 +25,7 @@ KEY_CHARACTERS_MAX = 256
 SOURCE_CHARACTERS_MAX = 64
 
 # What the code of a foreign object may raise; not what cancels or interrupts us.
-_RAISED = (Exception, SystemExit, GeneratorExit)
+RAISED = (Exception, SystemExit, GeneratorExit)
 _INTEGER_MIN, _INTEGER_MAX = -(2**63), 2**63 - 1
 
 
@@ -120,7 +120,7 @@ class _Cleaning:
             return "<more>"
         try:
             return self._clean(value, depth)
-        except _RAISED as error:  # a subclass, or what only says it is one, may do anything when it is read
+        except RAISED as error:  # a subclass, or what only says it is one, may do anything when it is read
             return f"<{type(value).__name__}: not readable, {type(error).__name__}>"
 
     def _clean(self, value: Any, depth: int) -> Any:
@@ -202,5 +202,5 @@ def _text(value: object) -> str:
     try:
         text = str.__str__(value) if isinstance(value, str) else repr(value)
         return str.__str__(text)
-    except _RAISED as error:
+    except RAISED as error:
         return f"<{type(value).__name__}: its repr raised {type(error).__name__}>"

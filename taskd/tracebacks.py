@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from taskd.sanitise import clean_text, clean_value
+from taskd.sanitise import RAISED, clean_text, clean_value
 
 FRAMES_MAX = 50
 CAUSES_MAX = 10
@@ -69,9 +69,10 @@ def exception_metadata(error: BaseException, mask: Mask = str) -> dict[str, Any]
     told: dict[str, Any] = {}
     for bounds in _BOUNDS:
         told = _Describing(bounds, mask).describe(error, bounds.depth)
+        if bounds is not _BOUNDS[0]:
+            told["omitted"] = True
         if len(orjson.dumps(clean_value(told))) <= EXCEPTION_BYTES_MAX:
             break
-        told["omitted"] = True
     return told
 
 
@@ -80,7 +81,7 @@ def exception_text(error: BaseException, mask: Mask = str) -> str:
     # `limit` counts frames; a negative one keeps the newest, where it happened.
     try:
         lines = traceback.format_exception(type(error), error, error.__traceback__, limit=-FRAMES_MAX)
-    except Exception:  # its own __str__, or an attribute of it, raises
+    except RAISED:  # its own __str__, or an attribute of it, raises
         lines = [exception_line(error)]
     older = sum(1 for _ in traceback.walk_tb(error.__traceback__)) - FRAMES_MAX
     if older > 0:
@@ -174,7 +175,7 @@ def _is_own(file: str) -> bool:
 def _message(error: BaseException, mask: Mask, characters_max: int) -> str:
     try:
         text = str(error)
-    except Exception as raised:
+    except RAISED as raised:
         text = f"<its str raised {type(raised).__name__}>"
     return _middle_out(mask(clean_text(text)), characters_max)
 

@@ -109,11 +109,11 @@ def _marking(factory: Any) -> Any:
 def _whose(context: dict[str, Any]) -> Capturing | None:
     """The task to which an asyncio task or callback belongs; the context of now may be any."""
     task = context.get("task") or context.get("future")
-    if task is not None and _MARKS_NEEDED:
+    if _MARKS_NEEDED and isinstance(task, asyncio.Task):
         return getattr(task, "_taskd_capturing", None)
     handle = context.get("handle")
     known = _context_of(task or handle)
-    # uvloop's handles have none, and it calls us in it.
+    # A plain future has none. uvloop's handles have none either, and it calls us in it.
     return current.get() if known is None else known.get(current)
 
 

@@ -80,6 +80,7 @@ async def test_an_exception_and_a_stack_are_told(library: logging.Logger) -> Non
     raised, none, here = speaker.entries()
     assert raised.metadata is not None
     assert (raised.metadata["exception"]["type"], raised.metadata["a"]) == ("ValueError", 1)
+    assert raised.metadata["exception_"] == "mine"
     assert (none.message, none.metadata) == ("none", None)
     assert here.message.startswith("here\nStack (most recent call last):")
     assert "in speak" in here.message

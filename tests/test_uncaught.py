@@ -58,6 +58,18 @@ async def test_it_is_told_to_its_own_task_whoever_collects_it() -> None:
     assert [exception_of(entry)["message"] for entry in one.entries()] == ["of one"]
 
 
+@captured
+async def test_a_future_that_nobody_looked_at_is_told_where_it_is_collected() -> None:
+    """It has no context of its own."""
+    speaker = Speaker()
+
+    def speak() -> None:
+        asyncio.get_running_loop().create_future().set_exception(ValueError("of a future"))
+
+    await speaker.run(speak)
+    assert [exception_of(entry)["message"] for entry in speaker.entries()] == ["of a future"]
+
+
 def test_it_is_told_on_the_loop_that_the_service_runs_on() -> None:
     """Callbacks too, now and later."""
 
