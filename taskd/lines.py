@@ -92,18 +92,21 @@ class Lines:
 
     def _overflow(self) -> list[Line]:
         """The parts of a line that has grown too long."""
+        if self._begun_size < LINE_CHARACTERS_MAX:
+            return []
         parts: list[Line] = []
-        while self._begun_size >= LINE_CHARACTERS_MAX:
-            text = self._masker(self._complete())
-            cut = self._cut(text)
-            self._begin(text[cut:])
-            parts.append(Line(text[:cut], open=True, continued=self._continued))
-            self._continued = True
+        # Masked once: it may be very long.
+        text, start = self._masker(self._complete()), 0
+        while len(text) - start >= LINE_CHARACTERS_MAX:
+            end = self._cut(text, start)
+            parts.append(Line(text[start:end], open=True, continued=self._continued))
+            self._continued, start = True, end
+        self._begin(text[start:])
         return parts
 
-    def _cut(self, text: str) -> int:
+    def _cut(self, text: str, start: int) -> int:
         """Where to cut a text that is masked: what lies behind may be the beginning of a secret."""
-        end = min(len(text), LINE_CHARACTERS_MAX)
-        end -= min(self._masker.longest, end // 2)
-        space = text.rfind(" ", end - WORD_CHARACTERS_MAX, end)
-        return end if space <= 0 else space
+        size = LINE_CHARACTERS_MAX - min(self._masker.longest, LINE_CHARACTERS_MAX // 2)
+        end = start + size
+        space = text.rfind(" ", max(start, end - WORD_CHARACTERS_MAX), end)
+        return end if space <= start else space

@@ -129,7 +129,7 @@ def _read(picture: str) -> tuple[str, str, float | None, float | None]:
     text = _CONTROL.sub("", picture)
     total: float | None
     if found := _PERCENT.search(text):
-        unit, current, total = "%", as_number(found[1]), 100.0
+        unit, current, total = "%", _number(found[1]), 100
     elif found := _OF.search(text):
         unit, current, total = "", _number(found[1]), _number(found[2])
     else:

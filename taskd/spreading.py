@@ -28,6 +28,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from taskd.queue import LogQueue
+from taskd.sanitise import clean_text
 from taskd.speaking import Capturing, current, speaking
 
 _WORKERS = {getattr(concurrent.futures.thread, "_worker", None), getattr(multiprocessing.pool, "worker", None)} - {None}
@@ -56,9 +57,11 @@ def threads_captured() -> Iterator[None]:
 
     thread.start = start  # type: ignore[method-assign]  # see the module's docstring
     pool.submit = submit  # type: ignore[method-assign, assignment]
+    _installed.append(start)
     try:
         yield
     finally:
+        _installed.remove(start)
         if thread.start is start:
             thread.start = started  # type: ignore[method-assign]
         if pool.submit is submit:
@@ -80,18 +83,29 @@ def _call(capturing: Capturing, call: Callable[..., Any], /, *args: Any, **kw: A
         current.reset(token)
 
 
+_installed: list[object] = []
+
+
 def _end_in_child() -> None:
     """In a forked child: nobody's words are a task's any more."""
+    if not _installed:
+        return
     current.set(None)
-    LogQueue.emit = _say_aside  # type: ignore[method-assign]  # of this process, which has no writer
-    LogQueue.emit_system = LogQueue.show_progress = LogQueue.later = _say_nothing  # type: ignore[method-assign, assignment]
+    # Of this process alone, which has no writer.
+    queue: Any = LogQueue
+    queue.emit, queue.drain = _say_aside, _drain_nothing
+    queue.emit_system = queue.show_progress = queue.later = _say_nothing
 
 
 def _say_aside(self: LogQueue, level: Any, source: str, message: object, metadata: Any = None) -> None:
-    print(f"{level} {source}: {self.masker(str(message))}", file=sys.stderr)
+    print(f"{level} {source}: {self.masker(clean_text(message))}", file=sys.stderr)
 
 
 def _say_nothing(self: LogQueue, *_: object) -> None:
+    pass
+
+
+async def _drain_nothing(self: LogQueue) -> None:
     pass
 
 

@@ -121,6 +121,7 @@ def in_child(task_logger: Any, path: str) -> None:
     task_logger.info("said hunter22")
     with task_logger.progress("p") as progress:
         progress.advance()
+    asyncio.run(task_logger.drain())
     os._exit(0)
 
 
