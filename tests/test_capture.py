@@ -7,7 +7,9 @@ import logging.config
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any
 
@@ -342,12 +344,31 @@ async def test_a_thread_that_prints_on_while_the_task_ends_does_not_disturb_the_
     assert sorted(message for _, _, message in speaker.told()) == ["err", "out", "thread"]
 
 
+def hooked() -> list[object]:
+    """All that capture puts something in the place of."""
+    return [
+        type(sys), sys.stdout, sys.stderr, logging.Logger.callHandlers, logging.Logger.isEnabledFor,
+        vars(warnings)["_showwarnmsg_impl"], sys.unraisablehook, threading.excepthook, threading.Thread.start,
+        ThreadPoolExecutor.submit,
+    ]  # fmt: skip
+
+
 def test_everything_is_put_back() -> None:
-    """After the `with` block, streams and logging are the objects that they were."""
-    before = sys.stdout, sys.stderr, logging.Logger.callHandlers, logging.Logger.isEnabledFor
+    """After the `with` block everything is the object that it was; in it, none is."""
+    before = hooked()
     with pytest.raises(ValueError, match="x"), capture_installed(Level.INFO):
+        assert not any(ours is theirs for ours, theirs in zip(hooked(), before, strict=True))
         raise ValueError("x")
-    assert (sys.stdout, sys.stderr, logging.Logger.callHandlers, logging.Logger.isEnabledFor) == before
+    assert hooked() == before
+
+
+async def test_the_loop_is_left_as_it_was() -> None:
+    """Its task factory and its exception handler."""
+    loop = asyncio.get_running_loop()
+    before = loop.get_task_factory(), loop.get_exception_handler()
+    with capture_installed(Level.INFO):
+        assert loop.get_exception_handler() is not None
+    assert (loop.get_task_factory(), loop.get_exception_handler()) == before
 
 
 def test_a_stream_that_somebody_replaced_meanwhile_is_theirs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,6 +125,7 @@ def in_child(task_logger: Any, path: str) -> None:
     os._exit(0)
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # since 3.12
 async def test_a_forked_child_does_not_touch_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """It shares the journal's memory; what it says goes to its own output, masked."""
     with capfd.disabled(), capture_installed(Level.INFO):
