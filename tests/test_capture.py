@@ -1,6 +1,7 @@
 """What a task prints and logs is in its own log, and outside of tasks nothing is different."""
 
 import asyncio
+import contextlib
 import io
 import logging
 import logging.config
@@ -356,9 +357,9 @@ def hooked() -> list[object]:
 def test_everything_is_put_back() -> None:
     """After the `with` block everything is the object that it was; in it, none is."""
     before = hooked()
-    with pytest.raises(ValueError, match="x"), capture_installed(Level.INFO):
+    with contextlib.suppress(ValueError), capture_installed(Level.INFO):
         assert not any(ours is theirs for ours, theirs in zip(hooked(), before, strict=True))
-        raise ValueError("x")
+        raise ValueError("left by an exception")
     assert hooked() == before
 
 
