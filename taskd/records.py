@@ -4,7 +4,11 @@ Stdlib logging and warnings of a task, into its log.
 Records are taken in `Logger.callHandlers`: every record that its logger's own level and filters
 let pass comes by there, made by whatever subclass, adapter or `handle()`. A handler on the root
 logger would miss those of loggers that do not propagate, and `logging.config.dictConfig` removes
-it. In a task the record goes to the task's log and not to the service's own output: its handlers
+it. The usual call, which has neither
+filter nor handler to show a record to, is said without one being made (`Logger._log`): that and
+the search for the caller are most of what a call costs.
+
+In a task the record goes to the task's log and not to the service's own output: its handlers
 run, except those the service itself had when capture was installed, and those that write to
 `sys.stdout` or `sys.stderr`. So a file that a library logs to, `caplog` and `assertLogs` get what
 they get without taskd; of what such a handler prints nothing is captured again.
@@ -21,7 +25,7 @@ that a handler's own records find the handlers muted, is why no loop can form.
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,6 +59,8 @@ def logging_captured(capture_level: Level) -> Iterator[None]:
     calling, enabling = hook.methods()
     stdlib.callHandlers = calling  # type: ignore[method-assign, assignment]  # see the module's docstring
     stdlib.isEnabledFor = enabling  # type: ignore[method-assign, assignment]
+    log, logging_shortly = stdlib._log, hook.short_cut(calling)
+    stdlib._log = logging_shortly  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -64,6 +70,8 @@ def logging_captured(capture_level: Level) -> Iterator[None]:
             stdlib.callHandlers = handle  # type: ignore[method-assign]
         if stdlib.isEnabledFor is enabling:
             stdlib.isEnabledFor = enabled  # type: ignore[method-assign]
+        if stdlib._log is logging_shortly:
+            stdlib._log = log  # type: ignore[method-assign]
 
 
 class _Hook:
@@ -99,6 +107,48 @@ class _Hook:
             return not _has_own_level(logger) and level > logger.manager.disable and not logger.disabled
 
         return call_handlers, is_enabled_for
+
+    def short_cut(self, calling: _Handle) -> Any:
+        """In place of `Logger._log`: what needs no record is said without one."""
+        stdlib, log = logging.Logger, logging.Logger._log
+        make, handle = stdlib.makeRecord, stdlib.handle
+
+        def is_short(capturing: Capturing, logger: logging.Logger, level: int) -> bool:
+            kind = type(logger)
+            return (
+                level in _LEVELS
+                and not logger.filters
+                and not logger.disabled
+                and kind.makeRecord is make
+                and kind.handle is handle
+                and kind.callHandlers is calling
+                and logging.getLogRecordFactory() is logging.LogRecord
+                and (level >= self._capture_level or _has_own_level(logger))
+                and not _is_own(logger.name)
+                and (capturing.quiet or not self._foreign_handlers(logger, level))
+            )
+
+        def _log(
+            logger: logging.Logger, level: int, msg: object, args: Any, exc_info: Any = None, extra: Any = None,
+            stack_info: bool = False, stacklevel: int = 1,
+        ) -> None:  # fmt: skip
+            capturing = speaking()
+            plain = not exc_info and extra is None and not stack_info and type(msg) is str and self.installed
+            if capturing is None or not plain or not is_short(capturing, logger, level):
+                log(logger, level, msg, args, exc_info, extra, stack_info, stacklevel)
+                return
+            try:
+                # As `LogRecord` has it: one dict is what the names in the message refer to.
+                one = args[0] if len(args) == 1 and isinstance(args[0], Mapping) and args[0] else args
+                message = str(msg) % one if args else msg
+            except RAISED:
+                log(logger, level, msg, args, exc_info, extra, stack_info, stacklevel)
+                return
+            capturing.speaker(logger.name).say(_LEVELS[level], message, None)
+
+        # Whoever looks for the caller passes over the frames of stdlib logging; this is one.
+        _log.__code__ = _log.__code__.replace(co_filename=logging.addLevelName.__code__.co_filename)
+        return _log
 
     def _capture(self, capturing: Capturing, logger: logging.Logger, record: logging.LogRecord) -> None:
         level = record.levelno

@@ -349,7 +349,7 @@ def hooked() -> list[object]:
     """All that capture puts something in the place of."""
     return [
         type(sys), sys.stdout, sys.stderr, logging.Logger.callHandlers, logging.Logger.isEnabledFor,
-        vars(warnings)["_showwarnmsg_impl"], sys.unraisablehook, threading.excepthook, threading.Thread.start,
+        logging.Logger._log, vars(warnings)["_showwarnmsg_impl"], sys.unraisablehook, threading.excepthook, threading.Thread.start,
         ThreadPoolExecutor.submit,
     ]  # fmt: skip
 

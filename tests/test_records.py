@@ -155,6 +155,64 @@ async def test_a_librarys_own_handler_gets_what_it_gets_without_taskd(library: l
 
 
 @captured
+async def test_a_record_knows_who_called(library: logging.Logger) -> None:
+    """In a task and outside, whatever way it takes."""
+    records: list[logging.LogRecord] = []
+
+    class Keeping(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+
+    def speak() -> None:
+        library.warning("m", stack_info=True)
+
+    library.addHandler(Keeping())
+    await Speaker().run(speak)
+    speak()
+    assert [(record.funcName, record.pathname) for record in records] == [("speak", __file__)] * 2
+    assert all("records.py" not in str(record.stack_info).replace("test_records.py", "") for record in records)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("%s of %d", "1", 2), ("%(a)s", {"a": 1}), ("100%",), ("%s", ()), ("%s", {}), ("%s", [])]
+)
+@captured
+async def test_a_message_is_what_stdlib_logging_makes_of_it(
+    library: logging.Logger, arguments: tuple[Any, ...]
+) -> None:
+    """Whether a record is made for it or not."""
+    speaker, text = Speaker(), to_text(library)
+
+    def speak() -> None:
+        library.warning(*arguments)
+        library.handlers.clear()
+        library.warning(*arguments)
+
+    await speaker.run(speak)
+    with_record, without = [message for _, _, message in speaker.told()]
+    assert with_record == without
+    assert text.getvalue() in ("", f"{without}\n")
+
+
+@captured
+async def test_whoever_makes_records_of_his_own_is_asked(library: logging.Logger) -> None:
+    """A factory's fields are metadata."""
+    speaker, factory = Speaker(), logging.getLogRecordFactory()
+
+    def make(*arguments: Any, **named: Any) -> logging.LogRecord:
+        record = factory(*arguments, **named)
+        record.request = "r1"
+        return record
+
+    logging.setLogRecordFactory(make)
+    try:
+        await speaker.run(lambda: library.warning("m"))
+    finally:
+        logging.setLogRecordFactory(factory)
+    assert [entry.metadata for entry in speaker.entries()] == [{"request": "r1"}]
+
+
+@captured
 async def test_a_handler_that_prints_does_not_say_it_twice(library: logging.Logger) -> None:
     """Neither where it writes to the stream itself nor through `print`."""
     speaker = Speaker()
