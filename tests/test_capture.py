@@ -349,8 +349,8 @@ def hooked() -> list[object]:
     """All that capture puts something in the place of."""
     return [
         type(sys), sys.stdout, sys.stderr, logging.Logger.callHandlers, logging.Logger.isEnabledFor,
-        logging.Logger._log, vars(warnings)["_showwarnmsg_impl"], sys.unraisablehook, threading.excepthook, threading.Thread.start,
-        ThreadPoolExecutor.submit,
+        logging.Logger._log, vars(warnings)["_showwarnmsg_impl"], sys.unraisablehook,
+        threading.excepthook, threading.Thread.start, ThreadPoolExecutor.submit,
     ]  # fmt: skip
 
 
