@@ -43,7 +43,7 @@ def run(plan: Plan) -> list[Result | Skipped]:
         if why := missing(name):
             skipped.append(Skipped("emit", name, why))
         else:
-            peers[name] = _in_us(_peer(name, plan.fresh("peer") / "log", plan.seed, rounds))
+            peers[name] = _in_us(peer(name, plan.fresh("peer") / "log", plan.seed, rounds))
     return [*_lines(ours, peers), *skipped]
 
 
@@ -57,7 +57,8 @@ def timed(served: Served, seed: int, rounds: int) -> list[float]:
     return times
 
 
-def _peer(name: str, path: Path, seed: int, rounds: int) -> list[float]:
+def peer(name: str, path: Path, seed: int, rounds: int) -> list[float]:
+    """ns a call of a peer, round by round."""
     command = [sys.executable, "-m", "benchmarks.peers", name, str(path)]
     numbers = [CALLS, rounds, WARM, REST_S, seed]
     answer = subprocess.run(

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import busy, emit, ingest, memory, recover, tail
+from benchmarks import busy, capture, emit, ingest, memory, recover, tail
 from benchmarks.plan import ROOT, Plan
 from benchmarks.plot import write_svg
 from benchmarks.table import Result, Skipped, machine, table, write_json
@@ -24,6 +24,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 PARTS: dict[str, Callable[[Plan], list[Result | Skipped]]] = {
     "emit": emit.run,
+    "capture": capture.run,
     "ingest": ingest.run,
     "tail": tail.run,
     "busy": busy.run,

@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretBytes, SecretStr
+
 from taskd.logger import TaskLogger
-from taskd.masking import Masker
+from taskd.masking import SECRET_CHARACTERS_MIN, Masker
 from taskd.process import LineHandler, ProcessResult, run_process
 from taskd.settings import Settings
 
@@ -59,9 +61,21 @@ class TaskContext:
         """
         return await run_process(self.logger, argv, source=source, cwd=cwd, env=env, check=check, on_line=on_line)
 
-    def add_secret(self, value: str) -> None:
-        """Hide `value` (4 characters or more) from now on in all that this task says. Best effort."""
-        self._masker.add(value)
+    def add_secret(self, value: str | bytes | SecretStr | SecretBytes) -> None:
+        """
+        Hide `value` from now on in all that this task says. Best effort.
+
+        Under 4 characters it cannot be hidden, and the log says so. Raises `TypeError` for what is
+        no text, no bytes and none of pydantic's secrets.
+        """
+        secret = value.get_secret_value() if isinstance(value, SecretStr | SecretBytes) else value
+        if isinstance(secret, bytes):
+            secret = secret.decode(errors="surrogateescape")
+        if not isinstance(secret, str):
+            raise TypeError(f"add_secret expects a text, and was given {type(value).__name__}")
+        if len(secret) < SECRET_CHARACTERS_MIN:
+            self.logger.warning(f"a secret under {SECRET_CHARACTERS_MIN} characters is not hidden")
+        self._masker.add(secret)
 
 
 def task_dir(settings: Settings, task_id: str) -> Path:

@@ -40,9 +40,7 @@ def ending_of(outcome: Outcome, stop_as: TaskStatus | None, started_at: str | No
     if outcome.error is not None:
         return _failed(outcome.error, finished_at, after, masker)
     if stop_as is None and outcome.cancelled:
-        error = "CancelledError: the plugin was cancelled from within, and nobody asked for it"
-        end = TaskEnd(TaskStatus.FAILED, finished_at, None, error)
-        return Ending(end, None, [(Level.ERROR, f"failed {after}: {error}", None)])
+        return _cancelled_within(outcome.cancellation, finished_at, after, masker)
     result, words = _result(outcome.result, masker)
     status = stop_as or TaskStatus.SUCCEEDED
     level = Level.INFO if status is TaskStatus.SUCCEEDED else Level.WARNING
@@ -51,10 +49,25 @@ def ending_of(outcome: Outcome, stop_as: TaskStatus | None, started_at: str | No
 
 
 def _failed(error: BaseException, finished_at: str, after: str, masker: Masker) -> Ending:
-    line = exception_line(error, masker)
-    traceback = (Level.ERROR, exception_text(error, masker), {"exception": exception_metadata(error, masker)})
+    return _failure(exception_line(error, masker), [_traceback(error, masker)], finished_at, after)
+
+
+def _cancelled_within(error: BaseException | None, finished_at: str, after: str, masker: Masker) -> Ending:
+    """Cancelled, though nobody had asked for it: where and, if it was said, why."""
+    line = "CancelledError: the plugin was cancelled from within, and nobody asked for it"
+    if error is None:
+        return _failure(line, [], finished_at, after)
+    reason = exception_line(error, masker).partition(": ")[2]
+    return _failure(f"{line}: {reason}" if reason else line, [_traceback(error, masker)], finished_at, after)
+
+
+def _traceback(error: BaseException, masker: Masker) -> Words:
+    return Level.ERROR, exception_text(error, masker), {"exception": exception_metadata(error, masker)}
+
+
+def _failure(line: str, words: list[Words], finished_at: str, after: str) -> Ending:
     last = (Level.ERROR, f"failed {after}: {line}", None)
-    return Ending(TaskEnd(TaskStatus.FAILED, finished_at, None, line), None, [traceback, last])
+    return Ending(TaskEnd(TaskStatus.FAILED, finished_at, None, line), None, [*words, last])
 
 
 def _result(value: Any, masker: Masker) -> tuple[Any, list[Words]]:

@@ -13,21 +13,26 @@ import contextvars
 import inspect
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from taskd.capture import Capturing, current
 from taskd.context import TaskContext
 from taskd.plugins import LoadedPlugin
+from taskd.speaking import Capturing, current
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How `execute` ended: by returning `result`, by raising `error`, or (neither) cancelled."""
+    """
+    How `execute` ended: by returning `result`, by raising `error`, or (neither) cancelled.
+
+    `cancellation` is what was raised in it then; it knows where, and may know why.
+    """
 
     result: Any = None
     error: BaseException | None = None
     cancelled: bool = False
+    cancellation: BaseException | None = field(default=None, compare=False)
 
 
 async def execute(plugin: LoadedPlugin, context: TaskContext) -> Outcome:
@@ -36,8 +41,8 @@ async def execute(plugin: LoadedPlugin, context: TaskContext) -> Outcome:
     token = current.set(capturing)
     try:
         return Outcome(result=await _call(plugin, context))
-    except asyncio.CancelledError:
-        return Outcome(cancelled=True)
+    except asyncio.CancelledError as error:
+        return Outcome(cancelled=True, cancellation=_without_own_frames(error))
     except BaseException as error:  # SystemExit too: out of an asyncio task it would stop the loop
         return Outcome(error=_without_own_frames(error))
     finally:

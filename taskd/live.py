@@ -106,16 +106,16 @@ class LiveTask:
 
     def ask_to_stop(self, stop_as: TaskStatus) -> None:
         """Cancel the plugin; the task then ends as `stop_as`. Asking again is harmless."""
+        why = "asked to cancel" if stop_as is TaskStatus.CANCELLED else "asked to stop: the service is stopping"
         if self._stop_as is None:
             self._stop_as = stop_as
-            why = "asked to cancel" if stop_as is TaskStatus.CANCELLED else "asked to stop: the service is stopping"
             if not self.queue.closed:
                 self.queue.emit_system(Level.WARNING, why)
         self.context.cancelled = True
         self._asked_to_stop.set()
         if self.running is not None and time.monotonic() - self._asked_at >= ASK_AGAIN_S:
             self._asked_at = time.monotonic()
-            self.running.cancel()
+            self.running.cancel(why)
 
     def leave_behind(self) -> bool:
         """End the task though its plugin still runs; False where it does not."""

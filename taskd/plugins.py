@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ValidationError
 
 from taskd.errors import Fault, ParamsInvalid, PluginNotFound
-from taskd.tracebacks import exception_line
+from taskd.tracebacks import exception_line, mark_as_own
 
 if TYPE_CHECKING:
     from taskd.context import TaskContext
@@ -106,6 +106,7 @@ class PluginRegistry:
         if not directory.is_dir():
             self.broken.append(BrokenPlugin(str(directory), "there is no such directory"))
             return
+        mark_as_own(directory)
         for path in sorted(directory.glob("*.py")):
             if not path.name.startswith("_"):
                 self._load_file(path)
@@ -116,6 +117,7 @@ class PluginRegistry:
             try:
                 loaded = point.load()
                 self._add_all([loaded] if inspect.isclass(loaded) else _classes(loaded), point.name)
+                mark_as_own(_home_of(point.module))
             except BaseException as error:
                 self._report(point.name, error)
 
@@ -162,6 +164,12 @@ def _import(path: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+def _home_of(module: str) -> str:
+    """The directory of the package that a module is in; of a module in none, its file."""
+    whole = sys.modules[module.partition(".")[0]]
+    return next(iter(getattr(whole, "__path__", [])), None) or str(whole.__file__)
 
 
 def _classes(module: ModuleType) -> list[type[Any]]:

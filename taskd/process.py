@@ -9,23 +9,24 @@ What is true of it:
 - Its output is read in small pieces, each followed by a turn for the rest of the loop, and no
   more of it is held than one line's bound. A command that says more than the store can take
   is slowed down by its own full pipe; its lines are not dropped.
-- Bytes that are not UTF-8 survive as `\\xff`. Of a line that redraws itself with carriage
-  returns (a progress bar) only the last picture becomes an entry.
+- Bytes that are not UTF-8 survive as `\\xff`. A line that redraws itself with carriage returns
+  (a progress bar) is a progress (`taskd.speech`).
 """
 
 import asyncio
 import codecs
 import contextlib
 import os
-import re
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from taskd.entries import Level
 from taskd.errors import ProcessFailed
 from taskd.logger import TaskLogger
+from taskd.speech import Speech
 
 StrPath = str | os.PathLike[str]
 Stream = Literal["stdout", "stderr"]
@@ -33,13 +34,10 @@ LineHandler = Callable[[Stream, str], bool]
 
 # Below `shutdown_deadline_s` (4 s), so that a stop of the service still sees the group killed.
 TERM_WAIT_S = 3.0
-LINE_CHARACTERS_MAX = 1_048_576
 READ_BYTES = 4_096
 LINES_UNSTORED_MAX = 5_000
 BYTES_UNSTORED_MAX = 4_194_304
 STORE_WAIT_S = 5.0
-
-_END = re.compile(r"[\r\n]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +104,12 @@ def explain(name: str, result: ProcessResult) -> str:
 def _signal_told(number: int) -> str:
     name = {known.value: known.name for known in signal.Signals}.get(number, "unknown")
     cause = {
-        "SIGKILL": ", likely because memory ran out",
+        "SIGKILL": ", likely out of memory",
         "SIGSEGV": ", a fault in the program",
         "SIGABRT": ", it gave up by itself",
         "SIGPIPE": ", it wrote where nobody read any more",
     }.get(name, "")
-    return f"signal {number} ({name}){cause}"
+    return f"signal {number}{cause} ({name})"
 
 
 @contextlib.asynccontextmanager
@@ -166,16 +164,13 @@ class _Pipe:
 async def _start(
     words: list[str], cwd: StrPath | None, env: dict[str, str], outputs: dict[Stream, _Pipe]
 ) -> asyncio.subprocess.Process:
+    starting = asyncio.create_task(_exec(words, cwd, env, outputs), name=f"start of {words[0]}")
     try:
-        return await asyncio.create_subprocess_exec(
-            *words,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=outputs["stdout"].write_fd,
-            stderr=outputs["stderr"].write_fd,
-            cwd=cwd,
-            env=env,
-            start_new_session=True,
-        )
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        # It may run already, and have started others: a start that is broken off leaves those behind.
+        await _end_started(starting)
+        raise
     except (OSError, ValueError) as error:
         # 127 and 126 are what a shell says for these.
         code = 127 if isinstance(error, FileNotFoundError) else 126
@@ -183,6 +178,38 @@ async def _start(
     finally:
         for pipe in outputs.values():
             pipe.give()
+
+
+async def _exec(
+    words: list[str], cwd: StrPath | None, env: dict[str, str], outputs: dict[Stream, _Pipe]
+) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *words,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=outputs["stdout"].write_fd,
+        stderr=outputs["stderr"].write_fd,
+        cwd=cwd,
+        env=env,
+        start_new_session=True,
+    )
+
+
+async def _end_started(starting: asyncio.Task[asyncio.subprocess.Process]) -> None:
+    """Wait until the start is over, cancelled again or not (it takes no longer than a fork), and kill the group."""
+    while not starting.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([starting])
+    if starting.cancelled() or starting.exception() is not None:
+        return
+    _signal_group(starting.result().pid, signal.SIGKILL)
+    await asyncio.shield(starting.result().wait())
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    # The group's number stays taken while anything of the group lives; when nothing does,
+    # there is nobody to signal.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
 
 
 def _not_started(program: str, cwd: StrPath | None, error: OSError | ValueError) -> str:
@@ -276,10 +303,7 @@ class _Child:
             await asyncio.shield(self._exit)
 
     def _signal(self, number: signal.Signals) -> None:
-        # The group's number stays taken while anything of the group lives; when nothing does,
-        # there is nobody to signal.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._pid, number)
+        _signal_group(self._pid, number)
 
 
 class _Output:
@@ -287,29 +311,34 @@ class _Output:
 
     def __init__(self, logger: TaskLogger, on_line: LineHandler | None) -> None:
         self._logger = logger
-        self._on_line = on_line or _take_none
+        self._on_line = on_line
         self._lines = 0
         self._bytes = 0
 
     async def read(self, stream: Stream, reader: asyncio.StreamReader) -> None:
-        """Read until the output ends. May be cancelled: what was not read is lost."""
-        cutter = LineCutter(lambda line: self._on_line(stream, line))
-        while data := await reader.read(READ_BYTES):
-            self._say(stream, cutter.feed(data))
-            self._bytes += len(data)
-            # There may be more at once, for ever: others get their turn.
-            await asyncio.sleep(0)
-            await self._wait_for_store()
-        self._say(stream, cutter.end())
+        """Read until the output ends. May be cancelled: what was not read is lost, what was read is said."""
+        decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+        speech = Speech(self._logger, Level.INFO, {"stream": stream}, self._take(stream))
+        try:
+            while data := await reader.read(READ_BYTES):
+                self._lines += speech.feed(decoder.decode(data))
+                self._bytes += len(data)
+                # There may be more at once, for ever: others get their turn.
+                await asyncio.sleep(0)
+                await self._wait_for_store()
+        except asyncio.CancelledError:
+            speech.end()
+            raise
+        speech.feed(decoder.decode(b"", final=True))
+        speech.end()
 
     def left_behind(self) -> None:
         """The command has ended and something that it started still holds its output."""
         self._logger.warning("ended, but left processes behind that hold its output open: they are ended now")
 
-    def _say(self, stream: Stream, lines: Iterator[str]) -> None:
-        for line in lines:
-            self._lines += 1
-            self._logger.info(line, stream=stream)
+    def _take(self, stream: Stream) -> Callable[[str], bool] | None:
+        on_line = self._on_line
+        return None if on_line is None else lambda line: on_line(stream, line)
 
     async def _wait_for_store(self) -> None:
         """Not faster than the store; but a store that is away must not stop the command."""
@@ -319,71 +348,3 @@ class _Output:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STORE_WAIT_S):
                 await self._logger.drain()
-
-
-class LineCutter:
-    """
-    Bytes into the lines that belong in the log.
-
-    A line ends with `\\n`. What ends with `\\r` is a picture that the next one on that line
-    replaces. `take(line)` sees every line and every picture, at once, and keeps it by returning
-    True. A line longer than `LINE_CHARACTERS_MAX` is handed over in pieces.
-    """
-
-    def __init__(self, take: Callable[[str], bool]) -> None:
-        self._take = take
-        self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
-        self._begun: list[str] = []
-        self._begun_size = 0
-        self._picture: str | None = None
-        self._drawn = False
-
-    def feed(self, data: bytes) -> Iterator[str]:
-        """The lines that `data` completes and that were not taken."""
-        text = self._decoder.decode(data)
-        start = 0
-        for match in _END.finditer(text):
-            self._begin(text[start : match.start()])
-            yield from self._line() if match[0] == "\n" else self._redraw()
-            start = match.end()
-        self._begin(text[start:])
-        if self._begun_size >= LINE_CHARACTERS_MAX:
-            yield from self._line()
-
-    def end(self) -> Iterator[str]:
-        """What the output ended with, without an end of line."""
-        self._begin(self._decoder.decode(b"", final=True))
-        if self._begun or self._picture is not None:
-            yield from self._line()
-
-    def _begin(self, text: str) -> None:
-        if text:
-            self._begun.append(text)
-            self._begun_size += len(text)
-
-    def _complete(self) -> str:
-        line = "".join(self._begun)
-        self._begun.clear()
-        self._begun_size = 0
-        return line
-
-    def _line(self) -> Iterator[str]:
-        line, picture, drawn = self._complete(), self._picture, self._drawn
-        self._picture, self._drawn = None, False
-        if not line and drawn:
-            # "\r\n": this only ends the line whose last picture was drawn before.
-            if picture is not None:
-                yield picture
-        elif not self._take(line):
-            yield line
-
-    def _redraw(self) -> Iterator[str]:
-        picture = self._complete()
-        if picture:
-            self._drawn = True
-            self._picture = None if self._take(picture) else picture
-        return iter(())
-
-
-def _take_none(stream: Stream, line: str) -> bool:
-    return False

@@ -28,6 +28,7 @@ from typing import Any
 import orjson
 
 from taskd.entries import Level, LogEntry, body_of, encode, kind_of, timestamp_now
+from taskd.flood import FloodLimit
 from taskd.journal import TaskJournal
 from taskd.masking import Masker
 from taskd.sanitise import clean_metadata, clean_source, clean_text, clean_value, plain_body, split_text
@@ -113,6 +114,8 @@ class LogQueue(asyncio.Queue[LogEntry]):
         self._drains: list[tuple[int, Drained]] = []
         self._woken = False
         self._getters: deque[asyncio.Future[None]] = deque()
+        limit = settings.entries_per_s_max
+        self._flood = FloodLimit(limit, self.emit_system, self.later) if limit else None
 
     # The producers' end
 
@@ -122,6 +125,8 @@ class LogQueue(asyncio.Queue[LogEntry]):
 
         On the loop this never waits; in a thread it waits for room, at most `thread_wait_s`.
         """
+        if self._flood is not None and self._flood.suppresses():
+            return
         # Nearly always nothing is in the way, and then this is all: what `_accept` and `_enter`
         # do, flat, without what is for something else. It halves what a call takes.
         body = plain_body(message, metadata, self._plain_bytes_max)
@@ -418,6 +423,8 @@ class LogQueue(asyncio.Queue[LogEntry]):
         with self._lock:
             if self.closed:
                 return
+            if self._flood is not None:
+                self._flood.tell()
             if self._dropped:
                 self.emit_system(Level.WARNING, "Those were the last words that were dropped")
             self._take_handed()

@@ -25,7 +25,7 @@ KEY_CHARACTERS_MAX = 256
 SOURCE_CHARACTERS_MAX = 64
 
 # What the code of a foreign object may raise; not what cancels or interrupts us.
-_RAISED = (Exception, SystemExit, GeneratorExit)
+RAISED = (Exception, SystemExit, GeneratorExit)
 _PLAIN = frozenset({str, bool, type(None)})
 _BACKSLASH, _AT = b"\\@"
 _dumps = orjson.dumps
@@ -77,7 +77,7 @@ def clean_source(value: object) -> str:
     text = clean_text(value)
     if not text.isprintable():
         text = "".join(character if character.isprintable() else "�" for character in text)
-    return text[:SOURCE_CHARACTERS_MAX] or "unnamed"
+    return _shortened(text, SOURCE_CHARACTERS_MAX) or "unnamed"
 
 
 def clean_metadata(metadata: dict[str, Any], bytes_max: int) -> bytes | None:
@@ -131,7 +131,7 @@ class _Cleaning:
             return "<more>"
         try:
             return self._clean(value, depth)
-        except _RAISED as error:  # a subclass, or what only says it is one, may do anything when it is read
+        except RAISED as error:  # a subclass, or what only says it is one, may do anything when it is read
             return f"<{type(value).__name__}: not readable, {type(error).__name__}>"
 
     def _clean(self, value: Any, depth: int) -> Any:
@@ -174,8 +174,13 @@ class _Cleaning:
         return cleaned
 
 
+def _shortened(text: str, characters_max: int) -> str:
+    """Cut, and marked as cut, where it is too long."""
+    return text if len(text) <= characters_max else f"{text[: characters_max - 1]}…"
+
+
 def _clean_key(key: object, taken: dict[str, Any]) -> str:
-    text = clean_text(key)[:KEY_CHARACTERS_MAX]
+    text = _shortened(clean_text(key), KEY_CHARACTERS_MAX)
     # 1 and "1" are different keys to Python and one to JSON: keep both.
     unique, number = text, 1
     while unique in taken:
@@ -208,5 +213,5 @@ def _text(value: object) -> str:
     try:
         text = str.__str__(value) if isinstance(value, str) else repr(value)
         return str.__str__(text)
-    except _RAISED as error:
+    except RAISED as error:
         return f"<{type(value).__name__}: its repr raised {type(error).__name__}>"

@@ -73,6 +73,9 @@ class Settings(BaseSettings):
         ge=64 * KIB,
         description="Bytes of one task accepted but not yet committed; more are dropped and counted.",
     )
+    entries_per_s_max: int = Field(
+        0, ge=0, description="Entries of one task in a second; more are suppressed and counted; 0 sets no limit."
+    )
     thread_wait_s: float = Field(
         5.0,
         ge=0,

@@ -1,64 +1,31 @@
 """What a task prints and logs is in its own log, and outside of tasks nothing is different."""
 
 import asyncio
-import functools
+import contextlib
 import io
 import logging
 import logging.config
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any
 
 import pytest
 
-from taskd.capture import Capturing, capture_installed, current
-from taskd.entries import Level, LogEntry
+from taskd.capture import capture_installed
+from taskd.entries import Level
 from taskd.logger import TaskLogger
 from taskd.masking import Masker
 from taskd.queue import LogQueue
 from taskd.settings import Settings
+from taskd.speaking import Capturing
+from tests.speakers import Speaker, captured
 
 third_party = logging.getLogger("third.party")
-
-
-def captured(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Coroutine[Any, Any, None]]:
-    """Capture is installed for the test. (Not in a fixture: the test runner sets the streams after those.)"""
-
-    @functools.wraps(test)
-    async def installed(*arguments: Any, **named: Any) -> None:
-        with capture_installed(Level.INFO):
-            await test(*arguments, **named)
-
-    return installed
-
-
-class Speaker:
-    """A task that speaks: its queue, and how to run things as it."""
-
-    def __init__(self) -> None:
-        self.queue = LogQueue(Settings(), masker=Masker(), on_progress=lambda source, progress: None)
-        self.capturing = Capturing(TaskLogger(self.queue, "plugin"))
-
-    async def run(self, function: Callable[[], Coroutine[Any, Any, None] | None]) -> None:
-        """Run `function` as this task does, to its end."""
-
-        async def running() -> None:
-            current.set(self.capturing)
-            coroutine = function()
-            if coroutine is not None:
-                await coroutine
-            self.capturing.finish()
-
-        await asyncio.create_task(running())
-
-    def entries(self) -> list[LogEntry]:
-        return self.queue.take_rest()
-
-    def told(self) -> list[tuple[str, str, str]]:
-        return [(entry.source, entry.level.value, entry.message) for entry in self.entries()]
 
 
 @captured
@@ -95,11 +62,21 @@ async def test_a_line_is_said_when_it_is_whole_or_at_the_end() -> None:
 
 @captured
 async def test_a_line_without_an_end_does_not_grow_for_ever() -> None:
-    """A progress bar drawn with carriage returns is said in pieces."""
+    """Past a bound it is said in parts, all but the first marked as continued."""
     speaker = Speaker()
-    await speaker.run(lambda: print("x" * 100_000, end="") or None)
-    assert sum(len(entry.message) for entry in speaker.entries()) == 100_000
-    assert speaker.capturing._partial == {}
+    queue = LogQueue(Settings(), masker=Masker(), on_progress=lambda source, progress: None)
+    speaker.capturing = Capturing(TaskLogger(queue, "plugin"))
+
+    async def speak() -> None:
+        for _ in range(15):
+            print("x" * 100_000, end="")
+        assert queue.last_seq > 0
+
+    await speaker.run(speak)
+    first, *others = queue.take_rest()
+    assert len(first.message) + sum(len(entry.message) for entry in others) == 1_500_000
+    assert first.metadata is None
+    assert {entry.metadata_json for entry in others} == {'{"continued":true}'}
 
 
 @captured
@@ -169,7 +146,7 @@ def test_outside_a_task_the_streams_are_what_they_stand_for(monkeypatch: pytest.
     with open("/dev/null", "w", encoding="latin-1", errors="replace") as real:
         monkeypatch.setattr(sys, "stdout", real)
         with capture_installed(Level.INFO):
-            for name in ("encoding", "errors", "newlines", "buffer", "name", "mode", "closed", "line_buffering"):
+            for name in ("encoding", "errors", "newlines", "name", "mode", "closed", "line_buffering"):
                 assert getattr(sys.stdout, name) == getattr(real, name), name
             for method in ("fileno", "isatty", "writable", "readable", "seekable"):
                 assert getattr(sys.stdout, method)() == getattr(real, method)(), method
@@ -296,16 +273,17 @@ async def test_a_record_that_cannot_be_formatted_does_not_fail_the_task(
 
 
 async def test_warnings_of_python_are_in_the_log() -> None:
-    """`warnings.warn` writes to stderr, and stderr is captured. In an interpreter without a test runner's hooks."""
+    """Under the name that stdlib logging has for them, once. In an interpreter without a test runner's hooks."""
     script = """
 import asyncio, warnings
-from taskd.capture import *
-from taskd.capture import current
+from taskd.capture import capture_installed
+from taskd.speaking import Capturing, current
 from taskd.entries import Level
 from taskd.logger import TaskLogger
 from taskd.masking import Masker
 from taskd.queue import LogQueue
 from taskd.settings import Settings
+from taskd.speaking import Capturing, current
 
 async def main():
     queue = LogQueue(Settings(), masker=Masker(), on_progress=print)
@@ -320,7 +298,7 @@ asyncio.run(main())
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stderr == ""
-    assert done.stdout == "[('stderr', <Level.WARNING: 'WARNING'>)]\n"
+    assert done.stdout == "[('py.warnings', <Level.WARNING: 'WARNING'>)]\n"
 
 
 @captured
@@ -348,36 +326,50 @@ async def test_two_threads_of_one_task_that_print_at_once_lose_nothing() -> None
 
 
 async def test_a_thread_that_prints_on_while_the_task_ends_does_not_disturb_the_end() -> None:
-    """The last lines are said although the streams change meanwhile."""
+    """The last lines are said although there come more streams meanwhile, and what has no end of line too."""
     speaker = Speaker()
-
-    class Interrupted(TaskLogger):
-        def with_source(self, source: str) -> TaskLogger:
-            speaker.capturing.write("stderr" if source == "stdout" else "stdout", "thread\n")
-            return super().with_source(source)
-
-    logger = speaker.capturing.logger
     speaker.capturing.write("stdout", "out")
     speaker.capturing.write("stderr", "err")
-    speaker.capturing.logger = Interrupted(speaker.queue, "p")
-    original = speaker.capturing.write
+    emit = speaker.queue.emit
 
-    def write_once(stream: str, text: str) -> None:
-        speaker.capturing.logger = logger
-        original(stream, text)
+    def emit_while_a_thread_prints(*arguments: Any) -> None:
+        speaker.queue.emit = emit  # type: ignore[method-assign]  # a thread's turn, at the worst moment
+        thread = threading.Thread(target=speaker.capturing.write, args=("stdout", "thread"))
+        thread.start()
+        thread.join()
+        emit(*arguments)
 
-    speaker.capturing.write = write_once  # type: ignore[method-assign]  # a thread's turn, at the worst moment
+    speaker.queue.emit = emit_while_a_thread_prints  # type: ignore[method-assign, assignment]
     speaker.capturing.finish()
-    told = "".join(entry.message for entry in speaker.entries())
-    assert all(word in told for word in ("out", "err", "thread"))
+    await asyncio.sleep(0)
+    assert sorted(message for _, _, message in speaker.told()) == ["err", "out", "thread"]
+
+
+def hooked() -> list[object]:
+    """All that capture puts something in the place of."""
+    return [
+        type(sys), sys.stdout, sys.stderr, logging.Logger.callHandlers, logging.Logger.isEnabledFor,
+        logging.Logger._log, vars(warnings)["_showwarnmsg_impl"], sys.unraisablehook,
+        threading.excepthook, threading.Thread.start, ThreadPoolExecutor.submit,
+    ]  # fmt: skip
 
 
 def test_everything_is_put_back() -> None:
-    """After the `with` block, streams and logging are the objects that they were."""
-    before = sys.stdout, sys.stderr, logging.Logger.callHandlers, logging.Logger.isEnabledFor
-    with pytest.raises(ValueError, match="x"), capture_installed(Level.INFO):
-        raise ValueError("x")
-    assert (sys.stdout, sys.stderr, logging.Logger.callHandlers, logging.Logger.isEnabledFor) == before
+    """After the `with` block everything is the object that it was; in it, none is."""
+    before = hooked()
+    with contextlib.suppress(ValueError), capture_installed(Level.INFO):
+        assert not any(ours is theirs for ours, theirs in zip(hooked(), before, strict=True))
+        raise ValueError("left by an exception")
+    assert hooked() == before
+
+
+async def test_the_loop_is_left_as_it_was() -> None:
+    """Its task factory and its exception handler."""
+    loop = asyncio.get_running_loop()
+    before = loop.get_task_factory(), loop.get_exception_handler()
+    with capture_installed(Level.INFO):
+        assert loop.get_exception_handler() is not None
+    assert (loop.get_task_factory(), loop.get_exception_handler()) == before
 
 
 def test_a_stream_that_somebody_replaced_meanwhile_is_theirs(monkeypatch: pytest.MonkeyPatch) -> None:

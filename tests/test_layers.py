@@ -11,9 +11,9 @@ PACKAGE = Path(__file__).parent.parent / "taskd"
 # From the ground up. A module imports only from lines above its own, or from its left.
 LAYERS = """
 version errors entries settings shipped waiting
-tasks filters sanitise masking secrets counts tracebacks journal queue logger hub
+tasks filters sanitise masking secrets counts tracebacks journal flood queue progress logger hub lines speech
 persistence.base persistence.connection persistence.appending persistence.committer persistence.sqlite persistence
-capture process
+speaking streams records uncaught spreading capture process
 writer pages follow context plugins execution endings
 live manager service
 api api.schemas api.operations api.responses api.auth api.following api.tasks api.logs api.live api.stream

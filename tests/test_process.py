@@ -4,17 +4,15 @@ import asyncio
 import os
 import select
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from taskd.entries import Level, LogEntry
 from taskd.errors import ProcessFailed
 from taskd.logger import TaskLogger
-from taskd.process import LINE_CHARACTERS_MAX, LineCutter, ProcessResult, run_process
+from taskd.process import ProcessResult, run_process
 from taskd.queue import LogQueue
 from taskd.settings import Settings
 
@@ -23,7 +21,8 @@ class Log:
     """A task's queue and logger, without the rest of a task."""
 
     def __init__(self) -> None:
-        self.queue = LogQueue(Settings(), lambda source, progress: None)
+        self.shown: list[dict[str, Any]] = []
+        self.queue = LogQueue(Settings(), lambda source, progress: self.shown.append(progress))
         self.logger = TaskLogger(self.queue, "test")
 
     async def entries(self) -> list[LogEntry]:
@@ -99,13 +98,19 @@ async def test_bytes_that_are_not_utf8_survive(log: Log) -> None:
     assert await log.said() == [r"\xffé\xc3"]
 
 
-async def test_only_the_last_picture_of_a_redrawn_line_is_an_entry(log: Log) -> None:
-    """A handler sees every one."""
+async def test_a_redrawn_line_is_a_progress(log: Log) -> None:
+    """Its first and its last picture are entries; a handler sees every one."""
     seen: list[str] = []
     script = r"printf '1%%\r2%%\r\n'; printf 'a\rb\n\nc\r'"
     await run_process(log.logger, shell(script), on_line=lambda stream, line: keep(seen, line))
     assert seen == ["1%", "2%", "a", "b", "", "c"]
-    assert await log.said() == ["2%", "b", "", "c"]
+    entries = await log.entries()
+    assert [entry.message for entry in entries] == ["1%", "2%", "b", "", "c"]
+    progresses = [(entry.metadata or {}).get("progress") for entry in entries]
+    assert [told and (told["current"], told["total"], told["done"]) for told in progresses] == [
+        (1, 100, False), (2, 100, True), None, None, None,
+    ]  # fmt: skip
+    assert log.shown[-1] == progresses[1]
 
 
 async def test_a_line_that_a_handler_takes_is_no_entry(log: Log) -> None:
@@ -125,9 +130,9 @@ async def test_a_failure_is_raised_with_its_exit_code(log: Log) -> None:
 @pytest.mark.parametrize(
     ("script", "told"),
     [
-        ("kill -9 $$", r"killed by signal 9 \(SIGKILL\), likely because memory ran out"),
+        ("kill -9 $$", r"killed by signal 9, likely out of memory \(SIGKILL\)"),
         ("kill -15 $$", r"killed by signal 15 \(SIGTERM\)"),
-        ("exit 139", r"exit code 139: what it ran was killed by signal 11 \(SIGSEGV\)"),
+        ("exit 139", r"exit code 139: what it ran was killed by signal 11, a fault in the program \(SIGSEGV\)"),
     ],
 )
 async def test_a_death_by_signal_is_explained(log: Log, script: str, told: str) -> None:
@@ -273,28 +278,74 @@ async def test_a_signal_to_taskd_does_not_reach_the_command(log: Log) -> None:
     assert await log.said() == ["True"]
 
 
-def cut(data: bytes, pieces: Callable[[bytes], list[bytes]]) -> tuple[list[str], list[str]]:
-    """What becomes entries and what a handler sees, of output that comes in pieces."""
-    seen: list[str] = []
-    cutter = LineCutter(lambda line: keep(seen, line))
-    lines = [line for piece in pieces(data) for line in cutter.feed(piece)]
-    return [*lines, *cutter.end()], seen
+async def test_a_very_long_line_is_split_and_says_so(log: Log) -> None:
+    """Every part but the first is marked as continued, and has no other fields; nothing is lost."""
+    size = 2_500_000
+    await run_process(log.logger, [sys.executable, "-c", f"print('x' * {size}); print('next')"])
+    first, *others, last = await log.entries()
+    assert (first.metadata, last.message, last.metadata) == ({"stream": "stdout"}, "next", {"stream": "stdout"})
+    assert {entry.metadata_json for entry in others} == {'{"continued":true}'}
+    assert len(first.message) + sum(len(entry.message) for entry in others) == size
 
 
-@given(st.lists(st.sampled_from([b"a", b"\xc3\xa9", b"\xff", b"\r", b"\n", b"\r\n", b" "])).map(b"".join))
-def test_lines_do_not_depend_on_how_the_output_arrives(data: bytes) -> None:
-    """Byte by byte or at once, the lines are the same, and none is longer than its output."""
-    at_once = cut(data, lambda data: [data])
-    assert cut(data, lambda data: [bytes([byte]) for byte in data]) == at_once
-    if b"\r" not in data:
-        text = data.decode(errors="backslashreplace")
-        assert at_once[0] == text.removesuffix("\n").split("\n") if text else not at_once[0]
+async def test_a_secret_that_comes_in_two_reads_is_hidden(log: Log) -> None:
+    """In a line, and where a line is cut for its length."""
+    log.queue.masker.add("hunter22")
+    script = """
+import os, time
+os.write(1, b"a hun"); time.sleep(0.05); os.write(1, b"ter22 b\\n")
+os.write(1, b"x" * 1_048_573 + b"hunter22" + b"y" * 1_048_573 + b"hunter22\\n")
+"""
+    await run_process(log.logger, [sys.executable, "-c", script])
+    said = "".join(await log.said())
+    assert said.startswith("a *** b")
+    assert said.count("***") == 3
+    assert "hun" not in said
+    assert "r22" not in said
 
 
-def test_a_line_without_end_is_handed_over_in_pieces() -> None:
-    """Memory stays bounded, and nothing is lost."""
-    piece = b"x" * 65_536
-    cutter = LineCutter(lambda line: False)
-    lines = [line for _ in range(40) for line in cutter.feed(piece)]
-    assert [len(line) for line in lines] == [LINE_CHARACTERS_MAX] * 2
-    assert sum(map(len, cutter.end())) == 40 * 65_536 - 2 * LINE_CHARACTERS_MAX
+async def test_what_holds_the_output_open_from_another_session_does_not_hang_it(log: Log) -> None:
+    """What has left the group cannot be ended with it; its output is let go."""
+    script = "import os, subprocess, sys; p = subprocess.Popen(['sleep', '1000'], start_new_session=True); print(p.pid)"
+    await run_process(log.logger, [sys.executable, "-c", script], term_wait_s=0.05)
+    pid, warning = await log.said()
+    assert "left processes behind" in warning
+    os.kill(int(pid), 9)
+
+
+class Steps:
+    """An asyncio task is cancelled just before its `number`th step."""
+
+    def __init__(self, running: asyncio.Task[object], number: int) -> None:
+        self.running, self.left = running, number
+
+    async def run(self) -> bool:
+        """False where it had ended before."""
+        for _ in range(self.left):
+            await asyncio.sleep(0)
+            if self.running.done():
+                return False
+        self.running.cancel()
+        return True
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_it_may_be_cancelled_at_any_step(log: Log, times: int, tmp_path: Path) -> None:
+    """Once or twice, before, in and after its start: nothing that was started lives on, and no descriptor is left."""
+    await run_process(log.logger, shell("true"))
+    open_before = len(os.listdir("/proc/self/fd"))
+    started = tmp_path / "started"
+    script = f"sleep 1000 & echo $! $$ >> {started}; wait"
+    for number in [*range(12), *range(12, 3_000, 331)]:
+        running = asyncio.create_task(run_process(log.logger, shell(script), term_wait_s=0.2))
+        assert await Steps(running, number).run()
+        if times == 2:
+            await asyncio.sleep(0)
+            running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    async with asyncio.timeout(10):  # transports close themselves in the next steps
+        while len(os.listdir("/proc/self/fd")) > open_before:
+            await asyncio.sleep(0.01)
+    pids = started.read_text().split() if started.exists() else []
+    assert all(map(has_ended, pids))

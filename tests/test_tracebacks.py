@@ -1,12 +1,23 @@
 """An exception is told as text and as data, both within bounds, whatever exception it is."""
 
+import runpy
 from collections.abc import Callable
+from pathlib import Path
 
 import orjson
 import pytest
 
+from taskd.masking import Masker
 from taskd.sanitise import clean_metadata
-from taskd.tracebacks import CAUSES_MAX, FRAMES_MAX, exception_line, exception_metadata, exception_text
+from taskd.tracebacks import (
+    CAUSES_MAX,
+    EXCEPTION_BYTES_MAX,
+    FRAMES_MAX,
+    exception_line,
+    exception_metadata,
+    exception_text,
+    mark_as_own,
+)
 
 
 def raised(function: Callable[[], object]) -> BaseException:
@@ -40,10 +51,10 @@ def down_too(levels: int) -> None:
     down(levels)
 
 
-def chain_of(length: int) -> BaseException:
-    error: BaseException = raised(lambda: down(100))
+def chain_of(length: int, levels: int = 100) -> BaseException:
+    error: BaseException = raised(lambda: down(levels))
     for number in range(length):
-        following = raised(lambda: down(100))
+        following = raised(lambda: down(levels))
         following.__cause__ = error
         following.args = (f"number {number}",)
         error = following
@@ -117,7 +128,7 @@ def test_the_text_says_how_many_frames_it_leaves_out() -> None:
 
 def test_of_many_causes_the_first_are_described() -> None:
     """A chain of a hundred is cut at `CAUSES_MAX`."""
-    told = exception_metadata(chain_of(100))
+    told = exception_metadata(chain_of(100, levels=1))
     depth = 0
     while told["cause"] is not None:
         told, depth = told["cause"], depth + 1
@@ -149,6 +160,11 @@ class StrRaises(Exception):
         raise RuntimeError("no str")
 
 
+class StrExits(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
 class ReprRaises(Exception):
     def __repr__(self) -> str:
         raise RuntimeError("no repr")
@@ -159,6 +175,7 @@ class ReprRaises(Exception):
     [
         StrRaises("x"),
         ReprRaises("x"),
+        StrExits("x"),
         ValueError("a\0\ud800"),
         ValueError(b"\xff"),
         SystemExit(3),
@@ -186,3 +203,83 @@ def test_an_exception_without_a_message_is_its_type() -> None:
     """`KeyboardInterrupt`, not `KeyboardInterrupt: `."""
     assert exception_line(KeyboardInterrupt()) == "KeyboardInterrupt"
     assert exception_line(ValueError("x")) == "ValueError: x"
+
+
+def test_what_a_group_holds_is_described() -> None:
+    """Its members with their causes; of many the first, and it says so."""
+    errors: list[Exception] = [ValueError(str(number)) for number in range(100)]
+    errors[0].__cause__ = OSError("why")
+    told = exception_metadata(ExceptionGroup("several", [*errors[:2], ExceptionGroup("inner", [KeyError("k")])]))
+    assert [member["message"] for member in told["exceptions"]] == ["0", "1", "inner (1 sub-exception)"]
+    assert told["exceptions"][0]["cause"]["message"] == "why"
+    assert told["exceptions"][2]["exceptions"][0]["type"] == "KeyError"
+    assert "omitted" not in told
+    assert exception_metadata(ExceptionGroup("many", errors))["omitted"] is True
+
+
+def test_a_cause_that_was_only_being_handled_is_told_apart() -> None:
+    """`raise … from` names it; another is the context."""
+    assert exception_metadata(raised(fail_with_cause))["chained"] == "cause"
+    with_context = ValueError("x")
+    with_context.__context__ = OSError("before")
+    assert exception_metadata(with_context)["chained"] == "context"
+
+
+def test_notes_are_told() -> None:
+    """Also what is no text; what is no list is none."""
+    error = ValueError("x")
+    error.add_note("while it rained")
+    assert exception_metadata(error)["notes"] == ["while it rained"]
+    error.__notes__ = 3  # type: ignore[assignment]  # anybody can
+    assert "notes" not in exception_metadata(error)
+
+
+@pytest.mark.parametrize("levels", [1, 20, 400])
+def test_the_data_always_fits(levels: int) -> None:
+    """However long, deep and wide it is; the newest frame and the message are there."""
+    deep = chain_of(30, levels)
+    deep.args = ("ß" * 100_000,)
+    assert isinstance(deep, Exception)
+    group = ExceptionGroup("wide", [ExceptionGroup("wider", [deep] * 30)] * 30)
+    for error in (deep, group):
+        told = exception_metadata(error)
+        assert len(orjson.dumps(told)) <= EXCEPTION_BYTES_MAX
+        assert told["message"]
+        assert b'"omitted":true' in orjson.dumps(told)
+
+
+def test_a_plugins_own_frames_are_marked(tmp_path: Path) -> None:
+    """Those of its directory, but not of libraries that lie below it."""
+    mark_as_own(tmp_path)
+    library = tmp_path / ".venv" / "lib" / "site-packages" / "lib.py"
+    library.parent.mkdir(parents=True)
+    library.write_text("def call(function): function()\n")
+    (tmp_path / "mine.py").write_text("def fail(): raise OSError('mine')\n")
+    mine, theirs = (runpy.run_path(str(path)) for path in (tmp_path / "mine.py", library))
+    frames = exception_metadata(raised(lambda: theirs["call"](mine["fail"])))["frames"]
+    assert [frame.get("own", False) for frame in frames[-2:]] == [False, True]
+    assert not any("own" in frame for frame in frames[:-1])
+
+
+def test_a_time_limit_that_says_nothing_says_where() -> None:
+    """`asyncio.timeout` raises without a word."""
+
+    def time_out() -> None:
+        raise TimeoutError
+
+    line = exception_line(raised(time_out))
+    assert line.startswith("TimeoutError: a time limit was over in time_out (test_tracebacks.py:")
+    assert exception_line(TimeoutError("after 5 s")) == "TimeoutError: after 5 s"
+
+
+def test_a_secret_in_a_line_of_code_is_hidden() -> None:
+    """Somebody wrote it into the source."""
+    masker = Masker()
+    masker.add("hunter22")
+
+    def fail() -> None:
+        password = "hunter22"; raise ValueError(password)  # fmt: skip  # noqa: E702
+
+    told = exception_metadata(raised(fail), masker)
+    assert "hunter22" not in orjson.dumps(told).decode()
+    assert "***" in told["frames"][-1]["code"]

@@ -1,0 +1,112 @@
+"""
+How far it is known whose words they are: into threads, and not into other processes.
+
+A thread of Python begins with an empty context. One that a task starts is lent the task's name,
+and so is each call that a task hands to a `ThreadPoolExecutor`: its worker threads themselves
+belong to nobody, for they serve all. (Python's own direction: from 3.14 a build without the
+interpreter's lock has its threads inherit the context.) A thread that outlives its task speaks for
+nobody from then on.
+
+What cannot be reached: the workers of other pools (`multiprocessing.pool.ThreadPool`), for they
+may be shared; a queue that hands work from one task to a thread that another has started; threads
+that C code makes.
+
+A forked child is another process. It shares the memory of the journal's files, and must not write
+there: in it capture ends, its prints and records go where they would go without taskd, and what it
+says through a `TaskLogger` goes to its stderr.
+"""
+
+import concurrent.futures
+import concurrent.futures.thread
+import functools
+import multiprocessing.pool
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from taskd.queue import LogQueue
+from taskd.sanitise import clean_text
+from taskd.speaking import Capturing, current, speaking
+
+_WORKERS = {getattr(concurrent.futures.thread, "_worker", None), getattr(multiprocessing.pool, "worker", None)} - {None}
+
+
+@contextmanager
+def threads_captured() -> Iterator[None]:
+    """Lend a task's name to the threads that it starts, for the length of a `with` block."""
+    thread, pool = threading.Thread, concurrent.futures.ThreadPoolExecutor
+    started: Any = thread.start
+    submitted: Any = pool.submit
+
+    @functools.wraps(started)
+    def start(self: threading.Thread) -> None:
+        capturing = speaking()
+        if capturing is not None and getattr(self, "_target", None) not in _WORKERS:
+            vars(self)["run"] = functools.partial(_run, self, capturing.lent())
+        started(self)
+
+    @functools.wraps(submitted)
+    def submit(self: concurrent.futures.ThreadPoolExecutor, call: Callable[..., Any], /, *args: Any, **kw: Any) -> Any:
+        capturing = speaking()
+        if capturing is None:
+            return submitted(self, call, *args, **kw)
+        return submitted(self, _call, capturing, call, *args, **kw)
+
+    thread.start = start  # type: ignore[method-assign]  # see the module's docstring
+    pool.submit = submit  # type: ignore[method-assign, assignment]
+    _installed.append(start)
+    try:
+        yield
+    finally:
+        _installed.remove(start)
+        if thread.start is start:
+            thread.start = started  # type: ignore[method-assign]
+        if pool.submit is submit:
+            pool.submit = submitted  # type: ignore[method-assign]
+
+
+def _run(thread: threading.Thread, capturing: Capturing) -> None:
+    """The thread's own `run`, in a context that belongs to it alone: what it raises is told in it too."""
+    del vars(thread)["run"]
+    current.set(capturing)
+    thread.run()
+
+
+def _call(capturing: Capturing, call: Callable[..., Any], /, *args: Any, **kw: Any) -> Any:
+    token = current.set(capturing)
+    try:
+        return call(*args, **kw)
+    finally:
+        current.reset(token)
+
+
+_installed: list[object] = []
+
+
+def _end_in_child() -> None:
+    """In a forked child: nobody's words are a task's any more."""
+    if not _installed:
+        return
+    current.set(None)
+    # Of this process alone, which has no writer.
+    queue: Any = LogQueue
+    queue.emit, queue.drain = _say_aside, _drain_nothing
+    queue.emit_system = queue.show_progress = queue.later = _say_nothing
+
+
+def _say_aside(self: LogQueue, level: Any, source: str, message: object, metadata: Any = None) -> None:
+    print(f"{level} {source}: {self.masker(clean_text(message))}", file=sys.stderr)
+
+
+def _say_nothing(self: LogQueue, *_: object) -> None:
+    pass
+
+
+async def _drain_nothing(self: LogQueue) -> None:
+    pass
+
+
+os.register_at_fork(after_in_child=_end_in_child)
