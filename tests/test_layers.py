@@ -11,12 +11,12 @@ PACKAGE = Path(__file__).parent.parent / "taskd"
 # From the ground up. A module imports only from lines above its own, or from its left.
 LAYERS = """
 version errors entries settings shipped waiting
-tasks filters sanitise masking secrets counts tracebacks journal queue logger hub
+patterns fields tasks filters sanitise masking secrets counts outlines tracebacks journal queue logger hub
 persistence.base persistence.connection persistence.committer persistence.sqlite persistence
 capture process
-writer pages follow context plugins execution endings
+writer pages exporting follow context plugins execution endings
 live manager service
-api api.schemas api.operations api.responses api.auth api.following api.tasks api.logs api.live api.stream
+api api.schemas api.operations api.responses api.auth api.following api.tasks api.logs api.live api.stream api.export
 api.health api.page api.openapi api.app
 server client printer tables arguments cli demo
 """

@@ -23,7 +23,8 @@ from taskd import shipped
 from taskd.counts import Count, LogCounts, Stats
 from taskd.entries import Level, LogEntry, timestamp_now
 from taskd.errors import DataDirHeld, StoreError, StoreNewer, StoreUnavailable, TaskNotFound
-from taskd.filters import LogFilter, Order, contains_folded
+from taskd.filters import SQL_FUNCTIONS, LogFilter, Order
+from taskd.outlines import Outline
 from taskd.persistence.base import Span, TaskFilter
 from taskd.persistence.committer import Committer
 from taskd.persistence.connection import CLOSED, Operation, connect, in_thread, interruptible, store_error
@@ -98,6 +99,10 @@ SELECT min(seq) FROM (
 STATS = """
 SELECT level, source, count(*), min(seq), max(seq) FROM task_logs
 WHERE task_id = ? AND seq > ? AND seq < ? AND {where} GROUP BY level, source
+"""
+MARKS = """
+SELECT seq, timestamp, level, source FROM task_logs
+WHERE task_id = ? AND seq > ? AND seq < ? AND {where} ORDER BY seq
 """
 TIMESTAMP = "SELECT timestamp FROM task_logs WHERE task_id = ? AND seq = ?"
 SEQ_END = 2**63 - 1
@@ -180,7 +185,8 @@ def _prepare(connection: sqlite3.Connection, path: str, synchronous: str) -> Non
 
 def _prepare_reader(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA query_only = ON")
-    connection.create_function("contains_folded", 2, contains_folded, deterministic=True)
+    for name, arguments, function in SQL_FUNCTIONS:
+        connection.create_function(name, arguments, function, deterministic=True)
 
 
 class SqliteStore:
@@ -318,6 +324,16 @@ class SqliteStore:
     async def stats(self, task_id: str, log_filter: LogFilter, span: Span) -> Stats:
         where, values = _where_log(task_id, log_filter, span)
         return await self._read(lambda connection: _stats(connection, STATS.format(where=where), values))
+
+    async def outline(self, task_id: str, log_filter: LogFilter, span: Span, outline: Outline) -> None:
+        where, values = _where_log(task_id, log_filter, span)
+        rows = MARKS.format(where=where)
+
+        def add(connection: sqlite3.Connection) -> None:
+            for seq, timestamp, level, source in connection.execute(rows, values):
+                outline.add(seq, timestamp, level, source)
+
+        await self._read(add)
 
     # How reading is done
 
