@@ -117,8 +117,13 @@ class LogFilter:
             return False
         return not self.sources or any(_is_source(source, wanted) for wanted in self.sources)
 
-    def where(self) -> tuple[str, list[object]]:
-        """The same predicate as a fragment of SQL over `task_logs`, and the values to bind to it."""
+    def where(self, *, folding: bool = True) -> tuple[str, list[object]]:
+        """
+        The same predicate as a fragment of SQL over `task_logs`, and the values to bind to it.
+
+        Without `folding` it may be asked only of messages that have no character outside ASCII
+        whose folded form has one of ASCII (such as ß): then LIKE alone decides about ASCII.
+        """
         parts: list[str] = []
         values: list[object] = []
 
@@ -137,14 +142,16 @@ class LogFilter:
             add("timestamp < ?", self.until)
         for key, text in self.fields:
             add("instr(metadata_json, ?) AND field_equals(metadata_json, ?, ?)", key_json(key), key, text)
-        where_has = _where_matches if self.regex else _where_contains
         for needle in self.search:
-            fragment, values_of_it = where_has(needle)
+            fragment, values_of_it = self._where_said(needle, folding)
             add(fragment, *values_of_it)
         for needle in self.exclude:
-            fragment, values_of_it = where_has(needle)
-            add(f"NOT {fragment}", *values_of_it)
+            fragment, values_of_it = self._where_said(needle, folding)
+            add(f"NOT ({fragment})", *values_of_it)
         return " AND ".join(parts) or "1", values
+
+    def _where_said(self, needle: str, folding: bool) -> tuple[str, tuple[object, ...]]:
+        return ("matches_pattern(message, ?)", (needle,)) if self.regex else _where_contains(needle, folding)
 
 
 def contains_folded(message: str, folded: str) -> bool:
@@ -178,19 +185,17 @@ def _where_source(wanted: str) -> tuple[str, tuple[object, ...]]:
     return "(source = ? OR (source >= ? AND source < ?))", (wanted[:-2], wanted[:-1], wanted[:-2] + "/")
 
 
-def _where_contains(folded: str) -> tuple[str, tuple[object, ...]]:
+def _where_contains(folded: str, folding: bool) -> tuple[str, tuple[object, ...]]:
     if not folded.isascii() or "\0" in folded:
         return "contains_folded(message, ?)", (folded,)
     like = "%" + re.sub(r"([%_\\])", r"\\\1", folded) + "%"
+    if not folding:
+        return r"message LIKE ? ESCAPE '\'", (like,)
     is_ascii = "length(message) = length(CAST(message AS BLOB))"
     return (
         rf"CASE WHEN {is_ascii} THEN message LIKE ? ESCAPE '\' ELSE contains_folded(message, ?) END",
         (like, folded),
     )
-
-
-def _where_matches(pattern: str) -> tuple[str, tuple[object, ...]]:
-    return "matches_pattern(message, ?)", (pattern,)
 
 
 def _marks(count: int) -> str:

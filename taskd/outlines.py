@@ -8,10 +8,11 @@ the total. An anchor is the seq of every 1,024th match from the first: pages of 
 by `after` from the anchors, in any order and at the same cost.
 """
 
-import itertools
 from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 from taskd.counts import LogCounts, Stats
 from taskd.entries import Level
@@ -52,7 +53,7 @@ def make_bins(first: str | None, last: str | None, log_filter: LogFilter, count:
         start, end = min(start, end), min(start, end) + 1
     width = -(-(end - start) // count)
     edges = [_text_of(us) for us in range(start, end + width, width)]
-    return [Bin(*edge) for edge in itertools.pairwise(edges)]
+    return [Bin(*edge) for edge in pairwise(edges)]
 
 
 class Outline:
@@ -72,11 +73,38 @@ class Outline:
             self.anchors.append(seq)
         self.total += 1
         self.counts.add_one(Level(level), source, seq, timestamp)
-        one = self.bins[bisect_right(self.borders, timestamp)]
+        one = self.bins[self.bin_of(timestamp)]
         one.count += 1
         one.errors += level == Level.ERROR
         if one.first_seq is None:
             one.first_seq = seq
+
+    def bin_of(self, timestamp: str) -> int:
+        """The place of the bin that `timestamp` counts in."""
+        return bisect_right(self.borders, timestamp)
+
+    def add_many(self, seqs: Sequence[int], first: int, borders: Sequence[int]) -> None:
+        """
+        Put matches into bins: those above `borders[0]` into bin `first`, above `borders[1]` into the next.
+
+        What they are is left to `counts` and `add_errors`.
+        """
+        self.anchors.extend(seqs[-self.total % ANCHOR_ENTRIES :: ANCHOR_ENTRIES])
+        self.total += len(seqs)
+        for one, found in self._in_bins(seqs, first, borders):
+            one.count += len(found)
+            one.first_seq = found[0] if one.first_seq is None else one.first_seq
+
+    def add_errors(self, seqs: Sequence[int], first: int, borders: Sequence[int]) -> None:
+        """Count which of the matches are errors; bins as for `add_many`."""
+        for one, found in self._in_bins(seqs, first, borders):
+            one.errors += len(found)
+
+    def _in_bins(self, seqs: Sequence[int], first: int, borders: Sequence[int]) -> Iterator[tuple[Bin, Sequence[int]]]:
+        places = [*(bisect_right(seqs, border) for border in borders), len(seqs)]
+        for place, (start, end) in enumerate(pairwise(places), first):
+            if start < end:
+                yield self.bins[place], seqs[start:end]
 
     def stats(self) -> Stats:
         """The matches by level and source."""

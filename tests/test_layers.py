@@ -11,8 +11,9 @@ PACKAGE = Path(__file__).parent.parent / "taskd"
 # From the ground up. A module imports only from lines above its own, or from its left.
 LAYERS = """
 version errors entries settings shipped waiting
-patterns fields tasks filters sanitise masking secrets counts outlines tracebacks journal queue logger hub
-persistence.base persistence.connection persistence.committer persistence.sqlite persistence
+patterns fields folding tasks filters sanitise masking secrets counts outlines tracebacks journal queue logger hub
+persistence.base persistence.connection persistence.committer persistence.schema persistence.blocks persistence.search
+persistence.indexer persistence.sqlite persistence
 capture process
 writer pages exporting follow context plugins execution endings
 live manager service

@@ -11,7 +11,7 @@ from taskd.errors import SettingsError, StoreError, StoreNewer, StoreTimeout, St
 from taskd.filters import LogFilter
 from taskd.persistence import open_persistence
 from taskd.persistence.base import Span
-from taskd.persistence.sqlite import SCHEMA_VERSION
+from taskd.persistence.schema import SCHEMA_VERSION
 from taskd.settings import Settings
 from tests.persistence.test_contract import created, entries, entry, new_task, stored
 
