@@ -74,7 +74,7 @@ CREATE TABLE log_blocks (
   max_timestamp  TEXT NOT NULL,
   ordered        INTEGER NOT NULL,          -- 1: no timestamp is smaller than the one before it
   folding        INTEGER NOT NULL,          -- 0: no message has what folds to ASCII and is not ASCII
-  kinds_json     TEXT NOT NULL,             -- [[level, source], …]
+  kinds_json     TEXT NOT NULL,             -- [[level, source, count, first place, last place], …]
   entry_kinds    BLOB NOT NULL,             -- of each entry a byte: its place in kinds_json; empty: too many kinds
   samples        TEXT NOT NULL,             -- the timestamp of every 128th entry from the first, a line each
   PRIMARY KEY (task_id, block)

@@ -6,8 +6,9 @@ number that is as great (`5` equals 5 and 5.0), `true`, `false` and `null` those
 arrays never. So `meta.code=5` finds `{"code": 5}` and `{"code": "5"}`. A field that is not there
 equals nothing, `null` neither.
 
-The store and memory both ask `field_equals`, and the store asks it only of rows in whose JSON
-the key stands as `key_json` has it.
+The store and memory both ask `field_equals`, and only of entries in whose JSON one of the
+`pieces` stands, which is quickly seen: the JSON is orjson's, so there is one way to write a key
+and its value.
 """
 
 import functools
@@ -15,6 +16,9 @@ import json
 import re
 
 import orjson
+
+# orjson writes greater floats with an exponent.
+INTEGER_PLAIN = 10**15
 
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 _WORDS = {True: "true", False: "false", None: "null"}
@@ -31,9 +35,14 @@ def field_equals(metadata_json: str, key: str, text: str) -> bool:
     return isinstance(value, int | float) and value == _number_of(text)
 
 
-def key_json(key: str) -> str:
-    """The key as it stands in the JSON of every metadata that has it, with its colon."""
-    return f"{orjson.dumps(key).decode()}:"
+@functools.lru_cache(64)
+def pieces(key: str, text: str) -> tuple[str, str]:
+    """What stands in the JSON of a metadata in which the field `key` equals `text`: one of the two, at least."""
+    name = f"{orjson.dumps(key).decode()}:"
+    number = _number_of(text)
+    # An integer is written in its digits, a float as great begins with them or has an exponent.
+    digits = number is None or (isinstance(number, int) and abs(number) < INTEGER_PLAIN and text != "-0")
+    return f"{name}{orjson.dumps(text).decode()}", f"{name}{text}" if digits else name
 
 
 @functools.lru_cache(64)

@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from taskd.entries import Level, LogEntry
 from taskd.errors import ParameterInvalid
-from taskd.fields import field_equals, key_json
+from taskd.fields import field_equals, pieces
 from taskd.patterns import PatternInvalid, compile_pattern
 
 PAGE_ENTRIES_DEFAULT = 200
@@ -108,7 +108,8 @@ class LogFilter:
         if metadata_json is None:
             return False
         return all(
-            key_json(key) in metadata_json and field_equals(metadata_json, key, text) for key, text in self.fields
+            any(piece in metadata_json for piece in pieces(key, text)) and field_equals(metadata_json, key, text)
+            for key, text in self.fields
         )
 
     def matches_kind(self, level: Level, source: str) -> bool:
@@ -141,7 +142,8 @@ class LogFilter:
         if self.until is not None:
             add("timestamp < ?", self.until)
         for key, text in self.fields:
-            add("instr(metadata_json, ?) AND field_equals(metadata_json, ?, ?)", key_json(key), key, text)
+            standing = "(instr(metadata_json, ?) OR instr(metadata_json, ?))"
+            add(f"{standing} AND field_equals(metadata_json, ?, ?)", *pieces(key, text), key, text)
         for needle in self.search:
             fragment, values_of_it = self._where_said(needle, folding)
             add(fragment, *values_of_it)

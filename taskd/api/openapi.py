@@ -51,7 +51,11 @@ _PROBLEMS = {
     500: "taskd made a mistake.",
     503: "taskd cannot do it now; trying again later may work.",
 }
-_PROBLEM_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "Seconds to wait."}}
+_PROBLEM_HEADERS = {
+    401: {"WWW-Authenticate": "Bearer"},
+    429: {"Retry-After": "Seconds to wait."},
+    503: {"Retry-After": "Seconds to wait, where that is known."},
+}
 
 
 async def show_openapi(request: Request) -> Response:

@@ -68,11 +68,14 @@ async def interruptible(connection: aiosqlite.Connection, operation: Operation[T
 
     raw = connection._conn
     reading = asyncio.ensure_future(in_thread(connection, unless_given_up))
-    timer = asyncio.get_running_loop().call_later(timeout_s, raw.interrupt)
     try:
-        return await asyncio.shield(reading)
+        done, _ = await asyncio.wait([reading], timeout=timeout_s)
+        while not done:
+            # An operation of many statements may be between two of them, where nothing is broken off.
+            raw.interrupt()
+            done, _ = await asyncio.wait([reading], timeout=INTERRUPT_AGAIN_S)
+        return reading.result()
     finally:
-        timer.cancel()
         given_up = True
         # Cancelled: the thread works on. Stop it, and wait until it has, before another uses the
         # connection; a second cancellation does not change that.

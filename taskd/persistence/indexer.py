@@ -144,6 +144,9 @@ class Indexer:
                     self._due[task_id] = None
                     await asyncio.sleep(RETRY_S)
                     self._work.set()
+                except Exception:
+                    # Its log is answered from the rows, as it was before.
+                    _log.exception("taskd made a mistake while it indexed task %s", task_id)
             # A running task is noted at each flush: not more often than its blocks can fill.
             await asyncio.sleep(PACE_S)
 
@@ -171,7 +174,7 @@ class Indexer:
             connection.execute(BEGIN_INDEX, (task_id,))
             # Where the task was deleted meanwhile there is nothing to advance, and no block to keep.
             if connection.execute(ADVANCE_BLOCKS, (number + 1, task_id, number)).rowcount:
-                connection.execute(INSERT_BLOCK, block.row(task_id))
+                connection.execute(INSERT_BLOCK, block)
 
         await self._committer.do(write)
 

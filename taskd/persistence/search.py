@@ -15,7 +15,6 @@ Texts of one or two characters are read for, and so are regular expressions.
 """
 
 import sqlite3
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -42,6 +41,8 @@ CANDIDATES = "SELECT rowid FROM log_search WHERE log_search MATCH ? AND rowid > 
 GROUPS = "level, source, count(*), min(seq), max(seq)"
 TIMESTAMP = "SELECT timestamp FROM task_logs WHERE task_id = ? AND seq = ?"
 
+# Where more than every so-manieth entry of a block is of a level and source that are wanted.
+MANY = 4
 # Seqs in one list of SQL; shorter lists repeat their last, so that the statement is the same.
 LIST_SEQS = 250
 TRIGRAM = 3
@@ -101,6 +102,7 @@ class Search:
         self._filter = log_filter
         self._after = span.after
         self._until: int = last_seq if span.before is None else min(span.before - 1, last_seq)
+        self._kinds: dict[tuple[str, str], bool] = {}
         self._tests: dict[str, Test | None] = {}
         self._untested = self._common = 0
 
@@ -122,6 +124,8 @@ class Search:
         """How many matches there are."""
         if self._filter.everything:
             return max(0, self._until - self._after)
+        if self._filter.counted:
+            return sum(self._count_block(*span) for span in self._spans(self._after, self._until, False))
         return sum(self._count(part) for part in self._parts(False))
 
     def nth_last(self, n: int) -> int | None:
@@ -155,7 +159,7 @@ class Search:
         """Add the matches to `outline`."""
         for part in self._parts(False):
             block = part.block
-            if block is None or not block.ordered or not block.entry_kinds:
+            if block is None or not block.ordered or not block.is_whole:
                 for row in self._rows(part, "seq, timestamp, level, source", False):
                     outline.add(*row)
                 continue
@@ -212,22 +216,19 @@ class Search:
             return
         if self._filter.everything:
             # Nothing to leave out, and so nothing to look up.
-            yield from self._whole(after, until, descending)
+            for number, low, high in self._spans(after, until, descending):
+                yield Part(low, high, self._filter, block=self._block(number))
             return
-        numbers = range(after // BLOCK_ENTRIES, (until - 1) // BLOCK_ENTRIES + 1)
-        for number in reversed(numbers) if descending else numbers:
-            low = max(after, number * BLOCK_ENTRIES)
-            part = self._part(number, low, min(until, (number + 1) * BLOCK_ENTRIES))
+        for span in self._spans(after, until, descending):
+            part = self._part(*span)
             if part is not None:
                 yield part
 
-    def _whole(self, after: int, until: int, descending: bool) -> Iterator[Part]:
-        edges = [after, *range((after // BLOCK_ENTRIES + 1) * BLOCK_ENTRIES, until, BLOCK_ENTRIES), until]
-        parts = [*pairwise(edges)]
-        for low, high in reversed(parts) if descending else parts:
-            number = low // BLOCK_ENTRIES
-            block = None if number >= self._blocks else self._block(number)
-            yield Part(low, high, self._filter, block=block)
+    def _spans(self, after: int, until: int, descending: bool) -> Iterator[tuple[int, int, int]]:
+        """The span block by block: the block's number, and what of it is in the span."""
+        numbers = range(after // BLOCK_ENTRIES, (until - 1) // BLOCK_ENTRIES + 1) if after < until else range(0)
+        for number in reversed(numbers) if descending else numbers:
+            yield number, max(after, number * BLOCK_ENTRIES), min(until, (number + 1) * BLOCK_ENTRIES)
 
     def _block(self, number: int) -> Block | None:
         return read_block(self._connection, self._task_id, number) if number < self._blocks else None
@@ -245,19 +246,29 @@ class Search:
             if block.min_timestamp >= since and block.max_timestamp < before:
                 log_filter = replace(log_filter, since=None, until=None)
         seqs = None
-        if (log_filter.levels is not None or log_filter.sources) and block.entry_kinds:
-            wanted = block.kinds_wanted(log_filter)
-            if not wanted:
+        if (log_filter.levels is not None or log_filter.sources) and block.is_whole:
+            wanted = self._wanted(block)
+            count = block.count(wanted, after, until) if wanted else 0
+            if not count:
                 return None
-            if len(wanted) < len(block.kinds):
-                seqs = block.seqs(wanted, after, until)
-                if not seqs:
-                    return None
-            log_filter = replace(log_filter, levels=None, sources=())
+            left = replace(log_filter, levels=None, sources=())
+            if count == until - after:
+                log_filter = left
             # Where most are wanted, reading all is faster than a list of them.
-            if seqs is not None and not log_filter.everything and 4 * len(seqs) > until - after:
-                log_filter, seqs = replace(log_filter, levels=self._filter.levels, sources=self._filter.sources), None
+            elif left.everything or MANY * count < until - after:
+                log_filter, seqs = left, block.seqs(wanted, after, until)
         return Part(after, until, log_filter, seqs, block)
+
+    def _wanted(self, block: Block) -> frozenset[int]:
+        """The places of the kinds that the filter wants."""
+        found = []
+        for place, (level, source, *_) in enumerate(block.kinds):
+            kind = level, source
+            if kind not in self._kinds:
+                self._kinds[kind] = self._filter.matches_kind(Level(level), source)
+            if self._kinds[kind]:
+                found.append(place)
+        return frozenset(found)
 
     # What of a part matches
 
@@ -289,10 +300,18 @@ class Search:
             return part.until - part.after if part.seqs is None else len(part.seqs)
         return sum(count for (count,) in self._rows(part, "count(*)", False, ordered=False))
 
+    def _count_block(self, number: int, after: int, until: int) -> int:
+        """How many of one block match, where level and source alone are asked for."""
+        block = self._block(number)
+        if block is None or not block.is_whole:
+            return self._count(Part(after, until, self._filter))
+        wanted = self._wanted(block)
+        return block.count(wanted, after, until) if wanted else 0
+
     def _groups(self, part: Part) -> Iterable[Row]:
         """The matches by level and source; with the last of each in order."""
-        if part.decided and part.block is not None and part.block.entry_kinds:
-            return _groups_of(part.block, self._seqs(part))
+        if part.decided and part.block is not None and part.block.is_whole:
+            return part.block.groups(self._seqs(part))
         return self._rows(part, GROUPS, False, ordered=False, grouped=True)
 
     def _rows(
@@ -367,27 +386,15 @@ class Search:
         first, last = outline.bin_of(block.min_timestamp), outline.bin_of(block.max_timestamp)
         borders = [block.after]
         for place in range(first, last):
-            borders.append(block.after + block.first_from(self._connection, self._task_id, outline.borders[place]))
+            borders.append(block.after + block.before(outline.borders[place]))
         outline.add_many(seqs, first, borders)
-        errors = bytes([place for place, (level, _) in enumerate(block.kinds) if level is Level.ERROR])
+        errors = [place for place, kind in enumerate(block.kinds) if kind.level == Level.ERROR]
         if errors:
-            mask = block.mask(errors)
-            outline.add_errors([seq for seq in seqs if mask[seq - block.after - 1]], first, borders)
-        for level, source, count, _, last_seq in _groups_of(block, seqs):
+            found = block.seqs(errors, seqs[0] - 1, seqs[-1])
+            outline.add_errors(found if isinstance(seqs, range) else sorted({*found} & {*seqs}), first, borders)
+        for level, source, count, _, last_seq in block.groups(seqs):
             outline.counts.add_one(Level(level), source, last_seq, "", count)
 
     def _timestamp(self, seq: int) -> str:
         timestamp: str = self._connection.execute(TIMESTAMP, (self._task_id, seq)).fetchone()[0]
         return timestamp
-
-
-def _groups_of(block: Block, seqs: list[int] | range) -> Iterator[Row]:
-    """The entries by level and source: how many, the first and the last."""
-    low = block.after + 1
-    if isinstance(seqs, range):
-        kinds = block.entry_kinds[seqs[0] - low : seqs[-1] - low + 1]
-    else:
-        kinds = bytes([block.entry_kinds[seq - low] for seq in seqs])
-    for place, count in Counter(kinds).items():
-        one = bytes([place])
-        yield *block.kinds[place], count, seqs[kinds.index(one)], seqs[kinds.rindex(one)]
