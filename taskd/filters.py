@@ -20,14 +20,14 @@ document is made from it.
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from taskd.entries import Level, LogEntry
 from taskd.errors import ParameterInvalid
 from taskd.fields import field_equals, pieces
-from taskd.patterns import PatternInvalid, compile_pattern
+from taskd.patterns import Pattern, PatternInvalid, compile_pattern
 
 PAGE_ENTRIES_DEFAULT = 200
 PAGE_ENTRIES_MAX = 5_000
@@ -65,9 +65,13 @@ class LogFilter:
     until: str | None = None
     regex: bool = False
     fields: tuple[tuple[str, str], ...] = ()
+    _patterns: tuple[tuple[Pattern, ...], tuple[Pattern, ...]] = field(default=((), ()), init=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.regex:
+            # Kept here, too: many readers with patterns of their own would drive them out of the cache.
+            patterns = tuple(map(compile_pattern, self.search)), tuple(map(compile_pattern, self.exclude))
+            object.__setattr__(self, "_patterns", patterns)
             return
         object.__setattr__(self, "search", tuple(needle.casefold() for needle in self.search))
         object.__setattr__(self, "exclude", tuple(needle.casefold() for needle in self.exclude))
@@ -98,9 +102,8 @@ class LogFilter:
         """The part of `matches` that looks at the message alone."""
         if self.regex:
             text = message.encode()
-            return all(compile_pattern(pattern)(text) for pattern in self.search) and not any(
-                compile_pattern(pattern)(text) for pattern in self.exclude
-            )
+            search, exclude = self._patterns
+            return all(matches(text) for matches in search) and not any(matches(text) for matches in exclude)
         folded = message.casefold()
         return all(needle in folded for needle in self.search) and not any(needle in folded for needle in self.exclude)
 

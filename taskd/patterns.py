@@ -21,6 +21,9 @@ _UNCLOSED, _UNOPENED = "missing )", "unexpected )"
 _GROUPING = re.compile(r"\\Q.*?(?:\\E|$)|\\.|\[\^?\]?(?:\[:\w*:\]|\\.|[^\]\\])*\]|[()]", re.DOTALL)
 
 
+Pattern = Callable[[bytes], bool]
+
+
 class PatternInvalid(ValueError):
     """A pattern that RE2 does not take: why, and the character (from 1) where."""
 
@@ -30,12 +33,12 @@ class PatternInvalid(ValueError):
         self.place = place
 
 
-def compile_pattern(pattern: str) -> Callable[[bytes], bool]:
+def compile_pattern(pattern: str) -> Pattern:
     """Whether a message (in UTF-8) matches `pattern` somewhere. Raises `PatternInvalid`."""
     return _compiled(pattern)
 
 
-def compile_lines(pattern: str) -> Callable[[bytes], bool] | None:
+def compile_lines(pattern: str) -> Pattern | None:
     """
     For messages joined by line breaks: False means that `pattern` matches none of them.
 
@@ -51,7 +54,7 @@ def compile_lines(pattern: str) -> Callable[[bytes], bool] | None:
 
 
 @functools.lru_cache(PATTERNS_MAX)
-def _compiled(pattern: str) -> Callable[[bytes], bool]:
+def _compiled(pattern: str) -> Pattern:
     compiled = _compile(pattern)
     if not compiled.ok():
         raise _told(pattern, compiled.error().decode(errors="replace"))

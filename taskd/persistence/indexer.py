@@ -57,6 +57,11 @@ UPDATE log_indexes SET
 WHERE task_id = ? AND first_row IS NULL
 """
 SEARCHABLE = "SELECT first_row, searchable FROM log_indexes WHERE task_id = ?"
+# None where the task is being deleted.
+FIRST_ROW = """
+SELECT first_row FROM log_indexes JOIN tasks ON id = task_id
+WHERE task_id = ? AND searchable = ? AND deleted_at IS NULL
+"""
 ADD_ROWS = f"""
 INSERT INTO log_search (rowid, message)
 SELECT ? + seq, {FOLDED} FROM task_logs WHERE task_id = ? AND seq > ? AND seq <= ? ORDER BY seq
@@ -111,18 +116,27 @@ class Indexer:
         self._connection = connection
         self._committer = committer
         self._entries_min = entries_min
-        self._due: dict[str, None] = {}
+        self._blocks_due: dict[str, None] = {}
+        self._rows_due: dict[str, None] = {}
+        self._grown: dict[str, int] = {}
         self._work = asyncio.Event()
         self._bite = BITE_ENTRIES_MIN
         self._entries = 0
         self._counted_at = time.monotonic()
         self._busy = False
 
-    def note(self, task_id: str, entries: int) -> None:
-        """A log has grown, or ended."""
+    def note(self, task_id: str, entries: int, ended: bool) -> None:
+        """A log has grown by `entries`, or its task has ended."""
         self._entries += entries
-        self._due[task_id] = None
-        self._work.set()
+        grown = self._grown.pop(task_id, 0) + entries
+        # Not at each flush: a look is due when a block may be full.
+        if grown >= BLOCK_ENTRIES or ended:
+            self._blocks_due[task_id] = None
+            self._work.set()
+        elif grown:
+            self._grown[task_id] = grown
+        if ended:
+            self._rows_due[task_id] = None
 
     async def run(self) -> None:
         """Index what is to be indexed, for ever. May be cancelled at any point."""
@@ -130,44 +144,44 @@ class Indexer:
             self._connection, lambda raw: raw.execute(UNFINISHED, (self._entries_min,)).fetchall()
         )
         for (task_id,) in unfinished:
-            self.note(task_id, 0)
+            self.note(task_id, 0, ended=True)
         while True:
             await self._work.wait()
-            self._work.clear()
-            due, self._due = [*self._due], {}
-            for task_id in due:
-                try:
-                    await self._index(task_id)
-                except (StoreError, sqlite3.Error) as error:
-                    # The store fails or is locked, and who writes entries says so; here it can wait.
-                    _log.debug("task %s is indexed later: %s", task_id, error)
-                    self._due[task_id] = None
-                    await asyncio.sleep(RETRY_S)
-                    self._work.set()
-                except Exception:
-                    # Its log is answered from the rows, as it was before.
-                    _log.exception("taskd made a mistake while it indexed task %s", task_id)
-            # A running task is noted at each flush: not more often than its blocks can fill.
-            await asyncio.sleep(PACE_S)
+            # Blocks of running tasks before the text of those that have ended, which takes longer.
+            due = self._blocks_due or self._rows_due
+            if not due:
+                self._work.clear()
+                continue
+            await self._take_bite(next(iter(due)), due)
 
-    async def _index(self, task_id: str) -> None:
-        """All that is due of one log."""
-        while (state := await self._state(task_id)) is not None and (
-            state.block_due or state.rows_due(self._entries_min)
-        ):
-            started = time.perf_counter()
-            if state.block_due:
-                await self._make_block(task_id, state.blocks)
-            else:
-                await self._add_rows(task_id, state)
-            took_s = time.perf_counter() - started
-            await asyncio.sleep(took_s * (BUSY_RESTS if self._is_busy() else 1))
+    async def _take_bite(self, task_id: str, due: dict[str, None]) -> None:
+        started = time.perf_counter()
+        try:
+            done = not await (self._make_block if due is self._blocks_due else self._add_rows)(task_id)
+        except (StoreError, sqlite3.Error) as error:
+            # The store fails or is locked, and who writes entries says so; here it can wait.
+            _log.debug("task %s is indexed later: %s", task_id, error)
+            await asyncio.sleep(RETRY_S)
+            return
+        except Exception:
+            # Its log is answered from the rows, as it was before.
+            _log.exception("taskd made a mistake while it indexed task %s", task_id)
+            done = True
+        if done:
+            due.pop(task_id, None)
+        took_s = time.perf_counter() - started
+        await asyncio.sleep(took_s * (BUSY_RESTS if self._is_busy() else 1))
 
     async def _state(self, task_id: str) -> _State | None:
         row = await in_thread(self._connection, lambda raw: raw.execute(STATE, (task_id,)).fetchone())
         return None if row is None else _State(row[0], bool(row[1]), row[2], row[3])
 
-    async def _make_block(self, task_id: str, number: int) -> None:
+    async def _make_block(self, task_id: str) -> bool:
+        """Make the next block, where one is due; whether there may be another."""
+        state = await self._state(task_id)
+        if state is None or not state.block_due:
+            return False
+        number = state.blocks
         block = await in_thread(self._connection, lambda raw: make_block(raw, task_id, number))
 
         def write(connection: sqlite3.Connection) -> None:
@@ -177,18 +191,23 @@ class Indexer:
                 connection.execute(INSERT_BLOCK, block)
 
         await self._committer.do(write)
+        return True
 
-    async def _add_rows(self, task_id: str, state: _State) -> None:
-        entries = self._bite
+    async def _add_rows(self, task_id: str) -> bool:
+        """Add a bite of a log's text, where that is due; whether there may be more."""
+        state = await self._state(task_id)
+        if state is None or not state.rows_due(self._entries_min):
+            return False
+        searchable, last_seq, entries = state.searchable, state.last_seq, self._bite
 
         def write(connection: sqlite3.Connection) -> float:
             started = time.perf_counter()
             connection.execute(BEGIN_INDEX, (task_id,))
             connection.execute(KEEP_ROWS, (task_id,))
-            found = connection.execute(SEARCHABLE, (task_id,)).fetchone()
-            if found is not None and found[1] == state.searchable:
-                until = min(state.searchable + entries, state.last_seq)
-                connection.execute(ADD_ROWS, (found[0], task_id, state.searchable, until))
+            found = connection.execute(FIRST_ROW, (task_id, searchable)).fetchone()
+            if found is not None:
+                until = min(searchable + entries, last_seq)
+                connection.execute(ADD_ROWS, (found[0], task_id, searchable, until))
                 connection.execute(MOVE_SEARCHABLE, (until, task_id))
             return time.perf_counter() - started
 
@@ -196,6 +215,7 @@ class Indexer:
         # As many as take about BITE_S; never all at once another number, for one may have been slow by chance.
         wanted = entries * BITE_S / max(took_s, 0.001)
         self._bite = int(min(max(wanted, entries / 2, BITE_ENTRIES_MIN), entries * 2, BITE_ENTRIES_MAX))
+        return True
 
     def _is_busy(self) -> bool:
         """Whether entries come in so fast that the writer should be left to them."""

@@ -29,6 +29,7 @@ from taskd.outlines import Outline
 from taskd.patterns import compile_lines, compile_pattern
 from taskd.persistence.base import Span
 from taskd.persistence.blocks import BLOCK_ENTRIES, JOINED_ENTRIES, Block, joined_messages, read_block
+from taskd.persistence.connection import check_wanted
 
 ENTRY_COLUMNS = "seq, timestamp, level, source, message, metadata_json"
 STATE = """
@@ -343,6 +344,7 @@ class Search:
             yield part
 
     def _execute(self, piece: Part, columns: str, suffix: str) -> Iterator[Row]:
+        check_wanted(self._connection)
         where, values = piece.filter.where(folding=piece.folding)
         if piece.seqs is None:
             sql = IN_RANGE.format(columns=columns, where=where) + suffix
@@ -363,6 +365,7 @@ class Search:
         if self._untested:
             self._untested -= 1
             return log_filter
+        check_wanted(self._connection)
         text = joined_messages(self._connection, self._task_id, after, until)
         if not all(self._may_match(needle, text) for needle in log_filter.search):
             self._common = 0

@@ -172,6 +172,8 @@ class SqliteStore:
         self._idle: asyncio.LifoQueue[aiosqlite.Connection] = asyncio.LifoQueue()
         for connection in readers:
             self._idle.put_nowait(connection)
+        # Searches may take seconds: one connection is always left for what does not.
+        self._searches = asyncio.Semaphore(max(1, len(readers) - 1))
         self._closed = False
 
     def close(self) -> None:
@@ -216,7 +218,7 @@ class SqliteStore:
         progress_json = None if progress is None else orjson.dumps(progress).decode()
         operation = functools.partial(_append, task_id=task_id, entries=entries, progress_json=progress_json, end=end)
         await self._committer.do(operation, len(entries))
-        self._indexer.note(task_id, len(entries))
+        self._indexer.note(task_id, len(entries), ended=end is not None)
 
     async def delete_task(self, task_id: str) -> bool:
         hide = (timestamp_now(), task_id)
@@ -274,21 +276,21 @@ class SqliteStore:
             with searching(connection, task_id, log_filter, span) as search:
                 return search.page(order, offset, limit, bytes_max)
 
-        return await self._read(page)
+        return await self._search(page, log_filter)
 
     async def count(self, task_id: str, log_filter: LogFilter, span: Span) -> int:
         def count(connection: sqlite3.Connection) -> int:
             with searching(connection, task_id, log_filter, span) as search:
                 return search.count()
 
-        return await self._read(count)
+        return await self._search(count, log_filter)
 
     async def nth_last(self, task_id: str, log_filter: LogFilter, n: int, before: int) -> int | None:
         def nth_last(connection: sqlite3.Connection) -> int | None:
             with searching(connection, task_id, log_filter, Span(0, before)) as search:
                 return search.nth_last(n)
 
-        return await self._read(nth_last)
+        return await self._search(nth_last, log_filter)
 
     async def counts(self, task_id: str) -> LogCounts:
         counts = LogCounts()
@@ -301,14 +303,14 @@ class SqliteStore:
             with searching(connection, task_id, log_filter, span) as search:
                 return search.stats()
 
-        return await self._read(stats)
+        return await self._search(stats, log_filter)
 
     async def outline(self, task_id: str, log_filter: LogFilter, span: Span, outline: Outline) -> None:
         def add(connection: sqlite3.Connection) -> None:
             with searching(connection, task_id, log_filter, span) as search:
                 search.outline(outline)
 
-        await self._read(add)
+        await self._search(add, log_filter)
 
     # How reading is done
 
@@ -318,6 +320,12 @@ class SqliteStore:
 
     async def _all(self, sql: str, values: Sequence[object]) -> list[Row]:
         return await self._read(lambda connection: connection.execute(sql, values).fetchall())
+
+    async def _search(self, operation: Operation[T], log_filter: LogFilter) -> T:
+        if log_filter.counted:
+            return await self._read(operation)
+        async with self._searches:
+            return await self._read(operation)
 
     async def _read(self, operation: Operation[T]) -> T:
         """Read on an idle connection, within the time limit; interrupted when the caller is cancelled."""
