@@ -10,8 +10,7 @@ is kept, as much as `PATTERNS_MAX` says; each may use `PATTERN_BYTES_MAX` of mem
 import functools
 import re
 from collections.abc import Callable
-
-import re2
+from typing import Any
 
 PATTERNS_MAX = 64
 PATTERN_BYTES_MAX = 2 * 1_024 * 1_024
@@ -58,7 +57,7 @@ def _compiled(pattern: str) -> Pattern:
     compiled = _compile(pattern)
     if not compiled.ok():
         raise _told(pattern, compiled.error().decode(errors="replace"))
-    match, anywhere = compiled.Match, re2._re2.RE2.Anchor.UNANCHORED
+    match, anywhere = compiled.Match, compiled.Anchor.UNANCHORED
 
     def matches(text: bytes) -> bool:
         return bool(match(anywhere, text, 0, len(text))[0] != _NOWHERE)
@@ -70,7 +69,10 @@ _NOWHERE = (-1, -1)
 
 
 # RE2 itself, below its imitation of Python's `re`, which takes several times as long for a call.
-def _compile(pattern: str) -> re2._re2.RE2:
+def _compile(pattern: str) -> Any:
+    # Not with the module: a service that is not searched does not need its 3 MB.
+    import re2
+
     options = re2.Options()
     options.case_sensitive = False
     options.never_capture = True

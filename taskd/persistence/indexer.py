@@ -30,7 +30,7 @@ from taskd.persistence.connection import in_thread
 BITE_S = 0.05
 BITE_ENTRIES_MIN, BITE_ENTRIES_MAX = 250, 8_000
 BUSY_ENTRIES_PER_S = 10_000
-BUSY_RESTS = 8
+BUSY_RESTS = 20
 # Between two looks at how fast entries come.
 PACE_S = 0.5
 RETRY_S = 2.0
