@@ -136,7 +136,10 @@ class Block:
         return start + int(self._connection.execute(BEFORE, span).fetchone()[0])
 
     def _mask(self, wanted: Collection[int]) -> bytes:
-        return self.entry_kinds.translate(bytes([int(kind in wanted) for kind in range(KINDS_MAX)]))
+        table = bytearray(KINDS_MAX)
+        for place in wanted:
+            table[place] = 1
+        return self.entry_kinds.translate(table)
 
 
 def read_block(connection: sqlite3.Connection, task_id: str, number: int) -> Block | None:

@@ -15,6 +15,7 @@ Texts of one or two characters are read for, and so are regular expressions.
 """
 
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -158,6 +159,7 @@ class Search:
 
     def outline(self, outline: Outline) -> None:
         """Add the matches to `outline`."""
+        groups: Counter[tuple[str, str]] = Counter()
         for part in self._parts(False):
             block = part.block
             if block is None or not block.ordered or not block.is_whole:
@@ -167,6 +169,10 @@ class Search:
             seqs = self._seqs(part)
             if seqs:
                 self._outline_block(outline, block, seqs)
+                for level, source, count, *_ in block.groups(seqs):
+                    groups[level, source] += count
+        for (level, source), count in groups.items():
+            outline.counts.add_one(Level(level), source, 0, "", count)
 
     # Where matches may be
 
@@ -395,8 +401,6 @@ class Search:
         if errors:
             found = block.seqs(errors, seqs[0] - 1, seqs[-1])
             outline.add_errors(found if isinstance(seqs, range) else sorted({*found} & {*seqs}), first, borders)
-        for level, source, count, _, last_seq in block.groups(seqs):
-            outline.counts.add_one(Level(level), source, last_seq, "", count)
 
     def _timestamp(self, seq: int) -> str:
         timestamp: str = self._connection.execute(TIMESTAMP, (self._task_id, seq)).fetchone()[0]
