@@ -54,4 +54,35 @@ CREATE TABLE log_counts (
   PRIMARY KEY (task_id, level, source)
 ) WITHOUT ROWID;
 
-PRAGMA user_version = 1;
+-- What makes a long log quick to search: made from task_logs when there is time, in small parts, by
+-- taskd/persistence/indexer.py. Without it every answer is the same, by reading more.
+
+-- Up to where a log is in the tables below.
+CREATE TABLE log_indexes (
+  task_id       TEXT PRIMARY KEY REFERENCES tasks (id) ON DELETE CASCADE,
+  blocks        INTEGER NOT NULL DEFAULT 0, -- of log_blocks: 0, 1 … blocks - 1 are there
+  first_row     INTEGER,                    -- the entry of a seq is row first_row + seq of log_search
+  rows          INTEGER NOT NULL DEFAULT 0, -- of log_search that are kept for this log
+  searchable    INTEGER NOT NULL DEFAULT 0  -- the seq up to which they are there
+);
+
+-- 8,192 entries of one log at a time, as columns. Block n has the seqs from 8192 n + 1 on.
+CREATE TABLE log_blocks (
+  task_id        TEXT NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
+  block          INTEGER NOT NULL,
+  min_timestamp  TEXT NOT NULL,
+  max_timestamp  TEXT NOT NULL,
+  ordered        INTEGER NOT NULL,          -- 1: no timestamp is smaller than the one before it
+  folding        INTEGER NOT NULL,          -- 0: no message has what folds to ASCII and is not ASCII
+  kinds_json     TEXT NOT NULL,             -- [[level, source, count, first place, last place], …]
+  entry_kinds    BLOB NOT NULL,             -- of each entry a byte: its place in kinds_json; empty: too many kinds
+  samples        TEXT NOT NULL,             -- the timestamp of every 128th entry from the first, a line each
+  PRIMARY KEY (task_id, block)
+);
+
+-- The sequences of three characters in the case-folded messages of tasks that have ended.
+CREATE VIRTUAL TABLE log_search USING fts5 (
+  message, content = '', detail = none, columnsize = 0, tokenize = 'trigram case_sensitive 1'
+);
+
+PRAGMA user_version = 2;

@@ -24,7 +24,7 @@ from taskd.arguments import params_of, settings_given, settings_options
 from taskd.client import Client, Invalid, NotFound, Parameters, Refused, Unreachable
 from taskd.entries import Level
 from taskd.errors import SettingsError, TaskdError
-from taskd.printer import Printer, make_printer, say
+from taskd.printer import Printer, ShownStream, make_printer, say
 from taskd.settings import load_settings
 from taskd.tables import SHORT_ID, lasted, named, print_plugins, print_tasks
 from taskd.tasks import TaskStatus
@@ -106,7 +106,10 @@ def client_options(command: Command) -> Command:
 
 
 def filter_options(command: Command) -> Command:
-    """The options of `taskd logs` that choose entries; the server says what they may be."""
+    """The options that choose entries; the server says what they may be."""
+    command = click.option("--regex", is_flag=True, help="--search and --exclude are regular expressions (RE2).")(
+        command
+    )
     for name, metavar, many, help_text in reversed(FILTERS):
         option = click.option(f"--{name.replace('_', '-')}", metavar=metavar, multiple=many, help=help_text)
         command = option(command)
@@ -120,11 +123,11 @@ FILTERS = (
     ("source", "NAME", True, "These sources; name.* takes all below it (repeatable)."),
     ("search", "TEXT", True, "In the message, in any case (repeatable: all of them)."),
     ("exclude", "TEXT", True, "Not in the message (repeatable: none of them)."),
+    ("meta", "KEY=VALUE", True, "The metadata's field KEY equals VALUE (repeatable: all of them)."),
     ("since", "TIME", False, "From this time on (RFC 3339; UTC without an offset)."),
     ("until", "TIME", False, "Before this time; not with -f."),
     ("after", "SEQ", False, "After this entry."),
     ("before", "SEQ", False, "Before this entry; not with -f."),
-    ("tail", "N", False, "The last N matches."),
 )
 output_option = click.option(
     "--output",
@@ -199,6 +202,7 @@ def tasks(server: dict[str, Any], /, **asked: str | None) -> None:
 @click.argument("task")
 @click.option("-f", "--follow", is_flag=True, help="Go on to the end of the task, reconnecting as needed.")
 @filter_options
+@click.option("--tail", metavar="N", help="The last N matches.")
 @output_option
 @click.option("--seq", is_flag=True, help="Show each entry's SEQ in text too.")
 @client_options
@@ -222,6 +226,41 @@ def logs(server: dict[str, Any], /, task: str, follow: bool, output: str, seq: b
     if not matched:
         _remark("no match")
     return 0
+
+
+@cli.command()
+@click.argument("task")
+@filter_options
+@click.option("--order", metavar="asc|desc", help="The oldest first (the default) or the newest.")
+@click.option(
+    "--format",
+    type=click.Choice(["text", "ndjson", "csv"]),
+    default="text",
+    show_default=True,
+    help="How it is written.",
+)
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Where to.")
+@client_options
+@click.pass_obj
+def export(server: dict[str, Any], /, task: str, output: Path | None, **asked: Any) -> None:
+    """
+    Write the log of TASK as a file that states what it is, and in its last line that it is complete.
+
+    FILE is there only when it is complete: until then it is FILE.part. Without -o it goes to
+    standard output. Exits 3 where it was broken off.
+    """
+    client = Client(**server)
+    task_id, parameters = client.find(task), _parameters(asked)
+    if output is None:
+        client.export(task_id, parameters, ShownStream(sys.stdout) if sys.stdout.isatty() else sys.stdout.buffer)
+        return
+    part = output.with_name(f"{output.name}.part")
+    try:
+        with part.open("wb") as file:
+            client.export(task_id, parameters, file)
+        part.replace(output)
+    except OSError as error:
+        raise Invalid(f"-o {str(output)!r}: {error.strerror}.") from error
 
 
 @cli.command()
@@ -274,8 +313,18 @@ def _remark(words: str) -> None:
 
 def _parameters(asked: dict[str, Any]) -> Parameters:
     """The options that were given, as a query string has them."""
+    if asked.pop("regex", False):
+        asked["regex"] = "true"
+    fields = [_field(pair) for pair in asked.pop("meta", ())]
     many = {name: [value] if isinstance(value, str) else value or () for name, value in asked.items()}
-    return [(name, value) for name, values in many.items() for value in values]
+    return [(name, value) for name, values in many.items() for value in values] + fields
+
+
+def _field(pair: str) -> tuple[str, str]:
+    key, equals, value = pair.partition("=")
+    if not key or not equals:
+        raise Invalid(f"--meta {pair!r}: expected KEY=VALUE.")
+    return f"meta.{key}", value
 
 
 def _follow(client: Client, task_id: str, parameters: Parameters, output: str, seq: bool = False) -> int:

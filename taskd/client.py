@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlencode
 
 import orjson
@@ -40,6 +40,13 @@ CANDIDATES_MAX = 10
 
 Parameters = Sequence[tuple[str, str]]
 Json = dict[str, Any]
+
+
+class Sink(Protocol):
+    """Where an export goes."""
+
+    def write(self, data: bytes, /) -> object: ...
+    def flush(self) -> None: ...
 
 
 class ClientError(TaskdError):
@@ -146,6 +153,33 @@ class Client:
             if not page["more"] or not page["entries"] or page["entries"][-1]["seq"] >= newest:
                 return
             asked = resumed(asked, page["entries"][-1]["seq"])
+
+    def export(self, task_id: str, parameters: Parameters, file: Sink) -> None:
+        """
+        Write the log as a file, as it comes. Raises `ClientError`; `Unreachable` where it breaks off.
+
+        What was written then has no last line that says that it is complete.
+        """
+        import httpx
+
+        path = f"{self.server}/api/tasks/{task_id}/logs/export"
+        try:
+            with (
+                httpx.Client(headers=self._headers, timeout=ANSWER_WAIT_S, trust_env=False) as http,
+                http.stream("GET", path, params=list(parameters)) as answer,
+            ):
+                if not answer.is_success:
+                    raise self._problem(answer.status_code, answer.read())
+                for chunk in answer.iter_raw():
+                    file.write(chunk)
+        except httpx.InvalidURL as error:
+            raise Invalid(f"--server {self.server!r}: {error}.") from error
+        except httpx.RemoteProtocolError as error:
+            raise Unreachable(f"The export was broken off, and is not complete: {error}.") from error
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+        finally:
+            file.flush()
 
     async def follow(
         self, task_id: str, parameters: Parameters, on_notice: Callable[[str], None]

@@ -63,6 +63,15 @@ class LogCounts:
                 group.last_seq = entry.seq
                 group.last_timestamp = entry.timestamp
 
+    def add_one(self, level: Level, source: str, seq: int, timestamp: str, count: int = 1) -> None:
+        """Count `count` entries of which the last is at `seq`, after all that was counted."""
+        group = self._groups.get((level, source))
+        if group is None:
+            self._groups[level, source] = Count(count, seq, seq, timestamp, timestamp)
+        else:
+            group.count += count
+            group.last_seq, group.last_timestamp = seq, timestamp
+
     def add_group(self, level: Level, source: str, count: Count) -> None:
         """Put in what the store kept of one level and source."""
         self._groups[level, source] = count

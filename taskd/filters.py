@@ -11,27 +11,39 @@ LIKE folds ASCII alone and is several times faster than a function of ours, so r
 ASCII are left to it. That is right because a folded ASCII needle is found in an ASCII
 message by either, and a needle that folds to something outside ASCII in none.
 
+With `regex` they are patterns of RE2 (`taskd.patterns`), which memory and store give to the same
+engine. A metadata key and its value (`taskd.fields`) are always bound, never part of the SQL.
+
 `PARAMETERS` is the one table of what a query string may say: it validates, and the OpenAPI
 document is made from it.
 """
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from taskd.entries import Level, LogEntry
 from taskd.errors import ParameterInvalid
+from taskd.fields import field_equals, pieces
+from taskd.patterns import Pattern, PatternInvalid, compile_pattern
 
 PAGE_ENTRIES_DEFAULT = 200
 PAGE_ENTRIES_MAX = 5_000
 SEARCH_CHARACTERS_MAX = 1_000
 SOURCE_CHARACTERS_MAX = 256
+FIELD_CHARACTERS_MAX = 1_000
+FIELD_PREFIX = "meta."
 VALUES_MAX = 64
 SEQ_MAX = 2**63 - 1
 
+BINS_MAX = 2_000
+BINS_DEFAULT = 200
+
 Order = Literal["asc", "desc"]
+Direction = Literal["next", "previous"]
+Format = Literal["text", "ndjson", "csv"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +53,8 @@ class LogFilter:
 
     `sources` are exact names, or `name.*` for a name and all below it. `since` is included,
     `until` is not; both are timestamps as entries have them. `search` must all be in the
-    message and none of `exclude` may be; both are kept case-folded.
+    message and none of `exclude` may be; both are kept case-folded, or are patterns where `regex`
+    says so. `fields` are names of metadata fields and what they must equal, as text.
     """
 
     levels: frozenset[Level] | None = None
@@ -50,15 +63,28 @@ class LogFilter:
     exclude: tuple[str, ...] = ()
     since: str | None = None
     until: str | None = None
+    regex: bool = False
+    fields: tuple[tuple[str, str], ...] = ()
+    _patterns: tuple[tuple[Pattern, ...], tuple[Pattern, ...]] = field(default=((), ()), init=False, compare=False)
 
     def __post_init__(self) -> None:
+        if self.regex:
+            # Kept here, too: many readers with patterns of their own would drive them out of the cache.
+            patterns = tuple(map(compile_pattern, self.search)), tuple(map(compile_pattern, self.exclude))
+            object.__setattr__(self, "_patterns", patterns)
+            return
         object.__setattr__(self, "search", tuple(needle.casefold() for needle in self.search))
         object.__setattr__(self, "exclude", tuple(needle.casefold() for needle in self.exclude))
 
     @property
     def counted(self) -> bool:
         """True where the store's kept counts by level and source answer it, without a scan."""
-        return not (self.search or self.exclude or self.since or self.until)
+        return not (self.search or self.exclude or self.since or self.until or self.fields)
+
+    @property
+    def everything(self) -> bool:
+        """True where every entry matches."""
+        return self.counted and self.levels is None and not self.sources
 
     def matches(self, entry: LogEntry) -> bool:
         """Whether a reader with this filter gets `entry`. The other spelling is `where`."""
@@ -68,11 +94,25 @@ class LogFilter:
             return False
         if self.until is not None and entry.timestamp >= self.until:
             return False
-        if not self.search and not self.exclude:
-            return True
-        message = entry.message.casefold()
-        return all(needle in message for needle in self.search) and not any(
-            needle in message for needle in self.exclude
+        if self.fields and not self._matches_fields(entry.metadata_json):
+            return False
+        return self.matches_message(entry.message) if self.search or self.exclude else True
+
+    def matches_message(self, message: str) -> bool:
+        """The part of `matches` that looks at the message alone."""
+        if self.regex:
+            text = message.encode()
+            search, exclude = self._patterns
+            return all(matches(text) for matches in search) and not any(matches(text) for matches in exclude)
+        folded = message.casefold()
+        return all(needle in folded for needle in self.search) and not any(needle in folded for needle in self.exclude)
+
+    def _matches_fields(self, metadata_json: str | None) -> bool:
+        if metadata_json is None:
+            return False
+        return all(
+            any(piece in metadata_json for piece in pieces(key, text)) and field_equals(metadata_json, key, text)
+            for key, text in self.fields
         )
 
     def matches_kind(self, level: Level, source: str) -> bool:
@@ -81,8 +121,13 @@ class LogFilter:
             return False
         return not self.sources or any(_is_source(source, wanted) for wanted in self.sources)
 
-    def where(self) -> tuple[str, list[object]]:
-        """The same predicate as a fragment of SQL over `task_logs`, and the values to bind to it."""
+    def where(self, *, folding: bool = True) -> tuple[str, list[object]]:
+        """
+        The same predicate as a fragment of SQL over `task_logs`, and the values to bind to it.
+
+        Without `folding` it may be asked only of messages that have no character outside ASCII
+        whose folded form has one of ASCII (such as ß): then LIKE alone decides about ASCII.
+        """
         parts: list[str] = []
         values: list[object] = []
 
@@ -99,18 +144,37 @@ class LogFilter:
             add("timestamp >= ?", self.since)
         if self.until is not None:
             add("timestamp < ?", self.until)
+        for key, text in self.fields:
+            standing = "(instr(metadata_json, ?) OR instr(metadata_json, ?))"
+            add(f"{standing} AND field_equals(metadata_json, ?, ?)", *pieces(key, text), key, text)
         for needle in self.search:
-            fragment, values_of_it = _where_contains(needle)
+            fragment, values_of_it = self._where_said(needle, folding)
             add(fragment, *values_of_it)
         for needle in self.exclude:
-            fragment, values_of_it = _where_contains(needle)
-            add(f"NOT {fragment}", *values_of_it)
+            fragment, values_of_it = self._where_said(needle, folding)
+            add(f"NOT ({fragment})", *values_of_it)
         return " AND ".join(parts) or "1", values
+
+    def _where_said(self, needle: str, folding: bool) -> tuple[str, tuple[object, ...]]:
+        return ("matches_pattern(message, ?)", (needle,)) if self.regex else _where_contains(needle, folding)
 
 
 def contains_folded(message: str, folded: str) -> bool:
     """`folded` (case-folded already) is in `message` under case folding: the store calls this in SQL."""
     return folded in message.casefold()
+
+
+def matches_pattern(message: str, pattern: str) -> bool:
+    """`pattern` matches somewhere in `message`: the store calls this in SQL."""
+    return compile_pattern(pattern)(message.encode())
+
+
+# What `LogFilter.where` calls, by the name and number of arguments that it uses.
+SQL_FUNCTIONS: tuple[tuple[str, int, Callable[..., bool]], ...] = (
+    ("contains_folded", 2, contains_folded),
+    ("matches_pattern", 2, matches_pattern),
+    ("field_equals", 3, field_equals),
+)
 
 
 def _is_source(source: str, wanted: str) -> bool:
@@ -126,10 +190,12 @@ def _where_source(wanted: str) -> tuple[str, tuple[object, ...]]:
     return "(source = ? OR (source >= ? AND source < ?))", (wanted[:-2], wanted[:-1], wanted[:-2] + "/")
 
 
-def _where_contains(folded: str) -> tuple[str, tuple[object, ...]]:
+def _where_contains(folded: str, folding: bool) -> tuple[str, tuple[object, ...]]:
     if not folded.isascii() or "\0" in folded:
         return "contains_folded(message, ?)", (folded,)
     like = "%" + re.sub(r"([%_\\])", r"\\\1", folded) + "%"
+    if not folding:
+        return r"message LIKE ? ESCAPE '\'", (like,)
     is_ascii = "length(message) = length(CAST(message AS BLOB))"
     return (
         rf"CASE WHEN {is_ascii} THEN message LIKE ? ESCAPE '\' ELSE contains_folded(message, ?) END",
@@ -143,7 +209,11 @@ def _marks(count: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LogQuery:
-    """One reader's whole request: the filter, and which part of the matches."""
+    """
+    One reader's whole request: the filter, and which part of the matches.
+
+    `origin` is where `next` looks from; None is from beyond the end that it looks away from.
+    """
 
     filter: LogFilter = LogFilter()
     after: int = 0
@@ -153,17 +223,26 @@ class LogQuery:
     limit: int = PAGE_ENTRIES_DEFAULT
     tail: int | None = None
     total: bool = False
+    bins: int = BINS_DEFAULT
+    origin: int | None = None
+    direction: Direction = "next"
+    format: Format = "text"
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter of the query string: what it means, its JSON Schema and how it is read."""
+    """
+    One parameter of the query string: what it means, its JSON Schema and how it is read.
+
+    With a `prefix` it stands for all parameters whose names begin with it and go on.
+    """
 
     name: str
     description: str
     schema: dict[str, Any]
     read: Callable[[str], Any]
     repeatable: bool = False
+    prefix: str = ""
 
 
 def _read_levels(text: str) -> list[Level]:
@@ -181,6 +260,13 @@ def _read_needle(text: str) -> str:
     if not 0 < len(text) <= SEARCH_CHARACTERS_MAX:
         raise ValueError
     text.encode()  # a lone surrogate is not text, and no message has one
+    return text
+
+
+def _read_field_value(text: str) -> str:
+    if len(text) > FIELD_CHARACTERS_MAX:
+        raise ValueError
+    text.encode()
     return text
 
 
@@ -219,6 +305,11 @@ def read_choice(*choices: str) -> Callable[[str], str]:
     return read
 
 
+def read_flag(text: str) -> bool:
+    """`true` or `false`. Raises ValueError."""
+    return read_choice(*_FLAGS)(text) == "true"
+
+
 def integer_parameter(name: str, description: str, lowest: int, highest: int, **more: Any) -> Parameter:
     """A parameter that is an integer from `lowest` to `highest`."""
     schema = {"type": "integer", "minimum": lowest, "maximum": highest, **more}
@@ -239,7 +330,11 @@ _FOLDED = f"under Unicode case folding, 1 to {SEARCH_CHARACTERS_MAX} characters"
 _EXCLUDES = "excludes after, before, offset and order"
 _RFC_3339 = "an RFC 3339 time such as 2026-01-31T12:00:00Z (UTC where it has no offset)"
 _ORDERS = ("asc", "desc")
+_DIRECTIONS = ("next", "previous")
+_FORMATS = ("text", "ndjson", "csv")
 _FLAGS = ("true", "false")
+_FLAG = {"type": "string", "enum": [*_FLAGS], "default": "false"}
+_PATTERN = "with regex=true a regular expression in RE2's syntax, in any case unless it says (?-i)"
 
 PARAMETERS: dict[str, Parameter] = {
     parameter.name: parameter
@@ -257,12 +352,23 @@ PARAMETERS: dict[str, Parameter] = {
             _SOURCES, _read_sources, repeatable=True,
         ),
         Parameter(
-            "search", f"text in the message, {_FOLDED}; repeated: all of them",
+            "search", f"text in the message, {_FOLDED}; repeated: all of them; {_PATTERN}",
             _TEXT, _read_needle, repeatable=True,
         ),
         Parameter(
-            "exclude", f"text not in the message, {_FOLDED}; repeated: none of them",
+            "exclude", f"text not in the message, {_FOLDED}; repeated: none of them; {_PATTERN}",
             _TEXT, _read_needle, repeatable=True,
+        ),
+        Parameter(
+            "regex", "true (search and exclude are regular expressions in RE2's syntax) or false",
+            _FLAG, read_flag,
+        ),
+        Parameter(
+            "meta.KEY",
+            f"meta.KEY=VALUE, for any KEY of 1 to {FIELD_CHARACTERS_MAX} characters: the top-level field KEY of the "
+            f"metadata equals VALUE (up to {FIELD_CHARACTERS_MAX} characters), a string that is the same, a number as "
+            "great, or true, false or null",
+            {"type": "string", "maxLength": FIELD_CHARACTERS_MAX}, _read_field_value, prefix=FIELD_PREFIX,
         ),
         Parameter("since", f"{_RFC_3339}; it is included", _TIME, read_time),
         Parameter("until", f"{_RFC_3339}; it is excluded", _TIME, read_time),
@@ -283,15 +389,32 @@ PARAMETERS: dict[str, Parameter] = {
         ),
         Parameter(
             "total", "true (count the matches even where that needs a scan) or false",
-            {"type": "string", "enum": [*_FLAGS], "default": "false"},
-            lambda text: read_choice(*_FLAGS)(text) == "true",
+            _FLAG, read_flag,
+        ),
+        integer_parameter(
+            "bins", f"how many equal slices of time to count in: a whole number from 1 to {BINS_MAX}",
+            1, BINS_MAX, default=BINS_DEFAULT,
+        ),
+        integer_parameter(
+            "from", "a seq, excluded: a whole number from 0; without it from beyond the end of the log", 0, SEQ_MAX
+        ),
+        Parameter(
+            "direction", "next (the nearest match after from) or previous (before it)",
+            {"type": "string", "enum": [*_DIRECTIONS], "default": "next"}, read_choice(*_DIRECTIONS),
+        ),
+        Parameter(
+            "format", "text, ndjson or csv",
+            {"type": "string", "enum": [*_FORMATS], "default": "text"}, read_choice(*_FORMATS),
         ),
     )
 }  # fmt: skip
 
-_FILTERS = ("level", "min_level", "source", "search", "exclude", "since")
+_FILTERS = ("level", "min_level", "source", "search", "exclude", "regex", "meta.KEY", "since")
 LOGS = (*_FILTERS, "until", "after", "before", "order", "offset", "limit", "tail", "total")
 STATS = (*_FILTERS, "until", "after", "before")
+OUTLINE = (*STATS, "bins")
+NEXT = (*STATS, "from", "direction")
+EXPORT = (*STATS, "order", "format")
 FOLLOW = (*_FILTERS, "after", "tail")
 
 
@@ -307,6 +430,9 @@ def parse_query(pairs: Iterable[tuple[str, str]], accepted: tuple[str, ...]) -> 
         if "tail" in asked and name in asked:
             raise ParameterInvalid(name, str(asked[name]), "no such parameter together with tail")
     since, until = asked.pop("since", None), asked.pop("until", None)
+    regex = asked.pop("regex", False)
+    if regex:
+        check_patterns(asked)
     log_filter = LogFilter(
         levels=_levels(asked.pop("level", []), asked.pop("min_level", None)),
         sources=tuple(source for one in asked.pop("source", []) for source in one),
@@ -314,18 +440,36 @@ def parse_query(pairs: Iterable[tuple[str, str]], accepted: tuple[str, ...]) -> 
         exclude=tuple(asked.pop("exclude", ())),
         since=since,
         until=until,
+        regex=regex,
+        fields=tuple((name.removeprefix(FIELD_PREFIX), asked.pop(name)) for name in _fields_in(asked)),
     )
+    if "from" in asked:
+        asked["origin"] = asked.pop("from")
     return LogQuery(log_filter, **asked)
+
+
+def check_patterns(asked: Mapping[str, Any]) -> None:
+    """Raise `ParameterInvalid`, which says where, for a `search` or `exclude` that is no regular expression."""
+    for name in ("search", "exclude"):
+        for pattern in asked.get(name, ()):
+            try:
+                compile_pattern(pattern)
+            except PatternInvalid as error:
+                raise ParameterInvalid(name, pattern, f"a regular expression in RE2's syntax: {error}") from error
+
+
+def _fields_in(asked: Iterable[str]) -> list[str]:
+    return sorted(name for name in asked if name.startswith(FIELD_PREFIX))
 
 
 def read_parameters(pairs: Iterable[tuple[str, str]], accepted: dict[str, Parameter]) -> dict[str, Any]:
     """The values of the `accepted` parameters in `pairs`; of repeatable ones a list. Raises `ParameterInvalid`."""
     asked: dict[str, Any] = {}
     for name, text in pairs:
-        parameter = accepted.get(name)
+        parameter = _parameter(name, accepted)
         if parameter is None:
             raise ParameterInvalid(name, text, f"one of the parameters {', '.join(sorted(accepted)) or '(none)'}")
-        value = _value(parameter, text)
+        value = _value(parameter, name, text)
         if parameter.repeatable:
             values = asked.setdefault(name, [])
             values.append(value)
@@ -338,11 +482,23 @@ def read_parameters(pairs: Iterable[tuple[str, str]], accepted: dict[str, Parame
     return asked
 
 
-def _value(parameter: Parameter, text: str) -> Any:
+def _parameter(name: str, accepted: dict[str, Parameter]) -> Parameter | None:
+    """The one that `name` means: the one of that name, or one whose prefix it goes on from."""
+    exact = accepted.get(name)
+    if exact is not None and not exact.prefix:
+        return exact
+    for parameter in accepted.values():
+        begins = bool(parameter.prefix) and name.startswith(parameter.prefix)
+        if begins and 0 < len(name) - len(parameter.prefix) <= FIELD_CHARACTERS_MAX:
+            return parameter
+    return None
+
+
+def _value(parameter: Parameter, name: str, text: str) -> Any:
     try:
         return parameter.read(text)
     except (ValueError, OverflowError) as error:
-        raise ParameterInvalid(parameter.name, text, parameter.description) from error
+        raise ParameterInvalid(name, text, parameter.description) from error
 
 
 def _levels(lists: list[list[Level]], lowest: Level | None) -> frozenset[Level] | None:

@@ -6,13 +6,15 @@ pending begins; the store is asked for what lies before. So each entry counts on
 is committed in between. A task that has ended has everything in the store.
 """
 
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from taskd.counts import LogCounts, Stats, add_stats
 from taskd.entries import LogEntry
 from taskd.errors import ParameterInvalid
-from taskd.filters import LogFilter, LogQuery
+from taskd.filters import PAGE_ENTRIES_MAX, LogFilter, LogQuery
+from taskd.outlines import Outline, make_bins
 from taskd.persistence.base import LogPersistenceService, Span
 from taskd.writer import LogWriter, Snapshot
 
@@ -30,6 +32,15 @@ class Logs(Protocol):
 
     def writer(self, task_id: str) -> LogWriter | None:
         """The writer of a task that has not ended; None means that all of its log is stored."""
+
+
+@dataclass(slots=True)
+class Nearest:
+    """A match, its number among the matches (from 1), and how many there are."""
+
+    entry: LogEntry
+    ordinal: int
+    total: int
 
 
 @dataclass(slots=True)
@@ -67,6 +78,42 @@ async def read_stats(logs: Logs, task_id: str, query: LogQuery) -> Stats:
     return await view.stats(query.after, query.before)
 
 
+async def read_outline(logs: Logs, task_id: str, query: LogQuery) -> tuple[Outline, int]:
+    """The outline of the matches between `after` and `before`, and the log's last seq. Raises as `read_page` does."""
+    view = await _View.of(logs, task_id, query.filter)
+    view.check_after(query.after)
+    return await view.outline(query), view.last_seq
+
+
+async def read_next(logs: Logs, task_id: str, query: LogQuery) -> Nearest | None:
+    """
+    The nearest match beyond `origin`, of those between `after` and `before`; None where there is none.
+
+    Raises as `read_page` does.
+    """
+    view = await _View.of(logs, task_id, query.filter)
+    view.check_after(query.after)
+    return await view.nearest(query)
+
+
+async def read_all(logs: Logs, task_id: str, query: LogQuery, newest: int) -> AsyncGenerator[list[LogEntry], None]:
+    """All matches up to the seq `newest`, some at a time, in the order asked for. Raises as `read_page` does."""
+    before = min(query.before or newest + 1, newest + 1)
+    asked = replace(query, before=before, limit=PAGE_ENTRIES_MAX, offset=0)
+    more = True
+    while more:
+        # Each time anew: what was pending may be stored by now.
+        view = await _View.of(logs, task_id, query.filter)
+        entries, more = await (view.ascending if query.order == "asc" else view.descending)(
+            asked, asked.after, asked.limit
+        )
+        if not entries:
+            return
+        yield entries
+        seen = entries[-1].seq
+        asked = replace(asked, after=seen) if query.order == "asc" else replace(asked, before=seen)
+
+
 async def read_sources(logs: Logs, task_id: str) -> list[str]:
     """Who has said something in the log, sorted. Raises `TaskNotFound`."""
     writer = logs.writer(task_id)
@@ -97,11 +144,18 @@ class _View:
     """One log under one filter, as of one moment."""
 
     def __init__(
-        self, logs: Logs, task_id: str, log_filter: LogFilter, snapshot: Snapshot, counted: Stats | None
+        self,
+        logs: Logs,
+        task_id: str,
+        log_filter: LogFilter,
+        snapshot: Snapshot,
+        counted: Stats | None,
+        everything: Stats | None,
     ) -> None:
         self.ended = counted is None
         self.last_seq = snapshot.last_seq
         self._counted = counted
+        self._everything_counted = everything
         self._store = logs.store
         self._bytes_max = logs.page_bytes_max
         self._task_id = task_id
@@ -114,9 +168,10 @@ class _View:
         writer = logs.writer(task_id)
         if writer is not None:
             # One step: what is pending and what was counted are of the same moment.
-            return cls(logs, task_id, log_filter, writer.snapshot(log_filter), writer.counts.stats(log_filter))
+            snapshot, counts = writer.snapshot(log_filter), writer.counts
+            return cls(logs, task_id, log_filter, snapshot, counts.stats(log_filter), counts.stats(LogFilter()))
         newest = (await logs.store.task(task_id)).last_seq
-        return cls(logs, task_id, log_filter, Snapshot([], newest + 1, newest), None)
+        return cls(logs, task_id, log_filter, Snapshot([], newest + 1, newest), None, None)
 
     def check_after(self, after: int) -> None:
         check_after(after, self.last_seq)
@@ -165,6 +220,39 @@ class _View:
         pending = LogCounts.of(self._pending_in(after, before)).stats(LogFilter())
         stored = await self._store.stats(self._task_id, self._filter, self._span(after, before))
         return add_stats(stored, pending)
+
+    async def outline(self, query: LogQuery) -> Outline:
+        whole = await self._everything()
+        bins = make_bins(whole.first_timestamp, whole.last_timestamp, self._filter, query.bins)
+        outline = Outline(bins)
+        if bins:
+            span = self._span(query.after, query.before)
+            await self._store.outline(self._task_id, self._filter, span, outline)
+        for entry in self._pending_in(query.after, query.before):
+            outline.add(entry.seq, entry.timestamp, entry.level, entry.source)
+        return outline
+
+    async def nearest(self, query: LogQuery) -> Nearest | None:
+        after, before = query.after, self.last_seq + 1 if query.before is None else query.before
+        if query.direction == "next":
+            asked = replace(query, after=max(after, query.origin or 0), before=before, order="asc", offset=0)
+            found, _ = await self.ascending(asked, asked.after, 1)
+        else:
+            origin = before if query.origin is None else query.origin
+            asked = replace(query, before=min(before, origin), order="desc", offset=0)
+            found, _ = await self.descending(asked, after, 1)
+        if not found:
+            return None
+        seq = found[0].seq
+        ordinal = await self._count_in(after, seq + 1)
+        return Nearest(found[0], ordinal, ordinal + await self._count_in(seq, before))
+
+    async def _count_in(self, after: int, before: int) -> int:
+        return await self._count(after, before) + len(self._pending_in(after, before))
+
+    async def _everything(self) -> Stats:
+        """The stats of the log without the filter."""
+        return self._everything_counted or (await self._store.counts(self._task_id)).stats(LogFilter())
 
     async def _count_all(self) -> int:
         return await self._count(0, None) + len(self._pending)

@@ -6,6 +6,7 @@ shown and not sent, and a line break in a message begins an indented line that c
 for an entry. In a pipe the text is plain and whole.
 """
 
+import codecs
 import os
 import re
 import sys
@@ -121,6 +122,21 @@ class StreamPrinter:
 
     def __exit__(self, *raised: object) -> None:
         pass
+
+
+class ShownStream:
+    """Bytes of text to a terminal: line by line as they are, with what a terminal would obey made visible."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def write(self, data: bytes) -> object:
+        lines = self._decoder.decode(data).split("\n")
+        return self._stream.write("\n".join(map(shown, lines)))
+
+    def flush(self) -> None:
+        self._stream.flush()
 
 
 class TerminalPrinter:

@@ -133,6 +133,11 @@ class Settings(BaseSettings):
     send_timeout_s: float = Field(
         20.0, gt=0, le=30, description="Longest time (s) that a reader may take to accept a frame."
     )
+    index_entries_min: int = Field(
+        20_000,
+        ge=1,
+        description="Entries from which on the text of an ended task's log is indexed; shorter ones are read.",
+    )
     query_timeout_s: float = Field(10.0, gt=0, le=600, description="Longest time (s) that one query may take.")
     body_bytes_max: int = Field(1 * MIB, ge=1_024, description="Bytes of one request's body.")
     websocket_input_bytes_max: int = Field(

@@ -242,6 +242,8 @@ def test_filters_reach_the_server(served: Served) -> None:
     assert len(read("--min-level", "WARNING")) == 1
     assert len(read("--search", "WORD", "--search", "1")) == 4
     assert len(read("--search", "word", "--exclude", "1", "--exclude", "last")) == 8
+    assert len(read("--search", r"^word 1\d$", "--regex")) == 3
+    assert read("--meta", "n=7") == [8]
     assert read("--since", "2999-01-01T00:00:00Z") == []
     assert read("--until", "2999-01-01T00:00:00Z") == everything
 
@@ -254,6 +256,36 @@ def test_a_bad_filter_exits_2_and_names_it(served: Served, words: str) -> None:
     result = served.taskd("logs", task_id, *words.split())
     assert result.returncode == 2
     assert words.split()[-1] in result.stderr
+
+
+def test_an_export_is_a_file_that_is_there_when_it_is_complete(served: Served, tmp_path: Path) -> None:
+    task_id = served.submit("talk", count=12)
+    served.wait_end(task_id)
+    path = tmp_path / "log.csv"
+    asked = ("export", task_id, "--search", r"word 1\d", "--regex", "--meta", "n=11", "--format", "csv")
+    assert served.taskd(*asked, "-o", str(path)).returncode == 0
+    assert path.read_text().endswith("# count: 1, complete: true\n")
+    assert served.taskd(*asked).stdout == path.read_text()
+    assert [*tmp_path.iterdir()] == [path]
+    assert served.taskd("export", task_id, "--meta", "n").returncode == 2
+    assert served.taskd("export", task_id, "-o", "/nowhere/log").returncode == 2
+
+
+def test_an_export_whose_server_is_killed_is_recognised_as_incomplete(tmp_path: Path) -> None:
+    with Served(tmp_path) as served:
+        task_id = served.submit("talk", count=800, word="x" * 60_000)
+        served.wait_end(task_id)
+        command = taskd("export", task_id, "--format", "ndjson", "--server", served.url)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT) as exporting:
+            assert exporting.stdout
+            assert exporting.stderr
+            assert json.loads(exporting.stdout.readline())["last_seq"] == 803
+            # 48 MB do not fit into the pipe and the sockets: the server is still sending.
+            served.process.kill()
+            rest = exporting.stdout.read()
+            assert b'"complete"' not in rest
+            assert b"not complete" in exporting.stderr.read()
+        assert exporting.returncode == 3
 
 
 def test_a_long_log_is_read_page_by_page(served: Served) -> None:
@@ -457,6 +489,15 @@ def test_a_terminal_gets_colour_and_no_control_characters_of_a_log(served: Serve
 
 
 # The token
+
+
+def test_an_export_to_a_terminal_does_not_speak_to_it(served: Served) -> None:
+    task_id = served.submit("talk", count=1, word="\x1b[31mred\nно")
+    served.wait_end(task_id)
+    printed = on_terminal(served, "export", task_id)
+    assert "\x1b" not in printed
+    assert "\\x1b[31mred\r\n    но" in printed
+    assert "complete: true" in printed
 
 
 def test_a_token_is_needed_where_there_is_one(tmp_path: Path) -> None:

@@ -4,25 +4,30 @@ import re
 import sqlite3
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from taskd import shipped
+from taskd import patterns, shipped
 from taskd.entries import Level, LogEntry, timestamp_of
 from taskd.errors import ParameterInvalid
 from taskd.filters import (
+    EXPORT,
     FOLLOW,
     LOGS,
+    NEXT,
+    OUTLINE,
     PARAMETERS,
+    SQL_FUNCTIONS,
     STATS,
     LogFilter,
     LogQuery,
-    contains_folded,
     parse_query,
     read_time,
 )
+from taskd.patterns import PATTERNS_MAX, PatternInvalid, compile_pattern
 
 # Where case folding, LIKE and SQL have their corners, and then everything else that a log can hold.
 CORNERS = "aAkKsSiIfFzZ09 %_\\'\"*.-/ßẞſİıKÅåΣσςŉǰﬁﬆИиёЁ\u0301\u0307\u0345ÇçąĄ😀🏳️👩🏽\ufeff\n\t\x1b\x7f"
@@ -34,11 +39,54 @@ WANTED = SOURCE | SOURCE.map(lambda name: f"{name}.*") | st.sampled_from([".*", 
 MOMENT = st.integers(1_790_000_000_000_000, 1_790_000_000_000_009).map(timestamp_of)
 
 
+# Keys that would be SQL, a path or JSON of their own, where one is put into any of these.
+KEYS = ["n", "user", "a.b", "$", 'q"', "k'", "a') OR 1=1--", "é", "", "\\", "%", "n n"]
+VALUES: list[object] = [
+    0,
+    5,
+    -1,
+    5.0,
+    0.1,
+    1e300,
+    2**63 - 1,
+    2**53 + 1,
+    True,
+    False,
+    None,
+    "5",
+    "true",
+    "",
+    "x",
+    [],
+    {},
+]
+PATTERNS = [
+    "a", "^a", "a$", "(?-i)A", "(a+)+$", r"\ba", r"\d+|k", "[^a]", ".", r"\s", "", "ß|ss", "^$", r"(?s).\z", r"\pL{2}",
+]  # fmt: skip
+KEY = st.sampled_from(KEYS) | TEXT
+VALUE: st.SearchStrategy[object] = st.sampled_from(VALUES)
+METADATA = st.none() | st.dictionaries(KEY, VALUE, max_size=4).map(orjson.dumps)
+PATTERN = st.sampled_from(PATTERNS)
+
+
+def as_text(value: object) -> str:
+    """A value as it stands in a query string."""
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def is_pattern(text: str) -> bool:
+    try:
+        compile_pattern(text)
+    except PatternInvalid:
+        return False
+    return True
+
+
 @st.composite
 def logs_and_filters(draw: st.DrawFn) -> tuple[list[LogEntry], LogFilter]:
     messages = draw(st.lists(TEXT | ASCII, min_size=1, max_size=6))
     entries = [
-        LogEntry.make(seq, draw(MOMENT), draw(st.sampled_from(Level)), draw(SOURCE), message, None)
+        LogEntry.make(seq, draw(MOMENT), draw(st.sampled_from(Level)), draw(SOURCE), message, draw(METADATA))
         for seq, message in enumerate(messages, 1)
     ]
     # Half of the needles come from a message, spelt in another case, so that they are found.
@@ -48,6 +96,9 @@ def logs_and_filters(draw: st.DrawFn) -> tuple[list[LogEntry], LogFilter]:
         st.sampled_from(messages), st.integers(0, 12), st.integers(1, 4), spelt,
     )  # fmt: skip
     needles = st.lists(TEXT | ASCII | cut, max_size=2).map(tuple)
+    regex = draw(st.booleans())
+    if regex:
+        needles = st.lists(PATTERN | cut.map(re.escape).filter(is_pattern), max_size=2).map(tuple)
     return entries, LogFilter(
         levels=draw(st.none() | st.frozensets(st.sampled_from(Level))),
         sources=tuple(draw(st.lists(WANTED, max_size=3))),
@@ -55,13 +106,16 @@ def logs_and_filters(draw: st.DrawFn) -> tuple[list[LogEntry], LogFilter]:
         exclude=draw(needles),
         since=draw(st.none() | MOMENT),
         until=draw(st.none() | MOMENT),
+        regex=regex,
+        fields=tuple(draw(st.dictionaries(KEY, VALUE.map(as_text) | TEXT, max_size=2)).items()),
     )
 
 
 def a_store() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:")
     connection.executescript(shipped.SCHEMA.read_text())
-    connection.create_function("contains_folded", 2, contains_folded, deterministic=True)
+    for name, arguments, function in SQL_FUNCTIONS:
+        connection.create_function(name, arguments, function, deterministic=True)
     return connection
 
 
@@ -70,15 +124,18 @@ STORE = a_store()
 
 def in_store(entries: list[LogEntry], log_filter: LogFilter) -> list[int]:
     where, values = log_filter.where()
-    rows = [("t", e.seq, e.timestamp, e.level.value, e.source, e.message, None) for e in entries]
+    rows = [("t", e.seq, e.timestamp, e.level.value, e.source, e.message, e.metadata_json) for e in entries]
     with STORE:
         STORE.execute("DELETE FROM task_logs")
         STORE.executemany("INSERT INTO task_logs VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", rows)
     return [seq for (seq,) in STORE.execute(f"SELECT seq FROM task_logs WHERE {where} ORDER BY seq", values)]
 
 
-def entry(message: str = "m", source: str = "git", level: Level = Level.INFO, us: int = 0) -> LogEntry:
-    return LogEntry.make(1, timestamp_of(us), level, source, message, None)
+def entry(
+    message: str = "m", source: str = "git", level: Level = Level.INFO, us: int = 0, metadata: object = None
+) -> LogEntry:
+    metadata_json = None if metadata is None else orjson.dumps(metadata)
+    return LogEntry.make(1, timestamp_of(us), level, source, message, metadata_json)
 
 
 def found(message: str, **asked: Any) -> bool:
@@ -188,8 +245,80 @@ def test_as_many_sources_as_a_query_may_name_are_a_statement_that_the_store_take
 def test_kept_counts_answer_only_what_asks_for_level_and_source() -> None:
     """Anything that looks at the message or the time needs a scan."""
     assert LogFilter(levels=frozenset({Level.INFO}), sources=("git",)).counted
-    for asked in ({"search": ("x",)}, {"exclude": ("x",)}, {"since": "x"}, {"until": "x"}):
+    for asked in ({"search": ("x",)}, {"exclude": ("x",)}, {"since": "x"}, {"until": "x"}, {"fields": (("a", "b"),)}):
         assert not LogFilter(**asked).counted
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message", "matches"),
+    [
+        ("time(d )?out", "TIMEOUT", True),
+        ("(?-i)timeout", "Timeout", False),
+        (r"^took \d+ ms$", "took 15 ms", True),
+        ("^took", "it took", False),
+        ("ОШИБКА", "ошибка", True),
+        ("a.b", "a\nb", False),
+        ("(?s)a.b", "a\nb", True),
+    ],
+)
+def test_a_pattern_is_re2s_and_ignores_case_unless_it_says_so(pattern: str, message: str, matches: bool) -> None:
+    """In memory and in the store, by the same engine."""
+    assert found(message, search=(pattern,), regex=True) is matches
+    assert found(message, exclude=(pattern,), regex=True) is not matches
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+$", "(a|a)*b", "(a*)*c", "(.*)*x", "a?" * 300 + "a" * 300])
+def test_a_pattern_that_makes_others_take_for_ever_is_answered(pattern: str) -> None:
+    """RE2 is linear; a backtracking engine would not return before the end of the universe."""
+    assert not found("a" * 50_000 + "!", search=(f"(?:{pattern})(?:nowhere)",), regex=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "equal"),
+    [
+        ("5", "5", True),
+        (5, "5", True),
+        (5, "5.0", True),
+        (5.0, "5", True),
+        (5, "05", False),
+        (5, "٥", False),
+        (2**63 - 1, "9223372036854775807", True),
+        (2**53 + 1, "9007199254740992", False),
+        (True, "true", True),
+        (True, "1", False),
+        (1, "true", False),
+        (False, "false", True),
+        (None, "null", True),
+        ("null", "null", True),
+        ("Ünïcode", "Ünïcode", True),
+        ("x", "X", False),
+        ("", "", True),
+        ([1], "[1]", False),
+        ({}, "{}", False),
+    ],
+)
+def test_a_field_equals_a_text_as_its_type_has_it(value: object, text: str, equal: bool) -> None:
+    """A query string has no types: a string that is the same, a number as great, or the word for it."""
+    log_filter = LogFilter(fields=(("k", text),))
+    said = entry(metadata={"other": text, "k": value})
+    assert log_filter.matches(said) is equal
+    assert in_store([said], log_filter) == ([1] if equal else [])
+
+
+def test_a_field_that_is_not_there_equals_nothing_and_a_key_below_the_top_is_not_there() -> None:
+    """`null` neither; nor is the key as a value or in a message."""
+    log_filter = LogFilter(fields=(("k", "null"),))
+    for metadata in (None, {}, {"j": "k"}, {"j": {"k": None}}, {"K": None}):
+        assert not log_filter.matches(entry(metadata=metadata))
+        assert in_store([entry(metadata=metadata)], log_filter) == []
+
+
+@pytest.mark.parametrize("key", ["a') OR 1=1--", '"', "$.k", "k\\", "'; DROP TABLE task_logs; --", "?", "%", "\n"])
+def test_a_metadata_key_is_data(key: str) -> None:
+    """Whatever it looks like, it names a field, and only of the entries that have it."""
+    log_filter = LogFilter(fields=((key, "1"),))
+    assert in_store([entry(metadata={"k": 1})], log_filter) == []
+    assert in_store([entry(metadata={key: 1})], log_filter) == [1]
 
 
 # The query string
@@ -275,12 +404,18 @@ def test_a_time_is_rfc_3339_and_utc_unless_it_says_otherwise(text: str) -> None:
         ("tail", "0"),
         ("tail", "1e3"),
         ("total", "yes"),
+        ("regex", "1"),
+        ("meta.KEY", "x" * 1_001),
+        ("bins", "0"),
+        ("from", "-1"),
+        ("direction", "up"),
+        ("format", "pdf"),
     ],
 )
 def test_a_bad_value_is_refused_with_the_parameter_the_value_and_what_was_expected(name: str, value: str) -> None:
     """The answer to a mistake says how to make it right."""
     with pytest.raises(ParameterInvalid) as caught:
-        parse_query([(name, value)], LOGS)
+        parse_query([(name, value)], (*LOGS, *OUTLINE, *NEXT, *EXPORT))
     assert (caught.value.parameter, caught.value.value) == (name, value)
     assert caught.value.expected == PARAMETERS[name].description
 
@@ -331,6 +466,47 @@ def test_stats_take_the_filters_and_a_span_of_seqs() -> None:
     assert set(LOGS) - set(STATS) == {"order", "offset", "limit", "tail", "total"}
 
 
+@pytest.mark.parametrize(
+    ("pattern", "place"),
+    [
+        ("a(b", "missing ) at character 2"),
+        ("(a)b)", "unexpected ) at character 5"),
+        ("ошибка**", "bad repetition operator at character 7"),
+        ("a*|*b", "no argument for repetition operator at character 4"),
+        ("x[z-a]", "invalid character class range at character 3"),
+        ("[[(]](", "missing ) at character 6"),
+        (r"\Q(\E(", "missing ) at character 6"),
+        (r"a\1", "invalid escape sequence at character 2"),
+        ("x(?<=a)b", "invalid perl operator at character 2"),
+        ("((a{100}){100}){100}", "invalid repetition size at character 10"),
+        ("a\\", "trailing \\ at character 2"),
+    ],
+)
+def test_a_bad_pattern_is_refused_with_the_place(pattern: str, place: str) -> None:
+    """Without `regex` it is text like any other."""
+    for name in ("search", "exclude"):
+        with pytest.raises(ParameterInvalid, match=re.escape(f"a regular expression in RE2's syntax: {place}")):
+            parse_query([(name, pattern), ("regex", "true")], LOGS)
+        parse_query([(name, pattern), ("regex", "false")], LOGS)
+
+
+def test_a_pattern_keeps_its_case_and_what_is_compiled_is_bounded() -> None:
+    """Folding would make another pattern of it."""
+    assert asked(r"regex=true&search=\W(?-i)A").filter.search == (r"\W(?-i)A",)
+    for number in range(2 * PATTERNS_MAX):
+        compile_pattern(f"a{number}")
+    assert patterns._compiled.cache_info().currsize <= PATTERNS_MAX
+
+
+def test_fields_are_asked_for_by_any_key() -> None:
+    """What follows `meta.` is the key, dots and all; twice the same asks twice, and is refused."""
+    log_filter = asked("meta.b=1&meta.a.c=x&meta.KEY=").filter
+    assert log_filter.fields == (("KEY", ""), ("a.c", "x"), ("b", "1"))
+    for query in ("meta.=1", "meta=1", "meta.a=1&meta.a=2", f"meta.{'x' * 1_001}=1"):
+        with pytest.raises(ParameterInvalid):
+            asked(query)
+
+
 SAMPLES = {
     "level": ["info", "INFO", "Info , error", " debug", "warn", "info,", "", ",", "info;error", "infos", "\tinfo"],
     "min_level": ["info", "ERROR", " info", "info,error", "", "critical"],
@@ -344,6 +520,12 @@ SAMPLES = {
     "limit": ["1", "5000", "0", "5001"],
     "tail": ["1", "5000", "0", "5001"],
     "total": ["true", "false", "True", "1", ""],
+    "regex": ["true", "false", "True", "1", ""],
+    "meta.KEY": ["", "x", "x" * 1_000, "x" * 1_001],
+    "bins": ["1", "2000", "0", "2001"],
+    "from": ["0", "-1", str(2**63 - 1), str(2**63)],
+    "direction": ["next", "previous", "NEXT", ""],
+    "format": ["text", "ndjson", "csv", "CSV", ""],
 }
 
 

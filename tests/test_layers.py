@@ -11,12 +11,14 @@ PACKAGE = Path(__file__).parent.parent / "taskd"
 # From the ground up. A module imports only from lines above its own, or from its left.
 LAYERS = """
 version errors entries settings shipped waiting
-tasks filters sanitise masking secrets counts tracebacks journal flood queue progress logger hub lines speech
-persistence.base persistence.connection persistence.appending persistence.committer persistence.sqlite persistence
+patterns fields folding tasks filters sanitise masking secrets counts outlines tracebacks journal flood queue progress
+logger hub lines speech
+persistence.base persistence.connection persistence.appending persistence.committer persistence.schema
+persistence.blocks persistence.search persistence.indexer persistence.sqlite persistence
 speaking streams records uncaught spreading capture process
-writer pages follow context plugins execution endings
+writer pages exporting follow context plugins execution endings
 live manager service
-api api.schemas api.operations api.responses api.auth api.following api.tasks api.logs api.live api.stream
+api api.schemas api.operations api.responses api.auth api.following api.tasks api.logs api.live api.stream api.export
 api.health api.page api.openapi api.app
 server client printer tables arguments cli demo
 """

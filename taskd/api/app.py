@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from taskd import shipped
-from taskd.api import auth, health, live, logs, openapi, page, responses, stream, tasks
+from taskd.api import auth, export, health, live, logs, openapi, page, responses, stream, tasks
 from taskd.api.following import Viewers
 from taskd.api.operations import Operation, parameters_of
 from taskd.errors import TaskdError
@@ -28,6 +28,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *tasks.OPERATIONS,
     *logs.OPERATIONS,
     *stream.OPERATIONS,
+    *export.OPERATIONS,
     *live.OPERATIONS,
     *openapi.OPERATIONS,
 )

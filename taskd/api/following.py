@@ -1,5 +1,5 @@
 """
-What `live` and `stream` have in common: a seat, a pace, and noticing that the client left.
+What `live`, `stream` and `export` have in common: a seat, a pace, and noticing that the client left.
 
 Each viewer is one `follow` of its own: slow ones do not hold up others, since `follow` never
 waits for its reader but sends it back to the store. What is bounded here is how many there
@@ -11,9 +11,10 @@ one (a frame an entry is what makes fan-out collapse).
 import asyncio
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
-from starlette.requests import HTTPConnection
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.types import Receive
 
 from taskd.api.operations import parameters_of, service_of, task_id_of
 from taskd.api.responses import Refused
@@ -83,6 +84,26 @@ async def asked(connection: HTTPConnection) -> tuple[Task, LogQuery]:
     task = await service_of(connection).manager.task(task_id_of(connection))
     check_after(query.after, task.last_seq)
     return task, query
+
+
+async def until_gone(receive: Receive) -> None:
+    """Return when the client of an HTTP request has left."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def while_there(request: Request, work: Coroutine[object, object, T]) -> T:
+    """
+    `work`, for as long as the client waits for it; raises `ClientDisconnect` when it has left.
+
+    What nobody waits for any more is cancelled, and with it what the store does for it.
+    """
+
+    async def watch() -> NoReturn:
+        await until_gone(request.receive)
+        raise ClientDisconnect
+
+    return await first_of(watch(), work, request.scope["path"])
 
 
 async def first_of(watch: Coroutine[object, object, T], work: Coroutine[object, object, T], name: str) -> T:

@@ -9,23 +9,24 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from taskd.api import schemas
+from taskd.api.following import while_there
 from taskd.api.operations import Answer, Operation, parameters_of, service_of, task_id_of
-from taskd.api.responses import encode, json_response
-from taskd.filters import LOGS, PARAMETERS, STATS, parse_query
-from taskd.pages import Page, read_page, read_sources, read_stats
+from taskd.api.responses import Refused, encode, json_response
+from taskd.filters import LOGS, NEXT, OUTLINE, PARAMETERS, STATS, parse_query
+from taskd.pages import Page, read_next, read_outline, read_page, read_sources, read_stats
 
 
 async def show_logs(request: Request) -> Response:
     """A page of entries."""
     query = parse_query(parameters_of(request), LOGS)
-    page = await read_page(service_of(request).manager, task_id_of(request), query)
+    page = await while_there(request, read_page(service_of(request).manager, task_id_of(request), query))
     return Response(_joined(page), media_type="application/json")
 
 
 async def show_stats(request: Request) -> Response:
     """How many entries match, and which."""
     query = parse_query(parameters_of(request), STATS)
-    stats = await read_stats(service_of(request).manager, task_id_of(request), query)
+    stats = await while_there(request, read_stats(service_of(request).manager, task_id_of(request), query))
     return json_response(
         {
             "total": stats.total,
@@ -35,6 +36,39 @@ async def show_stats(request: Request) -> Response:
             "last_timestamp": stats.last_timestamp,
         }
     )
+
+
+async def show_outline(request: Request) -> Response:
+    """What is needed to draw the log and to jump in it."""
+    query = parse_query(parameters_of(request), OUTLINE)
+    outline, last_seq = await while_there(
+        request, read_outline(service_of(request).manager, task_id_of(request), query)
+    )
+    stats = outline.stats()
+    bins = [
+        {"start": one.start, "end": one.end, "count": one.count, "errors": one.errors, "first_seq": one.first_seq}
+        for one in outline.bins
+    ]
+    return json_response(
+        {
+            "total": outline.total,
+            "by_level": stats.by_level,
+            "by_source": stats.by_source,
+            "bins": bins,
+            "anchors": outline.anchors,
+            "last_seq": last_seq,
+        }
+    )
+
+
+async def show_next(request: Request) -> Response:
+    """The nearest match; 404 where there is none."""
+    query = parse_query(parameters_of(request), NEXT)
+    nearest = await while_there(request, read_next(service_of(request).manager, task_id_of(request), query))
+    if nearest is None:
+        raise Refused(404, f"No match lies {'beyond' if query.direction == 'next' else 'before'} there.")
+    rest = {"ordinal": nearest.ordinal, "total": nearest.total}
+    return Response(b'{"entry":' + nearest.entry.encoded + b"," + encode(rest)[1:], media_type="application/json")
 
 
 async def show_sources(request: Request) -> Response:
@@ -75,6 +109,26 @@ OPERATIONS = (
         "How many entries match, by level and source",
         {200: Answer("The counts.", schemas.Stats)},
         parameters=tuple(PARAMETERS[name] for name in STATS),
+        refusals=(404,),
+    ),
+    Operation(
+        "GET",
+        "/api/tasks/{task_id}/logs/outline",
+        show_outline,
+        "show_outline",
+        "What is needed to draw a task's log and to jump in it: the matches over time, and every 1,024th seq",
+        {200: Answer("The outline.", schemas.Outline)},
+        parameters=tuple(PARAMETERS[name] for name in OUTLINE),
+        refusals=(404,),
+    ),
+    Operation(
+        "GET",
+        "/api/tasks/{task_id}/logs/next",
+        show_next,
+        "show_next",
+        "The nearest match strictly beyond a seq, forwards or backwards",
+        {200: Answer("The match and its place.", schemas.Nearest)},
+        parameters=tuple(PARAMETERS[name] for name in NEXT),
         refusals=(404,),
     ),
     Operation(

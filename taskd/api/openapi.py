@@ -29,6 +29,8 @@ _ANSWERS: tuple[type[BaseModel], ...] = (
     schemas.Page,
     schemas.Stats,
     schemas.Sources,
+    schemas.Outline,
+    schemas.Nearest,
     schemas.Plugins,
     schemas.Health,
     schemas.Document,
@@ -49,7 +51,11 @@ _PROBLEMS = {
     500: "taskd made a mistake.",
     503: "taskd cannot do it now; trying again later may work.",
 }
-_PROBLEM_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "Seconds to wait."}}
+_PROBLEM_HEADERS = {
+    401: {"WWW-Authenticate": "Bearer"},
+    429: {"Retry-After": "Seconds to wait."},
+    503: {"Retry-After": "Seconds to wait, where that is known."},
+}
 
 
 async def show_openapi(request: Request) -> Response:
@@ -137,7 +143,8 @@ def _answer(answer: Answer) -> dict[str, Any]:
     if answer.shape is not None:
         described["content"] = {answer.media_type: {"schema": _ref(answer.shape)}}
     elif answer.media_type.startswith("text/"):
-        described["content"] = {answer.media_type: {"schema": {"type": "string"}}}
+        types = (answer.media_type, *answer.more_media_types)
+        described["content"] = {media_type: {"schema": {"type": "string"}} for media_type in types}
     if answer.headers:
         described["headers"] = _headers(answer.headers)
     return described
@@ -167,6 +174,9 @@ def _in_path(name: str) -> dict[str, Any]:
 
 def _in_query(parameter: Parameter) -> dict[str, Any]:
     schema = json_schema_of(parameter)
+    if parameter.prefix:
+        described = {"name": parameter.name, "in": "query", "description": parameter.description, "schema": schema}
+        return {**described, "style": "form", "explode": True}
     return {"name": parameter.name, "in": "query", "description": parameter.description, "schema": schema}
 
 

@@ -5,6 +5,7 @@ The routes of the application and the OpenAPI document are both made from these,
 strings and bodies are validated by what stands in them: what is documented is what is done.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,11 +22,12 @@ HttpEndpoint = Callable[[Request], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer of an operation: what it means, and the shape of its body."""
+    """One answer of an operation: what it means, and the shape of its body; text may be of several types."""
 
     description: str
     shape: type[BaseModel] | None = None
     media_type: str = "application/json"
+    more_media_types: tuple[str, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -77,4 +79,8 @@ def parameters_of(connection: HTTPConnection) -> list[tuple[str, str]]:
 
 def json_schema_of(parameter: Parameter) -> dict[str, Any]:
     """The JSON Schema of the parameter as it stands in a query string."""
+    if parameter.prefix:
+        # An object whose members are parameters of their own: style form, exploded.
+        names = f"^{re.escape(parameter.prefix)}.+$"
+        return {"type": "object", "patternProperties": {names: parameter.schema}, "additionalProperties": False}
     return {"type": "array", "items": parameter.schema} if parameter.repeatable else parameter.schema

@@ -45,6 +45,8 @@ STATUS_OF: dict[type[errors.TaskdError], int] = {
 }
 
 CLOSE_WAIT_S = 1.0
+# A search that was given up may be done in time when less is searched, or when the log is indexed.
+RETRY_AFTER_S: dict[type[errors.TaskdError], int] = {errors.StoreTimeout: 10}
 
 # On every answer. An entry is whatever a task was told, so no browser may guess at its type,
 # frame it, keep it, or hand it to another origin.
@@ -105,7 +107,8 @@ def problem_of(error: errors.TaskdError) -> Response:
     status = next((STATUS_OF[kind] for kind in type(error).__mro__ if kind in STATUS_OF), 500)
     if status == 500:
         return fault(error)
-    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, errors.TooManyTasks) else None
+    retry_after_s = error.retry_after_s if isinstance(error, errors.TooManyTasks) else RETRY_AFTER_S.get(type(error))
+    headers = None if retry_after_s is None else {"Retry-After": str(retry_after_s)}
     faults = error.faults if isinstance(error, errors.ParamsInvalid) else ()
     return problem(status, str(error), kind=_kind_of(error), headers=headers, faults=faults)
 

@@ -118,6 +118,38 @@ class Stats(Shape):
     last_timestamp: str | None
 
 
+class OutlineBin(Shape):
+    """The matches of one slice of time."""
+
+    start: str = Field(description="Included.")
+    end: str = Field(description="Not included.")
+    count: int
+    errors: int = Field(description="Of them, those of level ERROR.")
+    first_seq: int | None = Field(description="The smallest seq among them; null where there are none.")
+
+
+class Outline(Shape):
+    """What is needed to draw a log and to jump in it."""
+
+    total: int
+    by_level: dict[str, int]
+    by_source: dict[str, int]
+    bins: list[OutlineBin] = Field(
+        description="Equal slices of time from the log's first entry to its last, narrowed by since and until; an "
+        "entry beyond either end, by a clock that was set, counts in the bin there. Empty for an empty log."
+    )
+    anchors: list[int] = Field(description="The seqs of match 1, 1,025, 2,049 …")
+    last_seq: int = Field(description="The log's newest seq when it was read.")
+
+
+class Nearest(Shape):
+    """The nearest match, and its place among the matches."""
+
+    entry: Entry
+    ordinal: int = Field(description="Its number among the matches, from 1.")
+    total: int
+
+
 class Sources(Shape):
     """Who spoke in a log."""
 

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from taskd.api import schemas
-from taskd.api.following import Pace, Viewers, asked, first_of, viewers_of
+from taskd.api.following import Pace, Viewers, asked, first_of, until_gone, viewers_of
 from taskd.api.operations import Answer, Operation, service_of
 from taskd.errors import TaskdError
 from taskd.filters import FOLLOW, PARAMETERS
@@ -70,7 +70,7 @@ class LogStream(Response):
                 await send(message)
 
         with self._viewers.seat():
-            await first_of(_until_gone(receive), self._serve(limited), f"stream {scope['path']}")
+            await first_of(until_gone(receive), self._serve(limited), f"stream {scope['path']}")
 
     async def _serve(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -95,11 +95,6 @@ class LogStream(Response):
                     return True
                 await self._pace.rest(event)
         return False
-
-
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 OPERATIONS = (

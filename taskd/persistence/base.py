@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from taskd.counts import LogCounts, Stats
 from taskd.entries import LogEntry
 from taskd.filters import LogFilter, Order
+from taskd.outlines import Outline
 from taskd.tasks import Task, TaskEnd, TaskStatus
 
 
@@ -112,6 +113,9 @@ class LogPersistenceService(Protocol):
 
     async def counts(self, task_id: str) -> LogCounts:
         """The kept counts of all that is stored of the log."""
+
+    async def outline(self, task_id: str, log_filter: LogFilter, span: Span, outline: Outline) -> None:
+        """Add the matches to `outline`, which has none with greater seqs."""
 
     async def stats(self, task_id: str, log_filter: LogFilter, span: Span) -> Stats:
         """What the matches are, by a scan."""

@@ -29,10 +29,28 @@ T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
 
 
+class Connection(sqlite3.Connection):
+    """`given_up`: nobody waits any more for what is done on it now."""
+
+    given_up = False
+
+
+def check_wanted(connection: sqlite3.Connection) -> None:
+    """
+    Raise `StoreTimeout` where nobody waits any more for what is done on the connection.
+
+    For operations of many short statements: an interrupt reaches only one that is under way.
+    """
+    if isinstance(connection, Connection) and connection.given_up:
+        raise StoreTimeout(GIVEN_UP)
+
+
 @asynccontextmanager
 async def connect(path: str) -> AsyncIterator[aiosqlite.Connection]:
     """A connection to the file `path`, closed in the end. Raises `sqlite3.Error`."""
-    connecting = aiosqlite.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_S, cached_statements=256)
+    connecting = aiosqlite.connect(
+        path, isolation_level=None, timeout=BUSY_TIMEOUT_S, cached_statements=256, factory=Connection
+    )
     try:
         connection = await connecting
     except BaseException:
@@ -58,22 +76,25 @@ async def in_thread(connection: aiosqlite.Connection, operation: Operation[T]) -
 
 async def interruptible(connection: aiosqlite.Connection, operation: Operation[T], timeout_s: float) -> T:
     """`operation` in the connection's thread, which is free again when this returns or raises."""
-    given_up = False
 
     def unless_given_up(raw: sqlite3.Connection) -> T:
         # An interrupt before the statement begins would be for nothing.
-        if given_up:
-            raise StoreTimeout(GIVEN_UP)
+        check_wanted(raw)
         return operation(raw)
 
     raw = connection._conn
+    assert isinstance(raw, Connection)
+    raw.given_up = False
     reading = asyncio.ensure_future(in_thread(connection, unless_given_up))
-    timer = asyncio.get_running_loop().call_later(timeout_s, raw.interrupt)
     try:
-        return await asyncio.shield(reading)
+        done, _ = await asyncio.wait([reading], timeout=timeout_s)
+        while not done:
+            raw.given_up = True
+            raw.interrupt()
+            done, _ = await asyncio.wait([reading], timeout=INTERRUPT_AGAIN_S)
+        return reading.result()
     finally:
-        timer.cancel()
-        given_up = True
+        raw.given_up = True
         # Cancelled: the thread works on. Stop it, and wait until it has, before another uses the
         # connection; a second cancellation does not change that.
         while not reading.done():

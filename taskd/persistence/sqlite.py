@@ -11,7 +11,7 @@ import fcntl
 import functools
 import os
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,23 +19,20 @@ from typing import Any, TypeVar
 import aiosqlite
 import orjson
 
-from taskd import shipped
 from taskd.counts import Count, LogCounts, Stats
 from taskd.entries import Level, LogEntry, timestamp_now
-from taskd.errors import DataDirHeld, StoreError, StoreNewer, StoreUnavailable, TaskNotFound
-from taskd.filters import LogFilter, Order, contains_folded
+from taskd.errors import DataDirHeld, StoreError, StoreUnavailable, TaskNotFound
+from taskd.filters import SQL_FUNCTIONS, LogFilter, Order
+from taskd.outlines import Outline
 from taskd.persistence.appending import Append
 from taskd.persistence.base import Span, TaskFilter
 from taskd.persistence.committer import Committer
 from taskd.persistence.connection import CLOSED, Operation, connect, in_thread, interruptible, store_error
+from taskd.persistence.indexer import Indexer, indexing, prepare_writer, remove_rows
+from taskd.persistence.schema import prepare
+from taskd.persistence.search import searching
 from taskd.settings import Settings
 from taskd.tasks import Task, TaskEnd, TaskStatus
-
-SCHEMA_VERSION = 1
-APPLICATION_ID = 0x7461736B  # 'task'
-
-CACHE_KIB = 16_384
-CHECKPOINT_PAGES = 4_000  # of 4 KiB
 
 # Entries deleted in one transaction: others wait a few milliseconds behind it, not seconds.
 DELETE_ENTRIES_MAX = 5_000
@@ -53,7 +50,6 @@ DELETE_ENTRIES = """
 DELETE FROM task_logs WHERE id IN (SELECT id FROM task_logs WHERE task_id = ? ORDER BY seq LIMIT ?)
 """
 DELETE_TASK = "DELETE FROM tasks WHERE id = ?"
-ENTRY_COLUMNS = "seq, timestamp, level, source, message, metadata_json"
 COUNTS = """
 SELECT level, source, count, first_seq, last_seq, first_timestamp, last_timestamp
 FROM log_counts WHERE task_id = ?
@@ -70,21 +66,6 @@ TASKS = f"SELECT {TASK_COLUMNS} FROM tasks WHERE deleted_at IS NULL AND {{where}
 UNENDED = f"SELECT {TASK_COLUMNS} FROM tasks WHERE status IN ('queued', 'running') ORDER BY id"
 SECRETS = "SELECT secrets_json FROM tasks WHERE id = ?"
 
-PAGE = f"""
-SELECT {ENTRY_COLUMNS} FROM task_logs WHERE task_id = ? AND seq > ? AND seq < ? AND {{where}}
-ORDER BY seq {{order}} LIMIT ? OFFSET ?
-"""
-COUNT = "SELECT count(*) FROM task_logs WHERE task_id = ? AND seq > ? AND seq < ? AND {where}"
-NTH_LAST = """
-SELECT min(seq) FROM (
-  SELECT seq FROM task_logs WHERE task_id = ? AND seq > ? AND seq < ? AND {where} ORDER BY seq DESC LIMIT ?)
-"""
-STATS = """
-SELECT level, source, count(*), min(seq), max(seq) FROM task_logs
-WHERE task_id = ? AND seq > ? AND seq < ? AND {where} GROUP BY level, source
-"""
-TIMESTAMP = "SELECT timestamp FROM task_logs WHERE task_id = ? AND seq = ?"
-SEQ_END = 2**63 - 1
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -102,15 +83,18 @@ async def open_sqlite(path: str, settings: Settings) -> AsyncIterator["SqliteSto
         stack.enter_context(_held(path))
         try:
             write = await stack.enter_async_context(connect(path))
-            await in_thread(write, functools.partial(_prepare, path=path, synchronous=settings.synchronous))
+            await in_thread(write, functools.partial(prepare, path=path, synchronous=settings.synchronous))
+            await in_thread(write, prepare_writer)
             read = [await stack.enter_async_context(connect(path)) for _ in range(settings.readers)]
-            for connection in read:
+            index = await stack.enter_async_context(connect(path))
+            for connection in (*read, index):
                 await in_thread(connection, _prepare_reader)
         except sqlite3.Error as error:
             raise StoreError(f"The database {path} cannot be opened: {error}.") from error
         committer = Committer(write)
         stack.push_async_callback(committer.close)
-        store = SqliteStore(path, settings, committer, read)
+        indexer = await stack.enter_async_context(indexing(index, committer, settings.index_entries_min))
+        store = SqliteStore(path, settings, committer, read, indexer)
         stack.callback(store.close)
         for task_id in await store.hidden_tasks():
             await store.purge(task_id)
@@ -142,50 +126,35 @@ def _held(path: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _prepare(connection: sqlite3.Connection, path: str, synchronous: str) -> None:
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > SCHEMA_VERSION:
-        raise StoreNewer(
-            f"The database {path} has schema {version}, written by a newer taskd; this one knows up to "
-            f"{SCHEMA_VERSION}. Run the newer taskd, or give another --data-dir."
-        )
-    # Before anything is changed: journal_mode, too, is written into the file.
-    application_id = connection.execute("PRAGMA application_id").fetchone()[0]
-    empty = version == 0 and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    if application_id != APPLICATION_ID and not empty:
-        raise StoreError(f"The database {path} holds tables that are not taskd's; give another --database.")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute(f"PRAGMA synchronous = {synchronous}")
-    connection.execute("PRAGMA foreign_keys = ON")
-    # Many tasks write in many places at once: with SQLite's 2 MB and 4 MB their pages are
-    # written out and read again within one transaction, and copied into the file time and again.
-    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-    if empty:
-        # The whole schema or nothing, also when killed in the middle.
-        connection.executescript(f"BEGIN IMMEDIATE; {Path(shipped.SCHEMA).read_text()}; COMMIT;")
-
-
 def _prepare_reader(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA query_only = ON")
-    connection.create_function("contains_folded", 2, contains_folded, deterministic=True)
+    for name, arguments, function in SQL_FUNCTIONS:
+        connection.create_function(name, arguments, function, deterministic=True)
 
 
 class SqliteStore:
     """`LogPersistenceService` in one SQLite file."""
 
     def __init__(
-        self, path: str, settings: Settings, committer: Committer, readers: list[aiosqlite.Connection]
+        self,
+        path: str,
+        settings: Settings,
+        committer: Committer,
+        readers: list[aiosqlite.Connection],
+        indexer: Indexer,
     ) -> None:
         self.url = f"sqlite:///{path}"
         self._path = Path(path)
         self._file = self._identity()
         self._settings = settings
         self._committer = committer
+        self._indexer = indexer
         self._readers = readers
         self._idle: asyncio.LifoQueue[aiosqlite.Connection] = asyncio.LifoQueue()
         for connection in readers:
             self._idle.put_nowait(connection)
+        # Searches may take seconds: one connection is always left for what does not.
+        self._searches = asyncio.Semaphore(max(1, len(readers) - 1))
         self._closed = False
 
     def close(self) -> None:
@@ -229,6 +198,7 @@ class SqliteStore:
     ) -> None:
         progress_json = None if progress is None else orjson.dumps(progress).decode()
         await self._committer.append(Append(task_id, entries, progress_json, end))
+        self._indexer.note(task_id, len(entries), ended=end is not None)
 
     async def delete_task(self, task_id: str) -> bool:
         hide = (timestamp_now(), task_id)
@@ -242,7 +212,9 @@ class SqliteStore:
         return [row[0] for row in await self._all(HIDDEN_TASKS, ())]
 
     async def purge(self, task_id: str) -> None:
-        """Delete a hidden task's entries, some at a time, and then the task."""
+        """Delete a hidden task's entries, some at a time, and then the task; from log_search first, which asks them."""
+        while await self._committer.do(lambda connection: remove_rows(connection, task_id, DELETE_ENTRIES_MAX)):
+            pass
         bite = (task_id, DELETE_ENTRIES_MAX)
         while await self._committer.do(lambda connection: connection.execute(DELETE_ENTRIES, bite).rowcount):
             pass
@@ -280,21 +252,25 @@ class SqliteStore:
         limit: int,
         bytes_max: int,
     ) -> tuple[list[LogEntry], bool]:
-        where, values = _where_log(task_id, log_filter, span)
-        sql = PAGE.format(where=where, order="DESC" if order == "desc" else "ASC")
-        # One row more than asked tells whether there is another page.
-        rows = (*values, limit + 1, offset)
-        return await self._read(lambda connection: _page(connection.execute(sql, rows), limit, bytes_max))
+        def page(connection: sqlite3.Connection) -> tuple[list[LogEntry], bool]:
+            with searching(connection, task_id, log_filter, span) as search:
+                return search.page(order, offset, limit, bytes_max)
+
+        return await self._search(page, log_filter)
 
     async def count(self, task_id: str, log_filter: LogFilter, span: Span) -> int:
-        where, values = _where_log(task_id, log_filter, span)
-        row = await self._one(COUNT.format(where=where), values)
-        return int(row[0]) if row else 0
+        def count(connection: sqlite3.Connection) -> int:
+            with searching(connection, task_id, log_filter, span) as search:
+                return search.count()
+
+        return await self._search(count, log_filter)
 
     async def nth_last(self, task_id: str, log_filter: LogFilter, n: int, before: int) -> int | None:
-        where, values = _where_log(task_id, log_filter, Span(0, before))
-        row = await self._one(NTH_LAST.format(where=where), (*values, n))
-        return row[0] if row else None
+        def nth_last(connection: sqlite3.Connection) -> int | None:
+            with searching(connection, task_id, log_filter, Span(0, before)) as search:
+                return search.nth_last(n)
+
+        return await self._search(nth_last, log_filter)
 
     async def counts(self, task_id: str) -> LogCounts:
         counts = LogCounts()
@@ -303,8 +279,18 @@ class SqliteStore:
         return counts
 
     async def stats(self, task_id: str, log_filter: LogFilter, span: Span) -> Stats:
-        where, values = _where_log(task_id, log_filter, span)
-        return await self._read(lambda connection: _stats(connection, STATS.format(where=where), values))
+        def stats(connection: sqlite3.Connection) -> Stats:
+            with searching(connection, task_id, log_filter, span) as search:
+                return search.stats()
+
+        return await self._search(stats, log_filter)
+
+    async def outline(self, task_id: str, log_filter: LogFilter, span: Span, outline: Outline) -> None:
+        def add(connection: sqlite3.Connection) -> None:
+            with searching(connection, task_id, log_filter, span) as search:
+                search.outline(outline)
+
+        await self._search(add, log_filter)
 
     # How reading is done
 
@@ -314,6 +300,12 @@ class SqliteStore:
 
     async def _all(self, sql: str, values: Sequence[object]) -> list[Row]:
         return await self._read(lambda connection: connection.execute(sql, values).fetchall())
+
+    async def _search(self, operation: Operation[T], log_filter: LogFilter) -> T:
+        if log_filter.counted:
+            return await self._read(operation)
+        async with self._searches:
+            return await self._read(operation)
 
     async def _read(self, operation: Operation[T]) -> T:
         """Read on an idle connection, within the time limit; interrupted when the caller is cancelled."""
@@ -334,11 +326,6 @@ class SqliteStore:
             self._idle.put_nowait(connection)
 
 
-def _where_log(task_id: str, log_filter: LogFilter, span: Span) -> tuple[str, list[object]]:
-    where, values = log_filter.where()
-    return where, [task_id, span.after, SEQ_END if span.before is None else span.before, *values]
-
-
 def _where_task(task_filter: TaskFilter) -> tuple[str, list[object]]:
     ending = task_filter.ending
     asked = [
@@ -349,31 +336,6 @@ def _where_task(task_filter: TaskFilter) -> tuple[str, list[object]]:
     ]
     given = [(fragment, str(value)) for fragment, value in asked if value is not None]
     return " AND ".join(fragment for fragment, _ in given) or "1", [value for _, value in given]
-
-
-def _page(rows: Iterable[Row], limit: int, bytes_max: int) -> tuple[list[LogEntry], bool]:
-    entries: list[LogEntry] = []
-    size = 0
-    for row in rows:
-        entry = LogEntry.from_row(row)
-        size += len(entry.encoded)
-        if len(entries) == limit or (entries and size > bytes_max):
-            return entries, True
-        entries.append(entry)
-    return entries, False
-
-
-def _stats(connection: sqlite3.Connection, sql: str, values: Sequence[object]) -> Stats:
-    counts = LogCounts()
-    # One state of the database for all of it: the task may be deleted meanwhile.
-    connection.execute("BEGIN")
-    try:
-        for level, source, count, *seqs in connection.execute(sql, values).fetchall():
-            timestamps = [connection.execute(TIMESTAMP, (values[0], seq)).fetchone()[0] for seq in seqs]
-            counts.add_group(Level(level), source, Count(count, *seqs, *timestamps))
-    finally:
-        connection.execute("ROLLBACK")
-    return counts.stats(LogFilter())
 
 
 def _task_of(row: Row) -> Task:

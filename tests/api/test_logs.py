@@ -1,10 +1,13 @@
 """Logs as pages, counts and sources."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from tests.api.conftest import Show, Shown
+from taskd.errors import StoreTimeout
+from taskd.persistence.connection import GIVEN_UP
+from tests.api.conftest import Served, Show, Shown
 from tests.api.gates import gate
 from tests.conftest import read_all
 
@@ -31,6 +34,11 @@ async def test_a_page_is_made_of_the_entries_own_bytes(shown: Shown) -> None:
         ({"search": "strasse"}, [5]),
         ({"search": "%"}, []),
         ({"exclude": "word", "source": "speak"}, [5]),
+        ({"search": "WORD [12]$", "regex": "true"}, [2, 3]),
+        ({"search": "(?-i)WORD", "regex": "true"}, []),
+        ({"meta.n": "1"}, [3]),
+        ({"meta.n": "1", "search": "word 1"}, []),
+        ({"meta.a') OR 1=1--": "1"}, []),
         ({"since": "2999-01-01T00:00:00Z"}, []),
         ({"until": "1999-01-01T00:00:00Z"}, []),
         ({"after": 4}, [5, 6]),
@@ -65,7 +73,8 @@ async def test_each_filter_reaches_the_page(shown: Shown, query: dict[str, Any],
         ("tail=1&after=1", "after='1'"),
         ("tail=1&order=asc", "order='asc'"),
         ("total=yes", "total='yes'"),
-        ("regex=true", "regex='true'"),
+        ("regex=yes", "regex='yes'"),
+        ("regex=true&search=a(b", "search='a(b'"),
     ],
 )
 async def test_a_bad_value_is_named_with_what_was_expected(shown: Shown, query: str, named: str) -> None:
@@ -128,6 +137,42 @@ async def test_pending_entries_are_read_like_stored_ones(show: Show) -> None:
         assert stats["total"] == page["total"] == page["last_seq"] == 4
         assert sources == {"sources": ["speak", "system"]}
         gate("stay").set()
+
+
+@pytest.mark.parametrize("route", ["logs?search=x", "logs/outline", "logs/next?search=x", "logs/stats?search=x"])
+async def test_a_search_whose_client_leaves_is_abandoned(
+    served: Served, monkeypatch: pytest.MonkeyPatch, route: str
+) -> None:
+    """What the store does for it is cancelled."""
+    task_id = await served.run()
+    begun, abandoned = asyncio.Event(), asyncio.Event()
+
+    async def endless(*_: object, **__: object) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            abandoned.set()
+
+    for method in ("page", "stats", "outline"):
+        monkeypatch.setattr(served.service.store, method, endless)
+    asking = asyncio.create_task(served.http.get(f"/api/tasks/{task_id}/{route}"))
+    await begun.wait()
+    asking.cancel()
+    await abandoned.wait()
+
+
+async def test_a_search_that_takes_too_long_says_so(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A 503 that names the limit and when to try again: never half of an answer."""
+    task_id = await shown.run()
+
+    async def too_long(*_: object, **__: object) -> None:
+        raise StoreTimeout(GIVEN_UP)
+
+    monkeypatch.setattr(shown.service.store, "page", too_long)
+    answer = await shown.http.get(f"/api/tasks/{task_id}/logs?search=x")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "10")
+    assert "query_timeout_s" in answer.json()["detail"]
 
 
 async def test_stats_count_the_matches_by_level_and_source(shown: Shown) -> None:

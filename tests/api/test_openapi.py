@@ -11,8 +11,8 @@ from starlette.routing import Route, WebSocketRoute
 from taskd import shipped
 from taskd.api import app as application
 from taskd.api import live, page
-from taskd.api.operations import Operation
-from taskd.filters import FOLLOW, LOGS, STATS
+from taskd.api.operations import Operation, json_schema_of
+from taskd.filters import EXPORT, FOLLOW, LOGS, NEXT, OUTLINE, STATS
 from tests.api.conftest import Served, Shown, frames
 from tests.api.gates import gate
 
@@ -72,6 +72,9 @@ async def test_the_document_is_well_formed(shown: Shown) -> None:
     [
         ("/api/tasks/{task_id}/logs", LOGS),
         ("/api/tasks/{task_id}/logs/stats", STATS),
+        ("/api/tasks/{task_id}/logs/outline", OUTLINE),
+        ("/api/tasks/{task_id}/logs/next", NEXT),
+        ("/api/tasks/{task_id}/logs/export", EXPORT),
         ("/api/tasks/{task_id}/logs/stream", FOLLOW),
         (live.PATH, FOLLOW),
         ("/api/tasks", ("status", "plugin", "id", "limit", "before")),
@@ -91,8 +94,13 @@ EXAMPLES = {
     "level": "ERROR", "min_level": "info", "source": "git.*", "search": "a", "exclude": "b",
     "since": "2026-01-01T00:00:00Z", "until": "2026-01-01T00:00:00Z", "after": "0", "before": "9",
     "order": "desc", "offset": "1", "limit": "7", "tail": "3", "total": "true",
+    "regex": "true", "meta.KEY": "5", "bins": "9", "from": "3", "direction": "previous", "format": "csv",
     "status": "failed", "plugin": "speak", "id": "abcdef",
 }  # fmt: skip
+
+
+# What a good question is answered with where that is not 200: of `next` also that nothing matches.
+GOOD = {"live": {426}, "show_next": {200, 404}}
 
 
 @pytest.mark.parametrize("operation", application.OPERATIONS, ids=lambda operation: operation.name)
@@ -103,12 +111,13 @@ async def test_every_parameter_described_is_accepted_and_fits_its_schema(shown: 
     for parameter in operation.parameters:
         is_task = (operation.name, parameter.name) == ("list_tasks", "before")
         value = task_id if is_task else EXAMPLES[parameter.name]
-        schema = parameter.schema
-        typed = int(value) if schema["type"] == "integer" else value
-        check(document, schema, typed)
+        typed = int(value) if parameter.schema["type"] == "integer" else value
+        check(document, parameter.schema, typed)
+        if parameter.prefix:
+            check(document, json_schema_of(parameter), {parameter.name: value})
         path = operation.path.format(task_id=task_id)
         answer = await shown.http.request(operation.method, path, params={parameter.name: value})
-        assert answer.status_code == (426 if operation.name == "live" else 200), (parameter.name, answer.text)
+        assert answer.status_code in GOOD.get(operation.name, {200}), (parameter.name, answer.text)
 
 
 async def test_good_answers_fit_their_schemas(shown: Shown) -> None:
@@ -119,6 +128,7 @@ async def test_good_answers_fit_their_schemas(shown: Shown) -> None:
     for path in (
         "/api/health", "/api/plugins", "/api/tasks", "/api/tasks/{task_id}", "/api/tasks/{task_id}/logs",
         "/api/tasks/{task_id}/logs/stats", "/api/tasks/{task_id}/logs/sources", "/api/openapi.json",
+        "/api/tasks/{task_id}/logs/outline", "/api/tasks/{task_id}/logs/next",
     ):  # fmt: skip
         answer = await shown.http.get(path.format(task_id=task_id) + queries.get(path, ""))
         check(document, schema_of(document, "get", path, 200), answer.json())

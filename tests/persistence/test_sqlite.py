@@ -11,7 +11,7 @@ from taskd.errors import SettingsError, StoreError, StoreNewer, StoreTimeout, St
 from taskd.filters import LogFilter
 from taskd.persistence import open_persistence
 from taskd.persistence.base import Span
-from taskd.persistence.sqlite import SCHEMA_VERSION
+from taskd.persistence.schema import SCHEMA_VERSION
 from taskd.settings import Settings
 from tests.persistence.test_contract import created, entries, entry, new_task, stored
 
@@ -38,6 +38,48 @@ async def test_the_schema_on_disk_is_the_one_in_schema_sql(tmp_path: Path) -> No
     assert fresh.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
     fresh.close()
     opened.close()
+
+
+VERSION_1 = """
+PRAGMA application_id = 1952543595;
+CREATE TABLE tasks (id TEXT PRIMARY KEY, plugin TEXT NOT NULL, params_json TEXT NOT NULL, secrets_json TEXT,
+  status TEXT NOT NULL, created_at TEXT NOT NULL, started_at TEXT, finished_at TEXT, result_json TEXT, error TEXT,
+  retry_of TEXT, last_seq INTEGER NOT NULL DEFAULT 0, progress_json TEXT, deleted_at TEXT);
+CREATE TABLE task_logs (id INTEGER PRIMARY KEY AUTOINCREMENT, task_id TEXT NOT NULL REFERENCES tasks (id),
+  seq INTEGER NOT NULL, timestamp TEXT NOT NULL, level TEXT NOT NULL, source TEXT NOT NULL, message TEXT NOT NULL,
+  metadata_json TEXT, UNIQUE (task_id, seq));
+CREATE TABLE log_counts (task_id TEXT NOT NULL, level TEXT NOT NULL, source TEXT NOT NULL, count INTEGER NOT NULL,
+  first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL, first_timestamp TEXT NOT NULL, last_timestamp TEXT NOT NULL,
+  PRIMARY KEY (task_id, level, source)) WITHOUT ROWID;
+INSERT INTO tasks (id, plugin, params_json, status, created_at, last_seq)
+  VALUES ('old', 'mine', '{}', 'succeeded', '2026-11-23T00:00:00.000000Z', 2);
+INSERT INTO task_logs (task_id, seq, timestamp, level, source, message) VALUES
+  ('old', 1, '2026-11-23T00:00:00.000000Z', 'INFO', 's', 'said ONCE'), ('old', 2, '2026-11-23T00:00:00.000001Z',
+  'INFO', 's', 'said twice');
+PRAGMA user_version = 1;
+"""
+
+
+async def test_a_database_of_an_older_taskd_is_brought_up_to_date(tmp_path: Path) -> None:
+    """With all that is in it, and with the tables of a new one; opened again, it is left as it is."""
+    with sqlite3.connect(tmp_path / "taskd.db") as older:
+        older.executescript(VERSION_1)
+    older.close()
+    for _ in range(2):
+        async with open_persistence(Settings(data_dir=tmp_path)) as store:
+            assert await store.count("old", LogFilter(search=("once",)), Span()) == 1
+    fresh = sqlite3.connect(":memory:")
+    fresh.executescript(shipped.SCHEMA.read_text())
+    upgraded = sqlite3.connect(tmp_path / "taskd.db")
+    added = (
+        "SELECT name, sql FROM sqlite_master WHERE name LIKE 'log\\_%' ESCAPE '\\' AND name <> 'log_counts' ORDER BY 1"
+    )
+    assert upgraded.execute(added).fetchall() == fresh.execute(added).fetchall()
+    names = "SELECT name FROM sqlite_master WHERE type IN ('table', 'index') ORDER BY 1"
+    assert upgraded.execute(names).fetchall() == fresh.execute(names).fetchall()
+    assert upgraded.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+    fresh.close()
+    upgraded.close()
 
 
 async def test_a_database_of_a_newer_taskd_is_refused_and_left_alone(tmp_path: Path) -> None:

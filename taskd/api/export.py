@@ -1,0 +1,116 @@
+"""
+A log as a file to download, streamed as it is read: however long it is, a page of it is in memory.
+
+An export that cannot go on (the store fails, the task is deleted, the service stops) says so in
+its last line and is cut without the last chunk; one whose server dies has no last line at all.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from taskd.api.following import Viewers, first_of, until_gone, viewers_of
+from taskd.api.operations import Answer, Operation, parameters_of, service_of, task_id_of
+from taskd.errors import TaskdError
+from taskd.exporting import ENDINGS, MEDIA_TYPES, Export
+from taskd.filters import EXPORT, PARAMETERS, parse_query
+from taskd.pages import check_after, read_all
+
+logger = logging.getLogger(__name__)
+
+SHORT_ID = 8
+
+
+async def export_logs(request: Request) -> Response:
+    """The matches as a file."""
+    asked = parameters_of(request)
+    query = parse_query(asked, EXPORT)
+    service = service_of(request)
+    task = await service.manager.task(task_id_of(request))
+    check_after(query.after, task.last_seq)
+    stated = [(name, value) for name, value in asked if name != "format"]
+    export = Export(task.id, task.plugin, stated, task.last_seq, query.format)
+    pages = read_all(service.manager, task.id, query, task.last_seq)
+    return LogExport(export, export.body(pages), viewers_of(request), service.settings.send_timeout_s)
+
+
+class LogExport(Response):
+    """The file, for as long as the client takes it."""
+
+    def __init__(
+        self, export: Export, body: AsyncGenerator[bytes, None], viewers: Viewers, send_timeout_s: float
+    ) -> None:
+        # Not Response.__init__: it would take the body, of which there is none yet, for empty.
+        self.status_code = 200
+        self.media_type = MEDIA_TYPES[export.format]
+        self.background = None
+        name = f"{export.plugin}-{export.task_id[-SHORT_ID:]}.{ENDINGS[export.format]}"
+        self.init_headers({"Content-Disposition": f'attachment; filename="{name}"'})
+        self._export = export
+        self._body = body
+        self._viewers = viewers
+        self._send_timeout_s = send_timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def limited(message: Message) -> None:
+            async with asyncio.timeout(self._send_timeout_s):
+                await send(message)
+
+        with self._viewers.seat():
+            serving = self._serve_head(limited) if scope["method"] == "HEAD" else self._serve(limited)
+            await first_of(until_gone(receive), serving, f"export {scope['path']}")
+
+    async def _serve_head(self, send: Send) -> None:
+        await self._body.aclose()
+        await self._start(send)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _serve(self, send: Send) -> None:
+        async with aclosing(self._body) as body:
+            # The first page before the first byte: what fails there is still a problem of its own.
+            chunks = [await anext(body), await anext(body)]
+            await self._start(send)
+            try:
+                for chunk in chunks:
+                    await _send_chunk(send, chunk)
+                async for chunk in body:
+                    await _send_chunk(send, chunk)
+            except TimeoutError:
+                return  # It takes nothing any more.
+            except TaskdError as error:
+                logger.warning("an export broke off: %s", error)
+                await _send_chunk(send, self._export.tail())
+                return
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _start(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+
+
+async def _send_chunk(send: Send, chunk: bytes) -> None:
+    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+
+OPERATIONS = (
+    Operation(
+        "GET",
+        "/api/tasks/{task_id}/logs/export",
+        export_logs,
+        "export_logs",
+        "A task's log as a file that states its task, filter and last_seq, and in its last line that it is complete",
+        {
+            200: Answer(
+                "The file. Its last line has the count and complete; without it the export was broken off.",
+                media_type=MEDIA_TYPES["text"],
+                more_media_types=(MEDIA_TYPES["ndjson"], MEDIA_TYPES["csv"]),
+            )
+        },
+        parameters=tuple(PARAMETERS[name] for name in EXPORT),
+        refusals=(404,),
+    ),
+)
