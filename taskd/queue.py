@@ -449,7 +449,8 @@ class LogQueue(asyncio.Queue[LogEntry]):
     def _wake(self) -> None:
         """Let `take` return, now or when it is next called."""
         self._woken = True
-        for getter in self._getters:
+        while self._getters:
+            getter = self._getters.popleft()
             if not getter.done():
                 getter.set_result(None)
 
