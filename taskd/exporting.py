@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from taskd.entries import LogEntry
-from taskd.filters import Format
+from taskd.queries import Format
 
 COLUMNS = ("seq", "timestamp", "level", "source", "message", "metadata")
 MEDIA_TYPES: dict[Format, str] = {

@@ -13,9 +13,10 @@ from typing import Protocol
 from taskd.counts import LogCounts, Stats, add_stats
 from taskd.entries import LogEntry
 from taskd.errors import ParameterInvalid
-from taskd.filters import PAGE_ENTRIES_MAX, LogFilter, LogQuery
+from taskd.filters import LogFilter
 from taskd.outlines import Outline, make_bins
 from taskd.persistence.base import LogPersistenceService, Span
+from taskd.queries import PAGE_ENTRIES_MAX, LogQuery
 from taskd.writer import LogWriter, Snapshot
 
 

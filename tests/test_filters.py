@@ -13,21 +13,9 @@ from jsonschema import Draft202012Validator
 from taskd import patterns, shipped
 from taskd.entries import Level, LogEntry, timestamp_of
 from taskd.errors import ParameterInvalid
-from taskd.filters import (
-    EXPORT,
-    FOLLOW,
-    LOGS,
-    NEXT,
-    OUTLINE,
-    PARAMETERS,
-    SQL_FUNCTIONS,
-    STATS,
-    LogFilter,
-    LogQuery,
-    parse_query,
-    read_time,
-)
+from taskd.filters import SQL_FUNCTIONS, LogFilter
 from taskd.patterns import PATTERNS_MAX, PatternInvalid, compile_pattern
+from taskd.queries import EXPORT, FOLLOW, LOGS, NEXT, OUTLINE, PARAMETERS, STATS, LogQuery, parse_query, read_time
 
 # Where case folding, LIKE and SQL have their corners, and then everything else that a log can hold.
 CORNERS = "aAkKsSiIfFzZ09 %_\\'\"*.-/ßẞſİıKÅåΣσςŉǰﬁﬆИиёЁ\u0301\u0307\u0345ÇçąĄ😀🏳️👩🏽\ufeff\n\t\x1b\x7f"

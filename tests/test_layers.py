@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).parent.parent / "taskd"
 # From the ground up. A module imports only from lines above its own, or from its left.
 LAYERS = """
 version errors entries settings shipped waiting
-patterns fields folding tasks filters sanitise masking secrets counts outlines tracebacks journal flood queue progress
-logger hub lines speech
+patterns fields folding tasks filters queries sanitise masking secrets counts outlines tracebacks
+journal flood queue progress logger hub lines speech
 persistence.base persistence.connection persistence.appending persistence.committer persistence.schema
 persistence.blocks persistence.search persistence.indexer persistence.sqlite persistence
 speaking streams records uncaught spreading capture process

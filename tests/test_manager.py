@@ -8,8 +8,8 @@ import pytest
 
 from taskd.entries import Level
 from taskd.errors import ParamsInvalid, PluginNotFound, Stopping, TaskConflict, TaskNotFound, TooManyTasks
-from taskd.filters import LogQuery
 from taskd.pages import read_page
+from taskd.queries import LogQuery
 from taskd.service import Service
 from taskd.tasks import TaskStatus
 from tests.conftest import messages, read_all, running_service

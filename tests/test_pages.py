@@ -10,8 +10,9 @@ import pytest
 from taskd.counts import LogCounts
 from taskd.entries import Level, LogEntry
 from taskd.errors import ParameterInvalid, TaskNotFound
-from taskd.filters import LogFilter, LogQuery
+from taskd.filters import LogFilter
 from taskd.pages import Page, read_page, read_sources, read_stats
+from taskd.queries import LogQuery
 from tests.test_follow import LiveLog, live_log
 
 FILTERS = [

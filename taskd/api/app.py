@@ -18,7 +18,7 @@ from taskd.api import auth, export, health, live, logs, openapi, page, responses
 from taskd.api.following import Viewers
 from taskd.api.operations import Operation, parameters_of
 from taskd.errors import TaskdError
-from taskd.filters import read_parameters
+from taskd.queries import read_parameters
 from taskd.service import Service
 from taskd.version import __version__
 

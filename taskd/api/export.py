@@ -18,8 +18,8 @@ from taskd.api.following import Viewers, first_of, until_gone, viewers_of
 from taskd.api.operations import Answer, Operation, parameters_of, service_of, task_id_of
 from taskd.errors import TaskdError
 from taskd.exporting import ENDINGS, MEDIA_TYPES, Export
-from taskd.filters import EXPORT, PARAMETERS, parse_query
 from taskd.pages import check_after, read_all
+from taskd.queries import EXPORT, PARAMETERS, parse_query
 
 logger = logging.getLogger(__name__)
 

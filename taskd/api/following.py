@@ -18,9 +18,9 @@ from starlette.types import Receive
 
 from taskd.api.operations import parameters_of, service_of, task_id_of
 from taskd.api.responses import Refused
-from taskd.filters import FOLLOW, LogQuery, parse_query
 from taskd.follow import CaughtUp, Entries, Event
 from taskd.pages import check_after
+from taskd.queries import FOLLOW, LogQuery, parse_query
 from taskd.tasks import Task
 
 T = TypeVar("T")

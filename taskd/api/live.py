@@ -22,9 +22,9 @@ from taskd.api.following import Pace, asked, first_of, viewers_of
 from taskd.api.operations import Answer, Operation, service_of
 from taskd.api.responses import Refused, encode
 from taskd.errors import TaskdError, TaskNotFound
-from taskd.filters import FOLLOW, PARAMETERS, LogQuery
 from taskd.follow import CaughtUp, End, Entries, Event, Idle, ProgressChanged, TaskChanged, follow
 from taskd.hub import Matches
+from taskd.queries import FOLLOW, PARAMETERS, LogQuery
 from taskd.settings import Settings
 from taskd.tasks import Task
 from taskd.waiting import Limit

@@ -17,8 +17,8 @@ from taskd.api import schemas
 from taskd.api.following import Pace, Viewers, asked, first_of, until_gone, viewers_of
 from taskd.api.operations import Answer, Operation, service_of
 from taskd.errors import TaskdError
-from taskd.filters import FOLLOW, PARAMETERS
 from taskd.follow import End, Entries, Event, follow
+from taskd.queries import FOLLOW, PARAMETERS
 from taskd.waiting import Limit
 
 logger = logging.getLogger(__name__)

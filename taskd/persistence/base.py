@@ -19,8 +19,9 @@ from typing import Any, Protocol
 
 from taskd.counts import LogCounts, Stats
 from taskd.entries import LogEntry
-from taskd.filters import LogFilter, Order
+from taskd.filters import LogFilter
 from taskd.outlines import Outline
+from taskd.queries import Order
 from taskd.tasks import Task, TaskEnd, TaskStatus
 
 

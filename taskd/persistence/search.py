@@ -24,13 +24,14 @@ from typing import Any
 
 from taskd.counts import Count, LogCounts, Stats
 from taskd.entries import Level, LogEntry
-from taskd.filters import LogFilter, Order
+from taskd.filters import LogFilter
 from taskd.folding import may_contain
 from taskd.outlines import Outline
 from taskd.patterns import compile_lines, compile_pattern
 from taskd.persistence.base import Span
 from taskd.persistence.blocks import BLOCK_ENTRIES, JOINED_ENTRIES, Block, joined_messages, read_block
 from taskd.persistence.connection import check_wanted
+from taskd.queries import Order
 
 ENTRY_COLUMNS = "seq, timestamp, level, source, message, metadata_json"
 STATE = """

@@ -22,7 +22,7 @@ import orjson
 from taskd.counts import Count, LogCounts, Stats
 from taskd.entries import Level, LogEntry, timestamp_now
 from taskd.errors import DataDirHeld, StoreError, StoreUnavailable, TaskNotFound
-from taskd.filters import SQL_FUNCTIONS, LogFilter, Order
+from taskd.filters import SQL_FUNCTIONS, LogFilter
 from taskd.outlines import Outline
 from taskd.persistence.appending import Append
 from taskd.persistence.base import Span, TaskFilter
@@ -31,6 +31,7 @@ from taskd.persistence.connection import CLOSED, Operation, connect, in_thread, 
 from taskd.persistence.indexer import Indexer, indexing, prepare_writer, remove_rows
 from taskd.persistence.schema import prepare
 from taskd.persistence.search import searching
+from taskd.queries import Order
 from taskd.settings import Settings
 from taskd.tasks import Task, TaskEnd, TaskStatus
 
