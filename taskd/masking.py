@@ -66,6 +66,12 @@ class Masker:
             text = (self._pattern or self._compiled()).sub(MASK, text)
         return _URL_PASSWORD.sub(rf"\1:{MASK}@", text) if "://" in text else text
 
+    def finds(self, encoded: bytes) -> bool:
+        """Whether something in a JSON text may have to be hidden: a secret, or what may be one escaped."""
+        return self.needed and (
+            b"\\" in encoded or (self._pattern or self._compiled()).search(encoded.decode()) is not None
+        )
+
     def value(self, value: Any) -> Any:
         """The same in every text, keys included, of a value that JSON can hold; a number that is a secret goes too."""
         if isinstance(value, str):

@@ -131,7 +131,8 @@ class LogQueue(asyncio.Queue[LogEntry]):
         # do, flat, without what is for something else. It halves what a call takes.
         body = plain_body(message, metadata, self._plain_bytes_max)
         kinds = self._kinds.get(source)
-        if body is None or kinds is None or self._thread != _thread() or self.masker.needed:
+        masker = self.masker
+        if body is None or kinds is None or self._thread != _thread() or (masker.needed and masker.finds(body)):
             self._emit_other(level, source, message, metadata, body)
             return
         self._lock.acquire()  # takes a third of what `with` does
@@ -205,7 +206,7 @@ class LogQueue(asyncio.Queue[LogEntry]):
         """What `emit` does in a thread, in the middle of another emit, and with what is not plain."""
         part: Part
         others: Sequence[Part] = ()
-        if type(message) is str and body is not None and not self.masker.needed:
+        if type(message) is str and body is not None and not self.masker.finds(body):
             part = (message, body)
         else:
             part, others = self._parts(message, metadata)
