@@ -3,7 +3,8 @@ Builds the page: from the sources in this folder to `dist/`, which the service s
 
     python web/build.py            build what is missing or older than its sources
     python web/build.py npm ARGS   run npm here, with whichever Node there is
-    python web/build.py needs      print what pip must install first, if anything
+    python web/build.py fresh      exit 0 where the page is built from these very sources, else 1
+    python web/build.py needs      print what pip must install before npm can be run, if anything
 
 `make`, the checks and the installation (`hatch_build.py`) all come through here, and only the
 standard library is needed. Where there is no npm, or its Node is too old for Vite, Node comes
@@ -200,12 +201,14 @@ def main(arguments: Sequence[str]) -> None:
         match arguments:
             case []:
                 _build_and_tell()
+            case ["fresh"]:
+                sys.exit(not is_fresh(WEB))
             case ["needs"]:
                 print(*needs())
             case ["npm", *rest]:
                 _become_npm(rest)
             case _:
-                sys.exit("usage: python web/build.py [needs | npm ARGS...]")
+                sys.exit("usage: python web/build.py [fresh | needs | npm ARGS...]")
     except BuildFailed as error:
         sys.exit(f"taskd: the page: {error}")
 
