@@ -148,7 +148,7 @@ def build(web: Path) -> Path:
             return web / "dist"
         with tempfile.TemporaryDirectory(prefix="taskd-page-") as folder:
             built = _build_in(Path(folder), web)
-            return _put_in_place(built, web)
+            return put_in_place(built, web)
 
 
 @contextlib.contextmanager
@@ -180,7 +180,11 @@ def _build_in(folder: Path, web: Path) -> Path:
     return folder / "dist"
 
 
-def _put_in_place(built: Path, web: Path) -> Path:
+def put_in_place(built: Path, web: Path) -> Path:
+    """Have `built` be `web/dist`; where that cannot be written, copy it elsewhere. Returns where it is."""
+    # What a build left that was killed at this point: we are alone, so nobody uses it.
+    for left in web.glob(".dist-*"):
+        shutil.rmtree(left, ignore_errors=True)
     try:
         aside = Path(tempfile.mkdtemp(prefix=".dist-", dir=web))
     except OSError:
