@@ -24,7 +24,7 @@ demo: $(VENV)/.installed  ## serve on 127.0.0.1:8642 (PORT= moves it) and run th
 	@$(BUILD_PAGE) || echo "taskd: going on with the page as it is" >&2
 	@$(BIN)/python -m taskd.demo --port $(PORT)
 
-page: $(VENV)/.installed-dev web/node_modules/.installed  ## build the page; DEV=1 shows it as it is edited, with a running taskd
+page: $(VENV)/.installed $(if $(DEV),web/node_modules/.installed)  ## build the page; DEV=1 shows it as it is edited, with a running taskd
 	@$(if $(DEV),$(WEB) npm run dev,$(BUILD_PAGE))
 
 test: $(VENV)/.installed-dev web/node_modules/.installed  ## all the tests (ARGS= goes to pytest, CHROMIUM= names a browser)
@@ -78,7 +78,7 @@ $(VENV)/.installed-dev: pyproject.toml $(VENV)/.made
 	@touch $(VENV)/.installed $@
 
 # What the page is built with comes with the installation; this is what it is checked and tested with.
-web/node_modules/.installed: web/package.json web/package-lock.json $(VENV)/.made
+web/node_modules/.installed: web/package-lock.json $(VENV)/.made
 	@$(NODE)
 	$(WEB) npm ci --ignore-scripts --prefer-offline --loglevel=error
 	@touch $@
