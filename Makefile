@@ -18,7 +18,7 @@ BUILD_PAGE = { $(WEB) fresh || { $(NODE) && $(WEB); }; }
 .PHONY: help demo page test check format screenshots bench clean
 
 help:  ## list the commands
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 21
 
 demo: $(VENV)/.installed  ## serve on 127.0.0.1:8642 (PORT= moves it) and run three real tasks
 	@$(BUILD_PAGE) || echo "taskd: going on with the page as it is" >&2
