@@ -2,7 +2,7 @@ import { axe, DESK, expect, PHONE, test } from './harness.ts';
 
 test('the page opens, says what it is, and tells the console nothing', async ({ open, faults }) => {
   const page = await open('/');
-  await page.getByRole('heading', { level: 1 }).waitFor();
+  await page.getByRole('main').waitFor();
   expect(await page.title()).toMatch(/taskd/);
   expect(faults.told).toEqual([]);
 });
@@ -10,10 +10,10 @@ test('the page opens, says what it is, and tells the console nothing', async ({ 
 test('a task has an address of its own, which works on reload', async ({ open, server }) => {
   const id = await server.run('say', { entries: [{ message: 'hello' }] });
   const page = await open(`/tasks/${id}`);
-  await page.getByRole('heading', { level: 1 }).waitFor();
+  await page.getByRole('main').waitFor();
   const answer = await page.reload();
   expect(answer?.status()).toBe(200);
-  await page.getByRole('heading', { level: 1 }).waitFor();
+  await page.getByRole('main').waitFor();
   expect(new URL(page.url()).pathname).toBe(`/tasks/${id}`);
 });
 
@@ -60,7 +60,7 @@ test.for([
   const id = await server.run('steps');
   for (const path of ['/', `/tasks/${id}`]) {
     const page = await open(path, { colorScheme, viewport });
-    await page.getByRole('heading', { level: 1 }).waitFor();
+    await page.getByRole('main').waitFor();
     expect(await axe(page), path).toEqual([]);
   }
 });
