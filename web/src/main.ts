@@ -1,5 +1,8 @@
 import { mount } from 'svelte';
 
+import './page.css';
+import './ansi.css';
+
 import App from './App.svelte';
 
 const target = document.getElementById('app');
