@@ -30,9 +30,8 @@ async function work(server) {
     repository: server.gate('nowhere'),
     directory: server.gate('clone'),
   });
-  const gate = server.gate('pictures are taken');
-  const id = await server.submit('survey', { checkout: CHECKOUT, gate, gate_after: 100 });
-  await server.reached(id, 200);
+  const id = await server.submit('survey', { checkout: CHECKOUT, pace_s: 0.12 });
+  await server.until(id, (task) => (task.progress?.current ?? 0) >= 80);
   return id;
 }
 
@@ -44,11 +43,16 @@ async function take(browser, { name, colorScheme, width, height }, address) {
   const page = await browser.newPage({
     viewport: { width, height },
     colorScheme,
-    deviceScaleFactor: 2,
+    deviceScaleFactor: 1.5,
     reducedMotion: 'reduce',
   });
   await page.goto(address);
-  await page.getByRole('log').getByText('lines', { exact: false }).first().waitFor();
+  await page.getByRole('log').getByText('lines').first().waitFor();
+  // The strip above the log comes with the first progress that is told live.
+  await page
+    .getByText(/\d+ of \d+ files/)
+    .first()
+    .waitFor();
   await page.evaluate(() => document.fonts.ready);
   await page.screenshot({ path: `${PICTURES}/${name}.png` });
   await page.close();

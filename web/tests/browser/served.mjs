@@ -20,7 +20,8 @@ const STOP_MAX_MS = 20_000;
 const ENDED = ['succeeded', 'failed', 'cancelled', 'interrupted'];
 
 /**
- * @typedef {{ id: string, status: string, last_seq: number, error: string | null, result: unknown }} Task
+ * @typedef {{ id: string, status: string, last_seq: number, error: string | null, result: unknown,
+ *   progress: { current: number, total: number | null } | null }} Task
  * @typedef {{ seq: number, level: string, source: string, message: string,
  *   metadata: Record<string, unknown> | null }} Entry
  */
