@@ -39,6 +39,8 @@ class Tree:
             (self.web / name).write_text(f"this is {name}")
         self.bin = root / "bin"
         self.bin.mkdir()
+        self.temporary = root / "tmp"
+        self.temporary.mkdir()
         self.program("npm", NPM)
         self.program("node", "#!/bin/sh\necho v20.19.0\n")
 
@@ -50,7 +52,7 @@ class Tree:
     @property
     def environment(self) -> dict[str, str]:
         path = f"{self.bin}{os.pathsep}{os.environ['PATH']}"
-        return ENVIRONMENT | {"PATH": path, "NPM_CALLS": str(self.calls)}
+        return ENVIRONMENT | {"PATH": path, "NPM_CALLS": str(self.calls), "TMPDIR": str(self.temporary)}
 
     def start(self, **variables: str) -> "subprocess.Popen[str]":
         """The command, started in a process group of its own."""
@@ -165,6 +167,7 @@ def test_a_build_that_fails_says_so_and_leaves_the_page_that_was(tree: Tree) -> 
     (tree.web / "src/main.ts").write_text("edited")
     code, said = tree.build(NPM_EXIT="3")
     assert code == 1
+    assert list(tree.temporary.iterdir()) == []
     assert "npm ci" in said
     assert "exit code 3" in said
     assert tree.page() == before
