@@ -1,7 +1,7 @@
 import { mount } from 'svelte';
 
 import './page.css';
-import './ansi.css';
+import './pieces.css';
 
 import App from './App.svelte';
 

@@ -48,6 +48,11 @@ export class Finder {
     const asked = ++this.#asked;
     this.state = 'looking';
     const { filter } = this.#session;
+    if (this.#session.total === 0) {
+      this.state = 'none';
+      this.found = this.seq = null;
+      return null;
+    }
     const wanted: LogFilter = find.text ? withSearch(filter, find.text, find.regex) : filter;
     try {
       const hit = await this.#step(wanted, from, direction);

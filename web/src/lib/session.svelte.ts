@@ -509,6 +509,11 @@ export class LogSession {
   #setTask(task: Task): void {
     const before = this.task;
     this.task = task;
+    // Until the log is counted, as of this moment, this is the best that is known.
+    if (!before) {
+      this.#levels = { ...task.counts };
+      this.#showFacets();
+    }
     if (task.progress && !hasEnded(task)) this.#board.update(task.plugin, task.progress, Date.now());
     if (before?.status !== task.status) this.#changed(task);
   }
