@@ -29,12 +29,12 @@ export class ProgressBoard {
     return this.#newest.get(id)?.progress ?? null;
   }
 
-  /** `progress` was so at `at` (ms). What is older than what is known changes nothing. */
+  /** `progress` came at `at` (ms). */
   update(source: string, progress: Progress, at: number): void {
     const known = this.#newest.get(progress.id);
     const samples = this.#samples.get(progress.id) ?? [];
     const last = samples.at(-1);
-    if (known?.progress.done || (last && at < last.at)) return;
+    if (known?.progress.done) return;
     if (!last || at - last.at >= 500 || samples.length < 2) samples.push({ at, current: progress.current });
     while (samples.length > 2 && at - (samples[0]?.at ?? at) > SPAN_MS) samples.shift();
     this.#samples.set(progress.id, samples);

@@ -404,7 +404,16 @@ export class LogReader {
     if (address.task !== session.id) return;
     if (!isSame(address.filter, session.filter)) {
       this.#open(address.lines ? { at: 'seq', seq: address.lines.from, px: null } : { at: 'end' });
-    } else if (address.lines) void this.goToSeq(address.lines.from);
+    } else if (address.lines) void this.#showLines(address.lines);
+  }
+
+  async #showLines({ from }: Lines): Promise<void> {
+    const { session } = this;
+    const located = await session.locate(from);
+    if (!located) return;
+    session.unfold(located.row);
+    session.view.show(located.row, session.view.height / 3);
+    session.version++;
   }
 
   #open(place: Parameters<LogSession['open']>[2]): void {

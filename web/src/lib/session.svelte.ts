@@ -186,13 +186,13 @@ export class LogSession {
       api.readPage(this.#id, new URLSearchParams({ tail: String(TAIL) }), epoch.signal),
     ]);
     if (epoch !== this.#epoch) return;
-    this.#setTask(task);
     epoch.last_seq = epoch.total = page.last_seq;
     const [first] = page.entries;
     if (first) {
       this.#putTail(epoch, first.seq - 1, page.entries);
       this.#seeGroups(epoch, first.seq - 1, page.entries);
     }
+    this.#setTask(task);
     this.#begin(epoch, page.ended);
     // Counts and timeline may come later: the rows do not wait for them.
     outline
@@ -222,9 +222,9 @@ export class LogSession {
   #begin(epoch: Epoch, ended: boolean): void {
     epoch.layout.grow(epoch.total);
     this.phase = 'ready';
-    this.#show(epoch);
     if (!ended) this.#connect(epoch);
     else this.#board.end();
+    this.#show(epoch);
     this.#showSlow();
   }
 
@@ -330,6 +330,7 @@ export class LogSession {
 
   #greet(epoch: Epoch, task: Task, last_seq: number): void {
     this.#setTask(task);
+    this.#pace.ask(0);
     if (last_seq - epoch.last_seq > BEHIND_MAX) void this.#leap(epoch, last_seq);
   }
 
@@ -422,7 +423,8 @@ export class LogSession {
     for (const [i, entry] of entries.entries()) {
       if (!entry.metadata) continue;
       const progress = progressOf(entry.metadata);
-      if (progress) this.#board.update(entry.source, progress, Date.parse(entry.timestamp));
+      // By this machine's clock, as all that is live: the server's may be another.
+      if (progress) this.#board.update(entry.source, progress, Date.now());
       else if (this.unfiltered) epoch.groups.see(row + i, entry);
     }
   }

@@ -95,7 +95,10 @@ export class LogSocket {
     this.#heard_at = Date.now();
     this.lost_at = 0;
     if (this.state !== 'live') this.state = 'live';
-    this.#options.frame(JSON.parse(data) as Frame);
+    const frame = JSON.parse(data) as Frame;
+    // It brings something: then a break is no reason to be careful.
+    if (frame.type === 'entries') this.#attempts = 0;
+    this.#options.frame(frame);
   }
 
   #lose(code: number): void {

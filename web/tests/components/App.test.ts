@@ -6,5 +6,5 @@ import App from '../../src/App.svelte';
 test('the page names itself', () => {
   vi.stubGlobal('fetch', () => new Promise(() => undefined));
   render(App);
-  expect(screen.getByRole('heading', { level: 1 }).textContent).toBe('taskd');
+  expect(screen.getByRole('link', { name: 'taskd' }).getAttribute('href')).toBe('/');
 });
