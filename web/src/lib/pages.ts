@@ -39,6 +39,7 @@ export class PageCache {
   #loading = new Map<number, AbortController>();
   #timer: ReturnType<typeof setTimeout> | undefined;
   #last = -1;
+  #asked_at = 0;
   #closed = false;
 
   constructor(read: PageReader, arrived: (page: number) => void, failed: (error: unknown) => void) {
@@ -77,7 +78,8 @@ export class PageCache {
       this.#loading.delete(page);
       this.withdrawn++;
     }
-    if (this.#wishes.size) this.#wish(this.#loading.size ? WISH_MS : 0);
+    // The first wish is granted at once; while they change, one every few frames.
+    if (this.#wishes.size) this.#wish(Math.max(0, this.#asked_at + WISH_MS - Date.now()));
   }
 
   /** Entries came for the rows from `row` on. */
@@ -107,6 +109,7 @@ export class PageCache {
   }
 
   #load(): void {
+    this.#asked_at = Date.now();
     for (const page of [...this.#wishes].reverse()) {
       if (this.#loading.has(page)) continue;
       if (this.#loading.size >= AT_ONCE_MAX) return;

@@ -181,6 +181,7 @@ export class LogSession {
 
   async #openWhole(epoch: Epoch): Promise<void> {
     const outline = this.#readOutline(epoch);
+    outline.catch(() => undefined); // told below, where all the rest went well
     const [task, page] = await Promise.all([
       api.showTask(this.#id, epoch.signal),
       api.readPage(this.#id, new URLSearchParams({ tail: String(TAIL) }), epoch.signal),
