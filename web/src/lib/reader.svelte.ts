@@ -13,6 +13,7 @@ import type { Deed } from './keys';
 import { anyOf, needleOf, type Needle } from './needle';
 import { LogSession, type Located } from './session.svelte';
 import { TIME_MODES, type TimeMode } from './times';
+import { LINE_PX } from './viewport.svelte';
 import type { Address, Lines } from './address.svelte';
 
 export type Aside = 'entry' | 'task' | null;
@@ -308,11 +309,11 @@ export class LogReader {
     const { view, layout } = session;
     const now = this.#headRow();
     const row = now === null ? this.#startRow(step) : layout.neighbour(now, step);
-    const entry = row === null ? undefined : session.entry(row);
-    if (row === null || !entry) return;
+    const seq = row === null ? null : this.#seqOf(row);
+    if (row === null || seq === null) return;
     view.pause();
     view.reveal(row);
-    this.select(entry.seq, extend);
+    this.select(seq, extend);
     this.#row = row;
     session.version++;
   }
@@ -329,8 +330,8 @@ export class LogReader {
     const { view } = this.session;
     if (view.scrollable) view.show(0, 0);
     this.session.version++;
-    const entry = this.session.entry(0);
-    if (entry) this.select(entry.seq, false);
+    const seq = this.#seqOf(0);
+    if (seq !== null) this.select(seq, false);
   }
 
   #last(): void {
@@ -355,6 +356,11 @@ export class LogReader {
     else if (this.lines) this.unselect();
   }
 
+  /** The seq of `row`: without a filter it is known also where the entry is not here. */
+  #seqOf(row: number): number | null {
+    return this.session.entry(row)?.seq ?? (this.session.unfiltered ? row + 1 : null);
+  }
+
   /** The row of the selection's moving end, where it is known. */
   #headRow(): number | null {
     if (this.head === null) return null;
@@ -362,7 +368,11 @@ export class LogReader {
     if (this.#row !== null) return this.#row;
     const { view, layout } = this.session;
     // It was selected by hand, so it is in view.
-    for (let row: number | null = layout.rowAt(view.top / 20); row !== null; row = layout.neighbour(row, 1)) {
+    for (
+      let row: number | null = layout.rowAt(view.top / LINE_PX);
+      row !== null;
+      row = layout.neighbour(row, 1)
+    ) {
       if (view.pixelOf(row) > view.height) return null;
       if (this.session.entry(row)?.seq === this.head) return row;
     }
@@ -371,13 +381,14 @@ export class LogReader {
 
   #startRow(step: 1 | -1): number {
     const { view, layout } = this.session;
-    return layout.rowAt((step > 0 && !view.following ? view.top + 19 : view.top + view.height - 21) / 20);
+    return layout.rowAt(
+      (step > 0 && !view.following ? view.top + LINE_PX - 1 : view.top + view.height - LINE_PX - 1) / LINE_PX,
+    );
   }
 
   #topSeq(): number {
-    const { view, layout, unfiltered } = this.session;
-    const row = layout.rowAt(view.top / 20);
-    return this.session.entry(row)?.seq ?? (unfiltered ? row + 1 : 1);
+    const { view, layout } = this.session;
+    return this.#seqOf(layout.rowAt(view.top / LINE_PX)) ?? 1;
   }
 
   /** From where on to search: the selected line where it is in view, else the view's edge. */
