@@ -3,6 +3,7 @@
 import type { Progress } from './api';
 
 const SPAN_MS = 30_000;
+const AT_ONCE_MS = 40;
 
 export interface Running {
   progress: Progress;
@@ -35,7 +36,10 @@ export class ProgressBoard {
     const samples = this.#samples.get(progress.id) ?? [];
     const last = samples.at(-1);
     if (known?.progress.done) return;
-    if (!last || at - last.at >= 500 || samples.length < 2) samples.push({ at, current: progress.current });
+    // Numbers that come all at once are the past, of which one does not know how long it took.
+    if (last && at - last.at < AT_ONCE_MS) last.current = progress.current;
+    else if (!last || at - last.at >= 500 || samples.length < 2)
+      samples.push({ at, current: progress.current });
     while (samples.length > 2 && at - (samples[0]?.at ?? at) > SPAN_MS) samples.shift();
     this.#samples.set(progress.id, samples);
     this.#newest.set(progress.id, { progress, source, ...paceOf(samples, progress, at) });

@@ -3,7 +3,7 @@
  *
  * A progress is said again and again: of a page the first such row stays and shows the newest of
  * its numbers, the later ones are hidden. Whether a row is hidden depends on its own page alone,
- * so nothing that loads elsewhere moves it; and a row that was shown once is not hidden later.
+ * so nothing that loads elsewhere moves it; and a row that is in view is not hidden by one before it.
  */
 
 import { stripAnsi } from './ansi';
@@ -44,6 +44,11 @@ export class PageRows {
         : this.#textLines(entry, measure, isExpanded);
     }
     return lines;
+  }
+
+  /** Rows may be hidden again, but for those in places `from` to `to`, which are in view. */
+  keepOnly(from: number, to: number): void {
+    for (const place of this.#kept) if (place < from || place > to) this.#kept.delete(place);
   }
 
   #progressLines(progress: Progress, place: number): 0 | 1 {

@@ -27,9 +27,9 @@ import { PageRows, type Measure } from './rows';
 import { groupOf, progressOf } from './shown';
 import { LogSocket } from './socket.svelte';
 import { BINS, Timeline } from './timeline';
-import { Viewport } from './viewport.svelte';
+import { LINE_PX, Viewport } from './viewport.svelte';
 
-const TAIL = 500;
+const TAIL = 200;
 const BEHIND_MAX = 20_000;
 const PENDING_MAX = 20_000;
 const SLOW_MS = 500;
@@ -442,6 +442,9 @@ export class LogSession {
   #arrived(epoch: Epoch, page: number): void {
     if (epoch !== this.#epoch) return;
     const entries = this.#cache?.rows(page) ?? [];
+    const { view } = this;
+    const [from, to] = [view.top, view.top + view.height].map((px) => epoch.layout.rowAt(px / LINE_PX));
+    epoch.rows.get(page)?.keepOnly((from ?? 0) - page * PAGE_ROWS, (to ?? 0) - page * PAGE_ROWS);
     this.#measureRows(epoch, page, 0, entries);
     if (this.unfiltered) this.#seeGroups(epoch, page * PAGE_ROWS, entries);
     this.#show(epoch);

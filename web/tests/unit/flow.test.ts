@@ -215,6 +215,13 @@ describe('progress', () => {
     expect(board.running[0]).toMatchObject({ rate: 5, left_ms: 10_000 });
   });
 
+  test('what came all at once, when the page was opened, says nothing of its pace', () => {
+    const board = new ProgressBoard();
+    for (let n = 0; n <= 50; n++) board.update('x', at(n), 1_000);
+    board.update('x', at(52), 2_000);
+    expect(board.running[0]?.rate).toBe(2);
+  });
+
   test('is gone when it is done, and does not come back', () => {
     const board = new ProgressBoard();
     board.update('x', at(100, { done: true }), 1);

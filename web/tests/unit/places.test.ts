@@ -196,11 +196,14 @@ describe('rows of a page', () => {
     expect(rows.progress.get('a')?.current).toBe(8);
   });
 
-  test('a row that was shown is not hidden when an earlier one loads', () => {
+  test('a row that is in view is not hidden when an earlier one loads, one that is not is', () => {
     const rows = new PageRows();
     expect([...rows.lines([progress(3, 4)], 2, measure, never)]).toEqual([1]);
     const all = [progress(1, 0), entry(2), progress(3, 4)];
+    rows.keepOnly(2, 40);
     expect([...rows.lines(all, 0, measure, never)]).toEqual([1, 1, 1]);
+    rows.keepOnly(10, 40);
+    expect([...rows.lines(all, 0, measure, never)]).toEqual([1, 1, 0]);
   });
 
   test('lines of a message count, and wrap where they must', () => {
