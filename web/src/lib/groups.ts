@@ -36,14 +36,6 @@ export class Groups {
     return this.#starts.get(row);
   }
 
-  get(id: string): Group | undefined {
-    return this.#groups.get(id);
-  }
-
-  get all(): Iterable<Group> {
-    return this.#groups.values();
-  }
-
   /** What `entry`, of `row`, says of a group. */
   see(row: number, entry: Entry): Group | null {
     const mark = groupOf(entry.metadata);

@@ -44,12 +44,21 @@ export class LogLayout {
   /** The rows of `page` from the `at`th on have these lines; 0 hides a row. */
   set(page: number, lines: ArrayLike<number>, at = 0): void {
     let rows = this.#rows.get(page);
+    // Most pages have rows of one line, and need no memory of it.
+    if (!rows && Array.prototype.every.call(lines, (count) => count === 1)) return;
     if (!rows) {
       rows = new Uint16Array(PAGE_ROWS).fill(1);
       this.#rows.set(page, rows);
     }
     rows.set(lines, at);
     this.#sum(page);
+  }
+
+  /** Rows are laid out anew: none is known. */
+  forget(): void {
+    const pages = [...this.#rows.keys()];
+    this.#rows.clear();
+    for (const page of pages) this.#sum(page);
   }
 
   /** A row was measured. True where that is news. */

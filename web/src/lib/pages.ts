@@ -25,10 +25,8 @@ interface Held {
 }
 
 export class PageCache {
-  /** What was done, for those who look at it from outside. */
-  loaded = 0;
+  /** How many wishes were withdrawn. */
   withdrawn = 0;
-  evicted = 0;
 
   #read: PageReader;
   #arrived: (page: number) => void;
@@ -50,6 +48,11 @@ export class PageCache {
 
   get pages(): number {
     return this.#pages.size;
+  }
+
+  /** Which pages are here. */
+  get held(): Iterable<number> {
+    return this.#pages.keys();
   }
 
   /** The entry of `row`, or nothing where it is not here. */
@@ -123,7 +126,6 @@ export class PageCache {
     try {
       const entries = await this.#read(page, controller.signal);
       if (controller.signal.aborted) return;
-      this.loaded++;
       this.#wishes.delete(page);
       this.put(page * PAGE_ROWS, entries);
       this.#arrived(page);
@@ -161,7 +163,6 @@ export class PageCache {
       if (page >= this.#last - 1) continue;
       this.#pages.delete(page);
       this.#characters -= held.characters;
-      this.evicted++;
     }
   }
 }

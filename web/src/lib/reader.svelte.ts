@@ -431,7 +431,13 @@ export class LogReader {
     this.finder.reset();
     this.#row = null;
     const { address, session } = this;
-    void session.open(address.task ?? '', address.filter, place).then(() => this.#countMatches());
+    void session.open(address.task ?? '', address.filter, place).then((located) => {
+      if (located && place.at === 'failure') {
+        this.select(located.seq, false);
+        this.#row = located.row;
+      }
+      return this.#countMatches();
+    });
   }
 
   /** An address that was opened with a text says how many places there are. */

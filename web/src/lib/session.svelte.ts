@@ -31,6 +31,7 @@ import { LINE_PX, Viewport } from './viewport.svelte';
 
 const TAIL = 200;
 const BEHIND_MAX = 20_000;
+const LEAP_AGAIN_MS = 1_000;
 const PENDING_MAX = 20_000;
 const SLOW_MS = 500;
 const FACETS_MS = 2_000;
@@ -88,8 +89,8 @@ export class LogSession {
   widest = $state.raw(0);
 
   timeline = new Timeline();
-  /** Of the whole run, for those who look at it from outside. */
-  statistics = { taken: 0, repeated: 0, flushes: 0, connections: 0 };
+  /** Entries that came although they were here: there should be none. */
+  repeated = 0;
 
   #id = '';
   #epoch = new Epoch();
@@ -115,10 +116,6 @@ export class LogSession {
     return isEmpty(this.filter);
   }
 
-  get cache(): PageCache | null {
-    return this.#cache;
-  }
-
   get layout(): LogLayout {
     return this.#epoch.layout;
   }
@@ -134,8 +131,8 @@ export class LogSession {
 
   // Opening and closing
 
-  /** Show `id` under `filter`, from `place` on. What was open before is left. */
-  async open(id: string, filter: LogFilter, place: Place): Promise<void> {
+  /** Show `id` under `filter`, from `place` on; where that is. What was open before is left. */
+  async open(id: string, filter: LogFilter, place: Place): Promise<Located | null> {
     const other = id !== this.#id;
     this.close();
     const epoch = new Epoch();
@@ -154,9 +151,10 @@ export class LogSession {
     this.total = this.widest = 0;
     try {
       await (this.unfiltered ? this.#openWhole(epoch) : this.#openFiltered(epoch));
-      await this.#goTo(epoch, place);
+      return await this.#goTo(epoch, place);
     } catch (error) {
       this.#openFailed(epoch, error);
+      return null;
     }
   }
 
@@ -240,7 +238,6 @@ export class LogSession {
   }
 
   #liveAddress(epoch: Epoch): string {
-    this.statistics.connections++;
     const query = toQuery(this.filter);
     // What has no end yet cannot be asked to end: the server refuses it of a live view.
     query.delete('until');
@@ -279,16 +276,19 @@ export class LogSession {
     if (epoch === this.#epoch && problem.status === 404) this.#openFailed(epoch, problem);
   }
 
-  async #goTo(epoch: Epoch, place: Place): Promise<void> {
-    if (epoch !== this.#epoch) return;
-    if (place.at === 'seq') {
-      const found = await this.locate(place.seq);
-      if (found && epoch === this.#epoch) this.#reveal(epoch, found.row, place.px);
-    } else if (place.at === 'failure' && this.task?.status === 'failed') {
-      const hit = await this.step({ levels: ['ERROR'] }, 0, 'next');
-      const found = hit && (await this.locate(hit.entry.seq));
-      if (found && epoch === this.#epoch) this.#reveal(epoch, found.row, null);
-    }
+  async #goTo(epoch: Epoch, place: Place): Promise<Located | null> {
+    if (epoch !== this.#epoch || place.at === 'end') return null;
+    const seq = place.at === 'seq' ? place.seq : await this.#failure();
+    const found = seq === null ? null : await this.locate(seq);
+    if (!found || epoch !== this.#epoch) return null;
+    this.#reveal(epoch, found.row, place.at === 'seq' ? place.px : null);
+    return found;
+  }
+
+  /** The first error of a task that failed. */
+  async #failure(): Promise<number | null> {
+    if (this.task?.status !== 'failed') return null;
+    return (await this.step({ levels: ['ERROR'] }, 0, 'next'))?.entry.seq ?? null;
   }
 
   #reveal(epoch: Epoch, row: number, px: number | null): void {
@@ -316,14 +316,13 @@ export class LogSession {
   #take(epoch: Epoch, entries: readonly Entry[]): void {
     for (const entry of entries) {
       if (entry.seq <= epoch.last_seq) {
-        this.statistics.repeated++;
+        this.repeated++;
         continue;
       }
       epoch.last_seq = entry.seq;
       // The filter's end in time is ours to watch: see `#liveAddress`.
       if (this.filter.until && Date.parse(entry.timestamp) >= Date.parse(this.filter.until)) continue;
       epoch.pending.push(entry);
-      this.statistics.taken++;
     }
     if (epoch.pending.length > PENDING_MAX) this.#flush();
     else this.#pace.ask(entries.length);
@@ -345,15 +344,23 @@ export class LogSession {
       this.socket?.close();
     }
     const outline = await this.#readOutline(epoch).catch(() => null);
-    if (epoch !== this.#epoch || !outline) return;
-    if (!this.unfiltered) {
+    if (epoch !== this.#epoch) return;
+    if (outline && !this.unfiltered) {
       epoch.anchors = [...outline.anchors];
       epoch.total = outline.total;
       epoch.last_seq = outline.last_seq;
-      this.#connect(epoch);
     }
-    this.#setOutline(epoch, outline);
+    if (outline) this.#setOutline(epoch, outline);
+    // Without it the line is tried again from where it was, and may find itself behind again.
+    if (!this.unfiltered) this.#later(epoch, outline ? 0 : LEAP_AGAIN_MS, () => this.#connect(epoch));
     this.#show(epoch);
+  }
+
+  /** Do `deed` in a while, unless something else was opened. */
+  #later(epoch: Epoch, ms: number, deed: () => void): void {
+    setTimeout(() => {
+      if (epoch === this.#epoch && !epoch.signal.aborted) deed();
+    }, ms);
   }
 
   #end(epoch: Epoch, task: Task): void {
@@ -376,7 +383,6 @@ export class LogSession {
     const epoch = this.#epoch;
     const entries = epoch.pending;
     epoch.pending = [];
-    this.statistics.flushes++;
     if (entries.length) this.#append(epoch, entries);
     this.#show(epoch);
     if (entries.length) this.#slow_timer ??= setTimeout(() => this.#showSlow(), SLOW_MS);
@@ -431,11 +437,12 @@ export class LogSession {
   }
 
   #measureRows(epoch: Epoch, page: number, at: number, entries: readonly (Entry | undefined)[]): void {
-    let rows = epoch.rows.get(page);
-    if (!rows) epoch.rows.set(page, (rows = new PageRows()));
+    const rows = epoch.rows.get(page) ?? new PageRows();
     const lines = rows.lines(entries, at, this.#measure, (seq) => epoch.expanded.has(seq));
     epoch.layout.set(page, lines, at);
     this.widest = Math.max(this.widest, rows.widest);
+    // Nearly no page has a progress, and of the others there is nothing to remember.
+    if (rows.progress.size) epoch.rows.set(page, rows);
   }
 
   /** A page was loaded because somebody looked at it. */
@@ -497,14 +504,11 @@ export class LogSession {
   }
 
   async #readFacets(epoch: Epoch): Promise<void> {
-    try {
-      const stats = await api.readStats(this.#id, new URLSearchParams(), epoch.signal);
-      if (epoch !== this.#epoch) return;
-      this.#setFacets(stats);
-      this.#showSlow();
-    } catch (error) {
-      if (problemOf(error).status === 404) throw error;
-    }
+    // Counts are an extra: where they cannot be had, those of before stay.
+    const stats = await api.readStats(this.#id, new URLSearchParams(), epoch.signal).catch(() => null);
+    if (!stats || epoch !== this.#epoch) return;
+    this.#setFacets(stats);
+    this.#showSlow();
   }
 
   #setFacets(counted: Pick<api.Stats, 'by_level' | 'by_source'>): void {
@@ -584,9 +588,10 @@ export class LogSession {
   #measureAll(): void {
     const epoch = this.#epoch;
     this.widest = 0;
-    for (const page of epoch.rows.keys()) {
-      const entries = this.#cache?.rows(page) ?? [];
-      if (entries.length) this.#measureRows(epoch, page, 0, entries);
+    // Of pages that are not here any more nothing is known: they are measured when they load again.
+    epoch.layout.forget();
+    for (const page of this.#cache?.held ?? []) {
+      this.#measureRows(epoch, page, 0, this.#cache?.rows(page) ?? []);
     }
     this.#show(epoch);
   }

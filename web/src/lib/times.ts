@@ -15,9 +15,6 @@ export const TIME_MODE_NAMES: Record<TimeMode, string> = {
   delta: 'Since previous line',
 };
 
-/** How wide a time is in each mode, in characters. */
-export const TIME_CELLS: Record<TimeMode, number> = { local: 12, utc: 12, start: 12, delta: 12 };
-
 export function parseTime(timestamp: string): number {
   return Date.parse(timestamp);
 }

@@ -90,7 +90,10 @@ export class Viewport {
   }
 
   resize(height: number): boolean {
+    const atEnd = this.top >= this.#topMax - 1;
     this.height = height;
+    // What was the last line in view stays in view, also where it is not followed.
+    if (atEnd && !this.following) this.#place(this.#topMax);
     return this.changed();
   }
 

@@ -197,7 +197,7 @@ test('groups that went well are folded, one with an error is open', async ({ ope
   await log(page).getByText('broken').waitFor();
   await page.getByRole('button', { name: 'Open the group fine' }).waitFor();
   expect(await log(page).getByText('line number 7').count()).toBe(0);
-  await log(page).getByText('1 error').waitFor();
+  await log(page).getByText('1 error', { exact: true }).waitFor();
   await page.getByRole('button', { name: 'Open the group fine' }).click();
   await log(page).getByText('line number 7').waitFor();
   await page.getByRole('button', { name: 'Fold the group bad' }).click();

@@ -147,6 +147,14 @@ describe('viewport', () => {
     expect(view.physical).toBeGreaterThan(0);
   });
 
+  test('the last line stays in view when there is less room for it', () => {
+    const { view } = viewOf(1_000);
+    view.pause();
+    view.resize(400);
+    expect(view.pixelOf(999)).toBe(400 - LINE_PX);
+    expect(view.following).toBe(false);
+  });
+
   test('scrolling down to the end follows again', () => {
     const { view } = viewOf(1_000);
     view.pause();

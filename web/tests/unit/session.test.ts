@@ -136,7 +136,7 @@ describe('each entry once, in order', () => {
     FakeSocket.last.say(hello(110), say(101, 110), say(105, 112));
     await pass(50);
     expect(held(session)).toEqual(numbers(112));
-    expect(session.statistics.repeated).toBe(6);
+    expect(session.repeated).toBe(6);
     session.close();
   });
 
