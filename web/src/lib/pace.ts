@@ -1,12 +1,13 @@
 /**
  * When what has arrived is shown: with each frame while little comes, at most 20 times a second
- * in a flood, 10 times where frames are expensive, once a second where nobody looks.
+ * in a flood, 10 times (or less) where frames are expensive, once a second where nobody looks.
  */
 
 const FLOOD_ROWS_S = 1_000;
 const FLOOD_MS = 50;
 const HEAVY_FRAME_MS = 12;
 const HEAVY_MS = 100;
+const HEAVY_SHARE = 4;
 const HIDDEN_MS = 1_000;
 
 export interface Clock {
@@ -62,7 +63,8 @@ export class Pace {
   /** Milliseconds between two showings, as things are. */
   get interval(): number {
     if (this.#clock.hidden()) return HIDDEN_MS;
-    if (this.#cost_ms > HEAVY_FRAME_MS) return HEAVY_MS;
+    // However slow the machine is, most of its time is left for scrolling.
+    if (this.#cost_ms > HEAVY_FRAME_MS) return Math.max(HEAVY_MS, this.#cost_ms * HEAVY_SHARE);
     return this.#rows_s > FLOOD_ROWS_S ? FLOOD_MS : 0;
   }
 
