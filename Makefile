@@ -1,4 +1,5 @@
-# The commands of the repository; `make help` lists them. Everything they make is in .venv and demo-data.
+# The commands of the repository; `make help` lists them. Everything they make is in .venv, demo-data,
+# web/node_modules and web/dist. No Node is needed: where there is none, it comes into .venv from PyPI.
 
 PYTHON ?= python3
 PORT ?= 8642
@@ -6,35 +7,51 @@ ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
+WEB := $(BIN)/python web/build.py
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Node, where the machine has none, and then the page, where it is missing or older than its sources.
+NODE = { needs=$$($(WEB) needs) && { [ -z "$$needs" ] || $(PIP) "$$needs"; }; }
+BUILD_PAGE = { $(WEB) fresh || { $(NODE) && $(WEB); }; }
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format bench clean
+.PHONY: help demo page test check format screenshots bench clean
 
 help:  ## list the commands
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 21
 
 demo: $(VENV)/.installed  ## serve on 127.0.0.1:8642 (PORT= moves it) and run three real tasks
+	@$(BUILD_PAGE) || echo "taskd: going on with the page as it is" >&2
 	@$(BIN)/python -m taskd.demo --port $(PORT)
 
-test: $(VENV)/.installed-dev  ## all the tests (ARGS= goes to pytest)
+page: $(VENV)/.installed $(if $(DEV),web/node_modules/.installed)  ## build the page; DEV=1 shows it as it is edited, with a running taskd
+	@$(if $(DEV),$(WEB) npm run dev,$(BUILD_PAGE))
+
+test: $(VENV)/.installed-dev web/node_modules/.installed  ## all the tests (ARGS= goes to pytest, CHROMIUM= names a browser)
+	@$(BUILD_PAGE)
 	$(BIN)/python -m pytest $(ARGS)
 
-check: $(VENV)/.installed-dev  ## ruff and mypy --strict
+check: $(VENV)/.installed-dev web/node_modules/.installed  ## ruff and mypy --strict; svelte-check, eslint and prettier
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --strict
+	$(WEB) npm run --silent check
+	$(WEB) npm run --silent lint
 
-format: $(VENV)/.installed-dev  ## let ruff put the code in order
+format: $(VENV)/.installed-dev web/node_modules/.installed  ## let ruff, eslint and prettier put the code in order
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+	$(WEB) npm run --silent format
+
+screenshots: $(VENV)/.installed-dev web/node_modules/.installed  ## make the pictures of the README anew, in Chromium
+	@$(BUILD_PAGE)
+	PYTHON=$(abspath $(BIN)/python) $(WEB) npm run --silent screenshots
 
 bench: $(VENV)/.installed-bench  ## the load benchmark (ARGS= names parts and options)
 	@$(BIN)/python -m benchmarks.load $(ARGS)
 
 clean:  ## remove everything that make made
-	rm -rf $(VENV) demo-data dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo-data dist build web/dist web/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 # Stamps, so that a second run is quick. A change of pyproject.toml installs again.
@@ -59,3 +76,9 @@ $(VENV)/.installed-bench: pyproject.toml $(VENV)/.made
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.made
 	$(PIP) -e '.[dev]'
 	@touch $(VENV)/.installed $@
+
+# What the page is built with comes with the installation; this is what it is checked and tested with.
+web/node_modules/.installed: web/package-lock.json $(VENV)/.made
+	@$(NODE)
+	$(WEB) npm ci --ignore-scripts --prefer-offline --loglevel=error
+	@touch $@

@@ -26,6 +26,8 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
+from taskd import shipped
+from taskd.api import page
 from taskd.api.app import create_app
 from taskd.errors import TaskdError
 from taskd.plugins import BrokenPlugin
@@ -39,6 +41,7 @@ CLOSE_WAIT_S = 1
 LEAVE_WAIT_S = 0.5
 BACKLOG = 2_048
 SWITCH_INTERVAL_S = 0.0002
+UNBUILT = "taskd: the page in the browser was not built; / says how to build it"
 
 
 def run(settings: Settings) -> None:
@@ -71,6 +74,7 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
         if await server.started_or(serving):
             _tell_broken(service.plugins.broken)
             print(f"taskd {__version__} ready on {url(listener)}", file=sys.stderr, flush=True)
+            tell_unbuilt(shipped.PAGE)
             await _first(serving, asyncio.create_task(stop.wait(), name="stop"))
         await service.stop()
         await server.answered(CLOSE_WAIT_S)
@@ -111,6 +115,12 @@ def _tell_broken(broken: Iterable[BrokenPlugin]) -> None:
         # A file by its name alone, as the listing has it in full; an error in one line.
         name = Path(plugin.name).name if plugin.name.endswith(".py") else plugin.name
         print(f"taskd: plugin {name} cannot be loaded: {' '.join(plugin.error.split())}", file=sys.stderr)
+
+
+def tell_unbuilt(folder: Path) -> None:
+    """Say so on stderr where the page is not in `folder`: everything else works without it."""
+    if not page.is_built(folder):
+        print(UNBUILT, file=sys.stderr, flush=True)
 
 
 def _config(service: Service) -> uvicorn.Config:

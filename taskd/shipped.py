@@ -2,7 +2,8 @@
 Where the files are that come with taskd and are not Python modules of it.
 
 In a wheel they lie in `taskd/_shipped/`; in a checkout at its top level. Nothing else
-needs to know which of the two this is.
+needs to know which of the two this is. The page is there once it has been built
+(`web/build.py`), and not before.
 """
 
 from pathlib import Path
@@ -13,4 +14,4 @@ _ROOT = _IN_WHEEL if _IN_WHEEL.is_dir() else _PACKAGE.parent
 
 SCHEMA = _ROOT / "schema.sql"
 PLUGINS = _ROOT / "plugins"
-PAGE = _ROOT / "web"
+PAGE = _ROOT / "web" / "dist"

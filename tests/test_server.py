@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from taskd import server, shipped
+from taskd.api import page
 from tests.served import ENVIRONMENT, Served, run_taskd, taskd
 
 
@@ -36,8 +38,18 @@ def test_one_line_says_ready_and_a_signal_ends_it_with_0(tmp_path: Path, number:
     with Served(tmp_path) as served:
         assert served.get("/api/health")["status"] == "ok"
         assert served.stop(number) == 0
-    assert len(served.said) == 1
-    assert re.fullmatch(r"taskd \d+\.\d+\.\d+ ready on http://127\.0\.0\.1:\d+\n", served.said[0])
+    ready, *rest = served.said
+    assert re.fullmatch(r"taskd \d+\.\d+\.\d+ ready on http://127\.0\.0\.1:\d+\n", ready)
+    assert rest == ([] if page.is_built(shipped.PAGE) else [server.UNBUILT + "\n"])
+
+
+def test_a_page_that_was_not_built_is_told_at_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """pip shows nothing of a build that went wrong, so this is where its user hears of it."""
+    server.tell_unbuilt(tmp_path)
+    assert_one_line(capsys.readouterr().err, "not built", "says how")
+    (tmp_path / "index.html").write_text("<!doctype html>")
+    server.tell_unbuilt(tmp_path)
+    assert capsys.readouterr().err == ""
 
 
 def test_broken_plugins_are_told_before_the_ready_line(tmp_path: Path) -> None:

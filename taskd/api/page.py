@@ -2,12 +2,18 @@
 The page: `/` and `/tasks/{id}` are one document, which reads the rest from its own address.
 
 Its files are few and small, so they are read once, at the start, and each becomes a route of
-its own. No path that a client sends ever names a file: there is nothing to traverse.
+its own. No path that a client sends ever names a file: there is nothing to traverse. What the
+build named after its content (`/assets/`) never changes and is kept for a year; everything else
+is asked for again each time, and answered with 304 while it is the same.
+
+Text is packed with gzip, once, at the start. Parts of a file are not sent: a `Range` is answered
+with the whole, as RFC 9110 (14.2) allows, and so cannot be made expensive.
 """
 
+import gzip
 import hashlib
-import mimetypes
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from starlette.requests import Request
@@ -17,57 +23,113 @@ from taskd.api.operations import Answer, Operation
 from taskd.api.responses import Headers
 
 # What a page is made of; anything else in its folder (sources, notes) is not for the network.
-SUFFIXES = frozenset({".html", ".css", ".js", ".svg", ".png", ".ico", ".woff2", ".webmanifest"})
-
-# Entries may hold anything, so the page runs no script and loads nothing that is not its own file.
-HEADERS: Headers = {
-    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; "
-    "frame-ancestors 'none'; object-src 'none'",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    # Asked for again each time, and answered with 304 while it is the same.
-    "Cache-Control": "no-cache",
+MEDIA_TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".ico": "image/x-icon",
+    ".woff2": "font/woff2",
+    ".webmanifest": "application/manifest+json",
 }
+PACKED_ALREADY = frozenset({".png", ".ico", ".woff2"})
+
+# Entries may hold anything, so the page runs and loads only files of its own: no inline script or
+# style, no connection to elsewhere, no markup made from text but by Svelte's own templates.
+HEADERS: Headers = {
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; connect-src 'self'; form-action 'self'; "
+    "frame-ancestors 'none'; object-src 'none'; "
+    "require-trusted-types-for 'script'; trusted-types svelte-trusted-html",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Accept-Ranges": "none",
+    "Vary": "Accept-Encoding",
+}
+ASSETS = "/assets/"
+KEPT = "public, max-age=31536000, immutable"
+ASKED_AGAIN = "no-cache"
 
 NOT_BUILT = b"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>taskd</title>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>taskd: the page is not built</title>
+</head>
+<body>
+<main>
 <h1>taskd</h1>
-<p>The service is running, but its page was not built. <code>make demo</code> builds and serves it,
-<code>pip install .</code> builds and installs it.</p>
-<p>The API is complete without it: <a href="/api/openapi.json">/api/openapi.json</a>.</p>
+<p>The service is running, but its page was not built.</p>
+<p>In a checkout, <code>make page</code> builds it, and <code>make demo</code> builds and serves it;
+<code>TASKD_REQUIRE_WEB=1 pip install .</code> installs it, or says why it cannot.
+Then start <code>taskd serve</code> again.</p>
+<p>All the rest works without it: <code>taskd tasks</code> and <code>taskd logs -f @last</code> in a terminal,
+and the API, which <a href="/api/openapi.json">/api/openapi.json</a> describes.</p>
+</main>
+</body>
+</html>
 """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PageFile:
-    """One file of the page, in memory."""
+    """One file of the page, in memory; `packed` is its content in gzip, where that is smaller."""
 
     content: bytes
     media_type: str
+    packed: bytes | None = None
+    cache_control: str = ASKED_AGAIN
 
-    @property
-    def etag(self) -> str:
+    @cached_property
+    def digest(self) -> str:
         """Changes with the content."""
-        return f'"{hashlib.sha256(self.content).hexdigest()[:32]}"'
+        return hashlib.sha256(self.content).hexdigest()[:32]
 
     async def show(self, request: Request) -> Response:
-        """The file, or that it has not changed."""
-        headers = {**HEADERS, "ETag": self.etag}
-        if self.etag in request.headers.get("if-none-match", ""):
+        """The file, packed where the client takes that, or that it has not changed."""
+        packed = self.packed if _takes_gzip(request.headers.get("accept-encoding", "")) else None
+        # The two forms are different bytes, so they have different strong tags (RFC 9110, 8.8.3.3).
+        etag = f'"{self.digest}-gzip"' if packed else f'"{self.digest}"'
+        headers = {**HEADERS, "ETag": etag, "Cache-Control": self.cache_control}
+        if _names(request.headers.get("if-none-match", ""), etag):
             return Response(None, 304, headers)
-        return Response(self.content, headers=headers, media_type=self.media_type)
+        if packed:
+            headers["Content-Encoding"] = "gzip"
+        return Response(packed or self.content, headers=headers, media_type=self.media_type)
+
+
+def _takes_gzip(accept_encoding: str) -> bool:
+    for each in accept_encoding.lower().split(","):
+        coding, _, weight = each.partition(";")
+        if coding.strip() == "gzip":
+            return weight.replace(" ", "").rstrip("0") not in ("q=", "q=0.")
+    return False
+
+
+def _names(if_none_match: str, etag: str) -> bool:
+    tags = (tag.strip().removeprefix("W/") for tag in if_none_match.split(","))
+    return any(tag in ("*", etag) for tag in tags)
+
+
+def is_built(folder: Path) -> bool:
+    """Whether `folder` holds a page."""
+    return (folder / "index.html").is_file()
 
 
 def read_page_files(folder: Path) -> dict[str, PageFile]:
     """The files below `folder` by their path in a URL. Links that lead out of it are left out."""
     root = folder.resolve()
-    files = (path for path in sorted(root.rglob("*")) if path.suffix in SUFFIXES and path.is_file())
-    inside = (path for path in files if path.resolve().is_relative_to(root))
-    return {f"/{path.relative_to(root).as_posix()}": _read(path) for path in inside}
+    files = (path for path in sorted(root.rglob("*")) if path.suffix in MEDIA_TYPES and path.is_file())
+    inside = {f"/{path.relative_to(root).as_posix()}": path for path in files if path.resolve().is_relative_to(root)}
+    return {url: _read(path, url) for url, path in inside.items()}
 
 
-def _read(path: Path) -> PageFile:
-    media_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    return PageFile(path.read_bytes(), media_type)
+def _read(path: Path, url: str) -> PageFile:
+    content = path.read_bytes()
+    packed = None if path.suffix in PACKED_ALREADY else gzip.compress(content, 9, mtime=0)
+    smaller = packed if packed and len(packed) < len(content) else None
+    return PageFile(content, MEDIA_TYPES[path.suffix], smaller, KEPT if url.startswith(ASSETS) else ASKED_AGAIN)
 
 
 def operations(folder: Path) -> tuple[Operation, ...]:

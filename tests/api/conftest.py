@@ -14,11 +14,15 @@ import uvicorn
 from starlette.applications import Starlette
 from websockets.asyncio.client import ClientConnection, connect
 
+from taskd import shipped
 from taskd.api.app import create_app
 from taskd.server import HttpServer
 from taskd.service import Service
 from tests.api.gates import close_all
 from tests.conftest import running_service
+
+# A file that the build named after its content.
+SCRIPT = "/assets/index-Ab3dE_9x.js"
 
 PLUGINS = '''
 from pydantic import BaseModel, Field, SecretStr
@@ -126,6 +130,18 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
 
 Show = Callable[..., AbstractAsyncContextManager[Shown]]
 Serve = Callable[..., AbstractAsyncContextManager[Served]]
+
+
+@pytest.fixture(autouse=True)
+def _page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A built page: what these tests say of one is true whether or not the real one is built."""
+    dist = tmp_path / "page" / "dist"
+    (dist / "assets").mkdir(parents=True)
+    (dist / "index.html").write_text(f'<!doctype html><title>taskd</title><script src="{SCRIPT}"></script>')
+    (dist / SCRIPT.removeprefix("/")).write_text("document.title += '.';\n" * 100)
+    (dist / "favicon.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"></svg>')
+    (dist / ".sources").write_text("sources\n")
+    monkeypatch.setattr(shipped, "PAGE", dist)
 
 
 @pytest.fixture(autouse=True)

@@ -67,7 +67,7 @@ async def test_a_host_that_is_ours_is_answered(show: Show, host: str) -> None:
 async def test_another_host_is_refused(show: Show, host: str) -> None:
     """403: a name made to point here (DNS rebinding) is not ours, page and health included."""
     async with show(allowed_hosts=["tasks.example", "exact.example:8642"]) as shown:
-        for path in ("/", "/page.css", "/api/health", "/api/tasks"):
+        for path in ("/", "/favicon.svg", "/api/health", "/api/tasks"):
             answer = await shown.http.get(path, headers={"host": host})
             assert answer.status_code == 403, path
             assert "Host" in answer.json()["detail"]
@@ -139,7 +139,7 @@ async def test_our_own_page_may_open_a_websocket(served: Served) -> None:
 
 async def test_without_the_token_only_the_page_the_session_and_health_answer(locked: Shown) -> None:
     """401 with a challenge for everything else, whether it exists or not."""
-    for path in ("/", "/page.css", "/index.html", "/tasks/any", "/api/health"):
+    for path in ("/", "/favicon.svg", "/index.html", "/tasks/any", "/api/health"):
         assert (await locked.http.get(path)).status_code == 200, path
     for method, path in (
         ("GET", "/api/tasks"), ("POST", "/api/tasks"), ("GET", "/api/plugins"), ("GET", "/api/openapi.json"),

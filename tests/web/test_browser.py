@@ -1,0 +1,31 @@
+"""The page in a real browser, with a real server; the tests are in web/tests/browser."""
+
+import os
+import shutil
+
+import pytest
+
+from tests.web.conftest import WEB, require, run_npm
+
+# As in web/tests/browser/chromium.mjs, for whoever runs the tests without pytest.
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FILES = sorted((WEB / "tests" / "browser").glob("*.test.ts"))
+WITHIN_S = 240
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    """The path of the browser."""
+    named = os.environ.get("CHROMIUM")
+    found = next(filter(None, map(shutil.which, [named] if named else NAMES)), None)
+    if found is None:
+        require(f"CHROMIUM={named} is not there" if named else "there is no Chromium here; CHROMIUM= names one")
+    return str(found)
+
+
+@pytest.mark.timeout(WITHIN_S + 30)
+@pytest.mark.parametrize("file", FILES, ids=lambda path: path.name.removesuffix(".test.ts"))
+@pytest.mark.usefixtures("built")
+def test_the_page_in_a_browser(file: os.PathLike[str], chromium: str) -> None:
+    arguments = ("run", "--silent", "test:browser", "--", os.path.relpath(file, WEB))
+    run_npm(*arguments, within_s=WITHIN_S, CHROMIUM=chromium)

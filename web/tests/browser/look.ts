@@ -1,0 +1,57 @@
+/** What tests of the log look at: rows in view, where they are, and where one is. */
+import type { Locator, Page } from 'playwright-core';
+
+export interface Seen {
+  seq: number;
+  /** Pixels below the top of the log. */
+  y: number;
+}
+
+export function log(page: Page): Locator {
+  return page.getByRole('log');
+}
+
+export function row(page: Page, seq: number): Locator {
+  return page.locator(`[data-seq="${seq}"]`);
+}
+
+export function message(page: Page, seq: number): Locator {
+  return row(page, seq).locator('.message');
+}
+
+/** The rows that are whole in view, from the top. */
+export function seen(page: Page): Promise<Seen[]> {
+  return log(page).evaluate((element) => {
+    const { top, bottom } = element.getBoundingClientRect();
+    return [...element.querySelectorAll<HTMLElement>('[data-seq]')]
+      .map((node) => ({ node, box: node.getBoundingClientRect() }))
+      .filter(({ box }) => box.top >= top - 1 && box.bottom <= bottom + 1)
+      .map(({ node, box }) => ({ seq: Number(node.dataset.seq), y: Math.round((box.top - top) * 10) / 10 }))
+      .sort((a, b) => a.seq - b.seq);
+  });
+}
+
+export async function seqs(page: Page): Promise<number[]> {
+  return (await seen(page)).map(({ seq }) => seq);
+}
+
+/** Wait until the log shows line `seq`, whole. */
+export async function shows(page: Page, seq: number): Promise<void> {
+  const { expect } = await import('vitest');
+  await expect.poll(() => seqs(page), { timeout: 15_000 }).toContain(seq);
+}
+
+/** Turn the wheel over the log. */
+export async function wheel(page: Page, px: number): Promise<void> {
+  const box = await log(page).boundingBox();
+  if (!box) throw new Error('the log is not shown');
+  await page.mouse.move(box.x + box.width / 2, box.y + box.height / 2);
+  await page.mouse.wheel(0, px);
+}
+
+/** Two frames: what was asked for is drawn. */
+export function drawn(page: Page): Promise<void> {
+  return page.evaluate(
+    () => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(() => resolve()))),
+  );
+}

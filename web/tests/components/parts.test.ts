@@ -1,0 +1,208 @@
+import { fireEvent, render, screen } from '@testing-library/svelte';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+
+import { needleOf } from '../../src/lib/needle';
+import Exception from '../../src/parts/Exception.svelte';
+import JsonTree from '../../src/parts/JsonTree.svelte';
+import KeyHelp from '../../src/parts/KeyHelp.svelte';
+import LogEntryRow, { type RowLook } from '../../src/parts/LogEntryRow.svelte';
+import Login from '../../src/parts/Login.svelte';
+import ProgressStrip from '../../src/parts/ProgressStrip.svelte';
+import RetryDialog from '../../src/parts/RetryDialog.svelte';
+import StartForm from '../../src/parts/StartForm.svelte';
+import type { Entry } from '../../src/lib/api';
+import { KEYS } from '../../src/lib/keys';
+import { entry, task } from '../unit/entries';
+
+const look: RowLook = {
+  times: 'utc',
+  start: 0,
+  gutterCells: 4,
+  sourceCells: 8,
+  narrow: false,
+  needle: null,
+};
+
+const plain = {
+  entry: undefined as Entry | undefined,
+  row: 6,
+  before: undefined,
+  look,
+  expanded: false,
+  selected: false,
+  cursor: false,
+  hit: false,
+  group: undefined,
+  progress: null,
+};
+
+function answers(...all: [number, unknown][]) {
+  const asked: { path: string; body: unknown }[] = [];
+  vi.stubGlobal('fetch', (path: string, init?: RequestInit) => {
+    asked.push({ path, body: init?.body ? JSON.parse(init.body as string) : null });
+    const [status, body] = all.shift() ?? [500, {}];
+    return Promise.resolve(new Response(body === null ? null : JSON.stringify(body), { status }));
+  });
+  return asked;
+}
+
+afterEach(() => vi.unstubAllGlobals());
+
+describe('a row', () => {
+  const shown = (props: object) => render(LogEntryRow, { ...plain, ...props }).container.firstElementChild;
+
+  test('is one text, its columns apart', () => {
+    expect(shown({ entry: entry(7, { source: 'git', level: 'WARNING' }) })?.textContent).toBe(
+      '   7 00:00:00.700 WARN  git       line 7',
+    );
+  });
+
+  test('marks what is searched for, and the match that was found', () => {
+    const found = shown({ entry: entry(7), hit: true, look: { ...look, needle: needleOf('LINE', false) } });
+    expect(found?.querySelector('mark')?.textContent).toBe('line');
+    expect(found?.className).toContain('hit');
+  });
+
+  test('that is not here yet keeps its place', () => {
+    expect(shown({ entry: undefined })?.textContent).toContain('   7 ');
+  });
+
+  test('of a progress is a bar with its newest numbers', () => {
+    const progress = { id: 'a', label: 'copy', current: 3, total: 4, unit: 'files', done: false };
+    const bar = shown({ entry: entry(7, { metadata: { progress } }), progress });
+    expect(bar?.querySelector('progress')?.value).toBe(0.75);
+    expect(bar?.querySelector('.message')?.textContent).toBe(' copy 3 of 4 files  75 %');
+  });
+
+  test('of dropped entries stands out', () => {
+    const metadata = { dropped: 1_204 };
+    expect(shown({ entry: entry(7, { metadata, message: '1,204 entries dropped' }) })?.className).toContain(
+      'loss',
+    );
+  });
+
+  test('of a continued message has no time of its own', () => {
+    const metadata = { continued: true };
+    expect(
+      shown({ entry: entry(7, { metadata }) })
+        ?.querySelector('time')
+        ?.textContent.trim(),
+    ).toBe('');
+  });
+
+  test('a long pause stands out between lines', () => {
+    const delta = { ...look, times: 'delta' as const };
+    const late = shown({ entry: entry(40), before: entry(10).timestamp, look: delta });
+    expect(late?.querySelector('time')?.className).toContain('gap');
+    expect(late?.querySelector('time')?.textContent.trim()).toBe('+3.000');
+  });
+});
+
+test('an exception marks own frames and folds those of libraries', () => {
+  const frame = (file: string) => ({ file, line: 1, function: 'f', code: 'x()' });
+  const libraries = ['a', 'b', 'c'].map((name) => frame(`/x/site-packages/${name}.py`));
+  const cause = { type: 'KeyError', message: "'id'", frames: [], cause: null };
+  const raised = {
+    type: 'RuntimeError',
+    message: 'no',
+    frames: [frame('/app/mine.py'), ...libraries],
+    cause,
+  };
+  const { container } = render(Exception, { raised });
+  expect(container.querySelectorAll('.own')).toHaveLength(1);
+  expect(screen.getByText('3 frames of libraries').closest('details')?.open).toBe(false);
+  expect(screen.getByText('caused by').parentElement?.textContent).toContain("KeyError: 'id'");
+});
+
+test('a field of the first level filters, one below does not', async () => {
+  const onfilter = vi.fn();
+  render(JsonTree, { value: { index: 'documents', deep: { n: 1 }, none: null }, onfilter });
+  await fireEvent.click(screen.getByRole('button', { name: 'documents' }));
+  expect(onfilter).toHaveBeenCalledExactlyOnceWith('index', 'documents');
+  expect(screen.queryByRole('button', { name: '1' })).toBeNull();
+});
+
+test('the keys that are shown are those that are bound', () => {
+  HTMLDialogElement.prototype.showModal = vi.fn();
+  render(KeyHelp, { onclose: () => undefined });
+  for (const { label } of KEYS) expect(screen.getByText(label)).toBeTruthy();
+});
+
+test('running progress is named, with what is left', () => {
+  const progress = { id: 'a', label: 'copy', current: 30, total: 60, unit: 'files', done: false };
+  render(ProgressStrip, { running: [{ progress, source: 'x', rate: 3, left_ms: 10_000 }] });
+  expect(screen.getByRole('listitem').textContent).toMatch(
+    /copy.*50 %.*30 of 60 files.*3 files\/s, 10 s left/s,
+  );
+});
+
+test('a wrong token is said to be wrong', async () => {
+  answers([401, { title: 'Unauthorized', detail: 'no', status: 401 }]);
+  render(Login, { onopened: () => undefined });
+  await fireEvent.input(screen.getByLabelText('Token'), { target: { value: 'x' } });
+  await fireEvent.click(screen.getByRole('button'));
+  expect((await screen.findByRole('alert')).textContent).toContain('not the token');
+});
+
+test('secrets are asked for again, and only they are sent', async () => {
+  HTMLDialogElement.prototype.showModal = vi.fn();
+  const asked = answers([201, task()]);
+  const old = task({ params: { remote: { url: 'u', password: '***' }, depth: 1 } });
+  const onstarted = vi.fn();
+  render(RetryDialog, {
+    task: old,
+    faults: [{ path: 'params.remote.password', message: 'secret' }],
+    onstarted,
+    onclose: () => undefined,
+  });
+  await fireEvent.input(screen.getByLabelText('remote.password'), { target: { value: 'hunter22' } });
+  await fireEvent.submit(screen.getByLabelText('remote.password').closest('form') ?? document);
+  await vi.waitFor(() => expect(onstarted).toHaveBeenCalled());
+  expect(asked[0]?.body).toEqual({ params: { remote: { url: 'u', password: 'hunter22' } } });
+});
+
+describe('the form that starts a task', () => {
+  const schema = {
+    properties: { path: { type: 'string' }, depth: { type: 'integer' }, deep: { type: 'boolean' } },
+    required: ['path'],
+  };
+  const plugin = { name: 'scan', title: 'Scan', description: 'Looks.', params_schema: schema, context: true };
+  const plugins = { plugins: [plugin], broken: [{ name: 'bad', error: 'SyntaxError: line 3' }] };
+  const onstarted = vi.fn();
+
+  beforeEach(() => onstarted.mockClear());
+
+  async function chosen(...more: [number, unknown][]) {
+    const asked = answers([200, plugins], ...more);
+    render(StartForm, { narrow: false, onstarted, ondrawer: () => undefined });
+    await fireEvent.click(await screen.findByRole('button', { name: /^scan/ }));
+    return asked;
+  }
+
+  test('sends what was typed, and goes to the task', async () => {
+    const asked = await chosen([201, task()]);
+    await fireEvent.input(screen.getByLabelText(/^path/), { target: { value: '/tmp' } });
+    await fireEvent.input(screen.getByLabelText('depth'), { target: { value: '3' } });
+    await fireEvent.click(screen.getByLabelText('deep'));
+    await fireEvent.click(screen.getByRole('button', { name: 'Start scan' }));
+    await vi.waitFor(() => expect(onstarted).toHaveBeenCalled());
+    expect(asked[1]?.body).toEqual({ plugin: 'scan', params: { path: '/tmp', depth: 3, deep: true } });
+  });
+
+  test('tells faults at their fields, and those of no field above', async () => {
+    const errors = [
+      { path: 'params.path', message: 'Field required' },
+      { path: 'params', message: 'odd' },
+    ];
+    await chosen([422, { title: 'Params invalid', detail: 'no', status: 422, errors }]);
+    await fireEvent.click(screen.getByRole('button', { name: 'Start scan' }));
+    expect((await screen.findByRole('alert')).textContent).toContain('params: odd');
+    expect(screen.getByLabelText(/^path/).getAttribute('aria-invalid')).toBe('true');
+    expect(screen.getByLabelText('depth').getAttribute('aria-invalid')).toBe('false');
+  });
+
+  test('shows what could not be loaded, and why', async () => {
+    await chosen();
+    expect(screen.getByText('SyntaxError: line 3')).toBeTruthy();
+  });
+});
