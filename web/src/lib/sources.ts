@@ -5,7 +5,10 @@ export const SOURCE_COLOURS = 8;
 export function colourOf(source: string): number {
   let hash = 2_166_136_261;
   for (let i = 0; i < source.length; i++) hash = Math.imul(hash ^ source.charCodeAt(i), 16_777_619);
-  return ((hash ^ (hash >>> 15)) >>> 0) % SOURCE_COLOURS;
+  // Short names differ in few bits: spread them over all.
+  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
+  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
+  return ((hash ^ (hash >>> 16)) >>> 0) % SOURCE_COLOURS;
 }
 
 /** `source` in exactly `cells` characters, its end kept where it is cut: `…tasks.download`. */
