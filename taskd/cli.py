@@ -105,6 +105,15 @@ def client_options(command: Command) -> Command:
     return command
 
 
+def params_options(command: Command) -> Command:
+    """The options that give a task its params."""
+    whole = click.option("--params", "text", metavar="JSON", help="All parameters as JSON, or @FILE with it.")
+    pairs = click.option(
+        "-p", "pairs", multiple=True, metavar="KEY=VALUE", help="A parameter; VALUE may be JSON (repeatable)."
+    )
+    return pairs(whole(command))
+
+
 def filter_options(command: Command) -> Command:
     """The options that choose entries; the server says what they may be."""
     command = click.option("--regex", is_flag=True, help="--search and --exclude are regular expressions (RE2).")(
@@ -164,8 +173,7 @@ def plugins(server: dict[str, Any]) -> None:
 
 @cli.command()
 @click.argument("plugin")
-@click.option("-p", "pairs", multiple=True, metavar="KEY=VALUE", help="A parameter; VALUE may be JSON (repeatable).")
-@click.option("--params", "text", metavar="JSON", help="All parameters as JSON, or @FILE with it.")
+@params_options
 @click.option("--detach", is_flag=True, help="Print the task's id and leave it running.")
 @output_option
 @client_options
@@ -239,7 +247,9 @@ def logs(server: dict[str, Any], /, task: str, follow: bool, output: str, seq: b
     show_default=True,
     help="How it is written.",
 )
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Where to.")
+@click.option(
+    "-o", "--file", "output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Where to."
+)
 @client_options
 @click.pass_obj
 def export(server: dict[str, Any], /, task: str, output: Path | None, **asked: Any) -> None:
@@ -277,12 +287,20 @@ def cancel(server: dict[str, Any], task: str) -> None:
 
 @cli.command()
 @click.argument("task")
+@params_options
 @client_options
 @click.pass_obj
-def retry(server: dict[str, Any], task: str) -> None:
-    """Start TASK again as a new task, and print the new one's id."""
+def retry(server: dict[str, Any], task: str, pairs: tuple[str, ...], text: str | None) -> None:
+    """
+    Start TASK again as a new task, and print the new one's id.
+
+    Its params are those of TASK; secret ones are not stored and have to be given again.
+    """
     client = Client(**server)
-    again = client.post(f"/api/tasks/{client.find(task)}/retry")
+    task_id = client.find(task)
+    schema = client.params_schema(client.get(f"/api/tasks/{task_id}")["plugin"]) if pairs or text else {}
+    given = params_of(text, pairs, schema)
+    again = client.post(f"/api/tasks/{task_id}/retry", {"params": given} if given else None)
     click.echo(again["id"])
     if sys.stdout.isatty():
         say(f"started again as {named(again)}; follow it with: {_following(client, again['id'])}")
@@ -335,8 +353,9 @@ def _follow(client: Client, task_id: str, parameters: Parameters, output: str, s
         say(f"Left the task as it is; go on with: {_following(client, task_id)}")
         return INTERRUPTED
     result = "" if task["result"] is None else f" {orjson.dumps(task['result']).decode()}"
-    told = (task["status"], lasted(task) and f"after {lasted(task)}", task["error"])
-    say(" ".join(part for part in told if part) + result)
+    ended = " ".join(part for part in (task["status"], lasted(task) and f"after {lasted(task)}") if part)
+    error = (task["error"] or "").removeprefix(f"{task['status']}: ")
+    say(f"{ended}: {error}" if error else ended + result)
     return 0 if task["status"] == "succeeded" else 1
 
 

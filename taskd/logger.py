@@ -4,7 +4,8 @@
 A logger is a source and a queue. A call costs microseconds, never waits on the loop, never
 touches the database and never raises for what it is given: what cannot be stored becomes
 text that can. `message` is taken as it is, never formatted with `%` or `{}`; fields belong
-to the call, as keyword arguments.
+to the call, as keyword arguments. What a habit of other loggers puts behind the message is
+kept, as the field `args`.
 """
 
 import sys
@@ -31,21 +32,21 @@ class TaskLogger:
         # Masked before it is cut, or half of a secret would be left.
         self.source = clean_source(queue.masker(clean_text(source)))
 
-    def debug(self, message: object, /, **metadata: Any) -> None:
+    def debug(self, message: object, /, *more: object, **metadata: Any) -> None:
         """Say something that matters only when looking for a fault."""
-        self._queue.emit(_DEBUG, self.source, message, metadata)
+        self._queue.emit(_DEBUG, self.source, message, _with(more, metadata) if more else metadata)
 
-    def info(self, message: object, /, **metadata: Any) -> None:
+    def info(self, message: object, /, *more: object, **metadata: Any) -> None:
         """Say what happens."""
-        self._queue.emit(_INFO, self.source, message, metadata)
+        self._queue.emit(_INFO, self.source, message, _with(more, metadata) if more else metadata)
 
-    def warning(self, message: object, /, **metadata: Any) -> None:
+    def warning(self, message: object, /, *more: object, **metadata: Any) -> None:
         """Say what is wrong, but did not stop the task."""
-        self._queue.emit(_WARNING, self.source, message, metadata)
+        self._queue.emit(_WARNING, self.source, message, _with(more, metadata) if more else metadata)
 
-    def error(self, message: object, /, **metadata: Any) -> None:
+    def error(self, message: object, /, *more: object, **metadata: Any) -> None:
         """Say what failed."""
-        self._queue.emit(_ERROR, self.source, message, metadata)
+        self._queue.emit(_ERROR, self.source, message, _with(more, metadata) if more else metadata)
 
     def exception(self, message: object, /, **metadata: Any) -> None:
         """Say what failed, with the exception that is being handled: as text and as `metadata.exception`."""
@@ -96,6 +97,10 @@ class TaskLogger:
     async def drain(self) -> None:
         """Flush now; return when all that this task has said so far is committed."""
         await self._queue.drain()
+
+
+def _with(more: tuple[object, ...], metadata: dict[str, Any]) -> dict[str, Any]:
+    return {"args": list(more), **metadata}
 
 
 def as_level(level: object) -> Level:

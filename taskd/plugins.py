@@ -193,12 +193,14 @@ def _loaded(plugin: type[Any]) -> LoadedPlugin:
         raise TypeError(f"Params is {model!r}: expected a subclass of pydantic.BaseModel")
     if plugin.execute is Plugin.execute:
         raise TypeError("it has no execute method of its own")
+    takes_context = _takes_context(plugin.execute)
+    _check_call(plugin, takes_context)
     return LoadedPlugin(
         name=name,
         title=str(getattr(plugin, "title", "") or name),
         description=inspect.getdoc(plugin) or "" if plugin.__doc__ else "",
         params_schema=model.model_json_schema() if model else {"type": "object"},
-        takes_context=_takes_context(plugin.execute),
+        takes_context=takes_context,
         is_async=inspect.iscoroutinefunction(plugin.execute),
         factory=plugin,
         params_model=model,
@@ -212,6 +214,17 @@ def _takes_context(execute: Any) -> bool:
     if by_name is not None and by_name.kind is not inspect.Parameter.POSITIONAL_ONLY:
         return by_name.kind is not inspect.Parameter.VAR_POSITIONAL
     return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
+def _check_call(plugin: type[Any], takes_context: bool) -> None:
+    """Raise `TypeError` where `execute` cannot be called as it will be: better now than in its first task."""
+    of_instance = not isinstance(inspect.getattr_static(plugin, "execute"), staticmethod | classmethod)
+    signature = inspect.signature(plugin.execute)
+    try:
+        signature.bind(*[None] * of_instance, {}, **({"context": None} if takes_context else {}))
+    except TypeError as error:
+        told = f"execute{signature}: expected (self, params) or (self, params, context), by these names"
+        raise TypeError(f"{told}: {error}") from error
 
 
 def _fault(fault: Any) -> Fault:

@@ -161,6 +161,32 @@ def test_a_task_is_cancelled_and_retried(served: Served, tmp_path: Path) -> None
     assert re.fullmatch(r"[0-9a-f-]{36}\s+taskd: started again as (\w{8}) \(talk\); .*taskd logs -f \1\s+", told)
 
 
+SECRETIVE = """
+from pydantic import BaseModel, SecretStr
+from taskd import Plugin
+
+class Secretive(Plugin):
+    name = "secretive"
+    class Params(BaseModel):
+        password: SecretStr
+    async def execute(self, params, context):
+        return len(params.password.get_secret_value())
+"""
+
+
+def test_secret_params_are_given_again_to_a_retry(tmp_path: Path) -> None:
+    """They are not stored, and the error says which they are."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "secretive.py").write_text(SECRETIVE)
+    with Served(tmp_path) as served:
+        task_id = served.submit("secretive", password="four")
+        assert served.wait_end(task_id)["result"] == 4
+        refused = served.taskd("retry", task_id)
+        assert (refused.returncode, "params.password" in refused.stderr) == (2, True)
+        again = served.taskd("retry", task_id, "-p", "password=seven77")
+        assert served.wait_end(again.stdout.strip())["result"] == 7
+
+
 def test_a_task_that_waits_is_cancelled_at_once(tmp_path: Path) -> None:
     with Served(tmp_path, "--tasks-running-max", "1") as served:
         served.submit("talk", gate=str(tmp_path / "gate"))

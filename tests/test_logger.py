@@ -77,6 +77,14 @@ async def test_each_method_says_its_level(log: Log) -> None:
     assert all((entry.source, entry.metadata) == ("plugin", {"a": 1}) for entry in entries)
 
 
+async def test_what_a_habit_puts_behind_the_message_is_kept_and_not_formatted_in(log: Log) -> None:
+    """A log call that raised would fail the task."""
+    for method in (log.logger.debug, log.logger.info, log.logger.warning, log.logger.error):
+        method("%s of %s", 1, object, a=1)
+    for entry in log.entries():
+        assert (entry.message, entry.metadata) == ("%s of %s", {"args": [1, "<class 'object'>"], "a": 1})
+
+
 @pytest.mark.parametrize(
     ("level", "meant"),
     [

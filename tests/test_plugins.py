@@ -103,6 +103,14 @@ def test_a_broken_file_is_reported_with_the_reason_and_the_others_are_loaded(
     assert why in broken.error
 
 
+@pytest.mark.parametrize("parameters", ["self", "self, **fields", "self, params, ctx", "self, params, context, more"])
+def test_an_execute_that_cannot_be_called_is_refused_at_the_start(plugin_dir: Write, parameters: str) -> None:
+    """Not by its first task."""
+    registry = loaded_from(plugin_dir(f"class Odd:\n    name = 'odd'\n    def execute({parameters}): ..."))
+    [broken] = registry.broken
+    assert f"execute({parameters}): expected (self, params) or (self, params, context)" in broken.error
+
+
 def test_a_failed_import_leaves_no_half_module(plugin_dir: Write) -> None:
     """Nothing can find what was not loaded."""
     before = set(sys.modules)
