@@ -40,8 +40,9 @@ def pieces(key: str, text: str) -> tuple[str, str]:
     """What stands in the JSON of a metadata in which the field `key` equals `text`: one of the two, at least."""
     name = f"{orjson.dumps(key).decode()}:"
     number = _number_of(text)
-    # An integer is written in its digits, a float as great begins with them or has an exponent.
-    digits = number is None or (isinstance(number, int) and abs(number) < INTEGER_PLAIN and text != "-0")
+    # An integer is written in its digits, a float as great begins with them or has an exponent; but for
+    # 0, which is also -0.0.
+    digits = number is None or (isinstance(number, int) and 0 < abs(number) < INTEGER_PLAIN)
     return f"{name}{orjson.dumps(text).decode()}", f"{name}{text}" if digits else name
 
 

@@ -28,6 +28,7 @@ import mmap
 import os
 import struct
 import threading
+import time
 import uuid
 import zlib
 from collections import deque
@@ -44,6 +45,7 @@ MAGIC = b"taskd 01"
 HEADER = struct.Struct("<8sQ")
 RECORD = struct.Struct("<II16s")
 SUFFIX = ".journal"
+ALLOCATE_AGAIN_S = 0.5
 
 # Looked up once: an append is a microsecond.
 _RECORD_BYTES = RECORD.size
@@ -104,6 +106,7 @@ class Journal:
         self._segments_max = max(2, bytes_max // segment_bytes)
         self._segments = 0
         self._serial = 0
+        self._again_at = 0.0
         self._free: list[Segment] = []
         self._full: set[Segment] = set()
         with self.lock:
@@ -127,9 +130,13 @@ class Journal:
         if HEADER.size + size > self._segment_bytes:
             self.fault = f"An entry of {size:,} bytes is larger than a journal segment ({self._segment_bytes:,})."
             return None
+        if not self._free and time.monotonic() < self._again_at:
+            return None
         try:
             segment = self._free.pop() if self._free else self._new()
         except OSError as error:
+            # To try takes milliseconds on a disk that is nearly full, and what is left of it meanwhile.
+            self._again_at = time.monotonic() + ALLOCATE_AGAIN_S
             self.fault = f"The journal is full: {error.strerror}. A crash now loses what is not committed."
             return None
         if self.current is not None:

@@ -3,8 +3,12 @@ Regular expressions, in RE2's syntax and by RE2: in memory and in the store alik
 
 RE2 (https://github.com/google/re2/wiki/Syntax) has no backreferences and no look-around, and in
 return its time is linear in the text whatever the pattern: nobody can stop a search with
-`(a+)+$`. Patterns ignore case unless they say `(?-i)`, and are in UTF-8. What has been compiled
-is kept, as much as `PATTERNS_MAX` says; each may use `PATTERN_BYTES_MAX` of memory.
+`(a+)+$`. Linear, but at worst in the length of the pattern's program too (`[ab]{0,999}` is long),
+and no call of RE2 can be interrupted: so a program has at most `PROGRAM_MAX` instructions, which
+is 0.3 s for a message of 64 KiB at the very worst.
+
+Patterns ignore case unless they say `(?-i)`, and are in UTF-8. What has been compiled is kept, as
+much as `PATTERNS_MAX` says; each may use `PATTERN_BYTES_MAX` of memory.
 """
 
 import functools
@@ -13,7 +17,12 @@ from collections.abc import Callable
 from typing import Any
 
 PATTERNS_MAX = 64
-PATTERN_BYTES_MAX = 2 * 1_024 * 1_024
+# Less, and RE2 falls back to a way that takes a hundred times as long for programs of this length.
+PATTERN_BYTES_MAX = 8 * 1_024 * 1_024
+# `\pL+` has 1,202.
+PROGRAM_MAX = 1_500
+# For many messages in one call.
+LINES_PROGRAM_MAX = 300
 
 # RE2's words for where a whole pattern is unbalanced: it names no place for these.
 _UNCLOSED, _UNOPENED = "missing )", "unexpected )"
@@ -37,17 +46,29 @@ def compile_pattern(pattern: str) -> Pattern:
     return _compiled(pattern)
 
 
+def check_pattern(pattern: str) -> None:
+    """Raise `PatternInvalid` for one that RE2 does not take, or whose program is too long."""
+    compiled = _compile(pattern)
+    if not compiled.ok():
+        raise _told(pattern, compiled.error().decode(errors="replace"))
+    if (size := compiled.ProgramSize()) > PROGRAM_MAX:
+        why = f"pattern too large: {size:,} steps of at most {PROGRAM_MAX:,}, mostly for what is repeated"
+        raise PatternInvalid(why, 1, pattern)
+
+
 def compile_lines(pattern: str) -> Pattern | None:
     """
     For messages joined by line breaks: False means that `pattern` matches none of them.
 
     One call for hundreds of messages, which is what makes a search fast. None where that cannot
     be told: the pattern asks for the beginning or the end of the text in a way that has no like
-    in the middle of one.
+    in the middle of one; or it is so long that one call would take seconds.
     """
     # `^` and `$` become the ends of lines, where each message has its ends, and `\b` sees no letter
     # beyond either. `\A`, `\z` and `(?-m)` would still mean the whole.
     if re.search(r"\\[Az]|\(\?[a-zA-Z]*-[a-zA-Z]*m", pattern):
+        return None
+    if _compile(pattern).ProgramSize() > LINES_PROGRAM_MAX:
         return None
     return _compiled(f"(?m){pattern}")
 

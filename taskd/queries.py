@@ -14,7 +14,7 @@ from typing import Any, Literal
 from taskd.entries import Level
 from taskd.errors import ParameterInvalid
 from taskd.filters import LogFilter
-from taskd.patterns import PatternInvalid, compile_pattern
+from taskd.patterns import PatternInvalid, check_pattern
 
 PAGE_ENTRIES_DEFAULT = 200
 PAGE_ENTRIES_MAX = 5_000
@@ -279,7 +279,7 @@ def check_patterns(asked: Mapping[str, Any]) -> None:
     for name in ("search", "exclude"):
         for pattern in asked.get(name, ()):
             try:
-                compile_pattern(pattern)
+                check_pattern(pattern)
             except PatternInvalid as error:
                 raise ParameterInvalid(name, pattern, f"a regular expression in RE2's syntax: {error}") from error
 

@@ -14,7 +14,7 @@ from taskd import patterns, shipped
 from taskd.entries import Level, LogEntry, timestamp_of
 from taskd.errors import ParameterInvalid
 from taskd.filters import SQL_FUNCTIONS, LogFilter
-from taskd.patterns import PATTERNS_MAX, PatternInvalid, compile_pattern
+from taskd.patterns import PATTERNS_MAX, PatternInvalid, check_pattern, compile_pattern
 from taskd.queries import EXPORT, FOLLOW, LOGS, NEXT, OUTLINE, PARAMETERS, STATS, LogQuery, parse_query, read_time
 
 # Where case folding, LIKE and SQL have their corners, and then everything else that a log can hold.
@@ -270,6 +270,9 @@ def test_a_pattern_that_makes_others_take_for_ever_is_answered(pattern: str) -> 
         (5.0, "5", True),
         (5, "05", False),
         (5, "٥", False),
+        (0, "0", True),
+        (-0.0, "0", True),
+        (0, "-0.0", True),
         (2**63 - 1, "9223372036854775807", True),
         (2**53 + 1, "9007199254740992", False),
         (True, "true", True),
@@ -291,6 +294,22 @@ def test_a_field_equals_a_text_as_its_type_has_it(value: object, text: str, equa
     said = entry(metadata={"other": text, "k": value})
     assert log_filter.matches(said) is equal
     assert in_store([said], log_filter) == ([1] if equal else [])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "taken"),
+    [
+        (r"\d{1,3}(\.\d{1,3}){3}", True), (r"\pL+", True), ("[ab]{0,300}", True), ("ошибка|таймаут", True),
+        ("[ab]{0,999}[^ab]z", False), ("[ab]{0,999}" * 4, False), (r"\pL{1,20}", False),
+    ],
+)  # fmt: skip
+def test_a_pattern_whose_program_is_long_is_refused(pattern: str, taken: bool) -> None:
+    """RE2's time grows with it, and no call of RE2 can be interrupted."""
+    if taken:
+        check_pattern(pattern)
+    else:
+        with pytest.raises(PatternInvalid, match=r"too large: .* at character 1"):
+            check_pattern(pattern)
 
 
 def test_a_field_that_is_not_there_equals_nothing_and_a_key_below_the_top_is_not_there() -> None:

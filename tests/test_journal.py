@@ -1,5 +1,7 @@
 """The journal: what was appended is found again, and nothing else is taken for a record."""
 
+import errno
+import os
 import random
 from pathlib import Path
 
@@ -96,6 +98,24 @@ def test_without_room_an_entry_is_let_go_and_that_is_said(tmp_path: Path) -> Non
     append(part, range(201, 203))
     assert journal.fault is None
     assert seqs(tmp_path, task_id)[-2:] == [201, 202]
+
+
+def test_a_disk_without_room_is_not_asked_at_each_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To ask takes milliseconds, and there may be a hundred thousand entries a second; after a while it is asked."""
+    journal = begun(tmp_path)
+    asked = []
+
+    def refuse(*_: int) -> None:
+        asked.append(1)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "posix_fallocate", refuse)
+        append(journal.task(new_task_id()), range(1, 501))
+        assert (len(asked), "No space left" in (journal.fault or "")) == (1, True)
+    monkeypatch.setattr(journal, "_again_at", 0.0)
+    append(journal.task(new_task_id()), range(1, 3))
+    assert journal.fault is None
 
 
 def test_an_entry_larger_than_a_segment_is_let_go_and_that_is_said(tmp_path: Path) -> None:

@@ -56,6 +56,9 @@ CANDIDATES_EVERY = 12
 # After so many pieces in which the text may be it is common, and looking at the next one first is in vain.
 UNTESTED_MAX = 16
 
+# More is not looked at in one call of RE2, which cannot be interrupted.
+TESTED_BYTES_MAX = 1_024 * 1_024
+
 Row = tuple[Any, ...]
 Test = Callable[[bytes], bool]
 _ALL = LogFilter()
@@ -374,6 +377,8 @@ class Search:
             return log_filter
         check_wanted(self._connection)
         text = joined_messages(self._connection, self._task_id, after, until)
+        if len(text) > TESTED_BYTES_MAX:
+            return log_filter
         if not all(self._may_match(needle, text) for needle in log_filter.search):
             self._common = 0
             return None
