@@ -34,7 +34,7 @@ def test_the_wheel_carries_the_package_and_what_is_shipped_with_it(wheel: Path) 
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     sources = {path for path in (ROOT / "taskd").rglob("*") if path.suffix in (".py", ".typed")}
-    shipped = {ROOT / "schema.sql", *(ROOT / "plugins").glob("*.py"), *(ROOT / "web").glob("*.*")}
+    shipped = {ROOT / "schema.sql", *(ROOT / "plugins").rglob("*.py"), *(ROOT / "web").glob("*.*")}
     expected = {path.relative_to(ROOT).as_posix() for path in sources}
     expected |= {f"taskd/_shipped/{path.relative_to(ROOT).as_posix()}" for path in shipped}
     assert expected <= names
