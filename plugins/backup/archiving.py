@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import tarfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,10 +14,13 @@ from taskd import TaskLogger
 from .failures import Failed
 from .packer import HashingFile, Packer
 from .params import SQLITE_PREFIX, BackupParams
-from .reader import Reader
+from .reader import READ_BYTES, Reader
 from .snapshot import take_snapshot
 from .source import ARCHIVE, Source
 from .temporary import made, remove_leftovers, sync_directory, temporary
+from .witness import Witness
+
+DISK_FAILING = "The disk or the memory may be failing; the archive was removed."
 
 
 def backup(params: BackupParams, log: TaskLogger, stop: threading.Event) -> dict[str, object]:
@@ -65,27 +69,40 @@ def write_archive(source: Source, destination: Path, verify: bool, log: TaskLogg
     with temporary(destination, source.stem().rstrip("-"), "partial") as (partial, fd):
         with log.group("write"):
             output = HashingFile(fd)
-            packer = Packer(source, log, stop)
+            witness = Witness() if verify else None
+            packer = Packer(source, log, stop, witness)
             packer.pack(output)
             output.sync()
-        if verify:
+        if witness is not None:
+            witness.finish()
             with log.group("verify"):
-                _verify(partial, packer, output, log, stop)
+                _verify(partial, witness, output, log, stop)
         path = _free_name(destination, source.stem())
         os.rename(partial, path)
         sync_directory(destination)
     return Written(path, output.size, packer.files, output.sha256.hexdigest())
 
 
-def _verify(path: Path, packer: Packer, output: HashingFile, log: TaskLogger, stop: threading.Event) -> None:
-    """Read the archive from disk to its end: its bytes, its checksums, its entries."""
-    entries = 0
+def _verify(path: Path, packed: Witness, output: HashingFile, log: TaskLogger, stop: threading.Event) -> None:
+    """Read the archive from disk to its end: each entry is what was read of the source, and no byte is another."""
+    found = Witness()
     with open(path, "rb") as file, log.progress("verified", total=output.size, unit="bytes") as bar:
         reader = Reader(file, stop, bar.update)
-        for _ in reader.members():
-            entries += 1
-    if reader.sha256() != output.sha256.hexdigest() or entries != packer.entries:
-        raise Failed("The archive on disk is not what was written; the disk may be failing. It was removed.")
+        for member in reader.members():
+            _listen(found, member, reader)
+            if not found.last_agrees(packed):
+                raise Failed(f"{member.name!r} in the archive is not what was read. {DISK_FAILING}")
+    if reader.sha256() != output.sha256.hexdigest() or len(found) != len(packed):
+        raise Failed(f"The archive on disk is not what was written. {DISK_FAILING}")
+    log.info(f"verified: {len(found):,} entries are as they were read, in content and metadata")
+
+
+def _listen(witness: Witness, member: tarfile.TarInfo, reader: Reader) -> None:
+    witness.entry(member)
+    if member.isreg():
+        content = reader.open(member)
+        while data := content.read(READ_BYTES):
+            witness.feed(data)
 
 
 def _free_name(destination: Path, stem: str) -> Path:

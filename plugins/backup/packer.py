@@ -6,6 +6,7 @@ import os
 import stat
 import tarfile
 import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, cast
@@ -17,8 +18,10 @@ from taskd import TaskLogger
 from .failures import Failed, check, why
 from .reader import READ_BYTES, forget_members
 from .source import Source
+from .witness import Witness
 
 ZSTD_LEVEL = 3
+UNSYNCED_BYTES = 16_777_216
 
 
 class HashingFile:
@@ -26,6 +29,7 @@ class HashingFile:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._told = 0
         self.size = 0
         self.sha256 = hashlib.sha256()
 
@@ -40,6 +44,9 @@ class HashingFile:
             ) from error
         self.size += len(data)
         self.sha256.update(data)
+        if self.size - self._told >= UNSYNCED_BYTES:
+            # The disk begins now, beside us, so that little is left for the sync at the end.
+            self._forget()
         return len(data)
 
     def sync(self) -> None:
@@ -48,16 +55,22 @@ class HashingFile:
             os.fsync(self._fd)
         except OSError as error:
             raise Failed(f"The archive cannot be written to disk: {why(error)}.") from error
+        self._told = 0
+        self._forget()
+
+    def _forget(self) -> None:
         if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(self._fd, self._told, 0, os.POSIX_FADV_DONTNEED)
+        self._told = self.size
 
 
 class Packer:
-    """Packs a source into an archive, and says what it had to leave out."""
+    """Packs a source into an archive, and says what it had to leave out; a witness hears what it reads."""
 
-    def __init__(self, source: Source, log: TaskLogger, stop: threading.Event) -> None:
+    def __init__(self, source: Source, log: TaskLogger, stop: threading.Event, witness: Witness | None) -> None:
         self.files = 0
-        self.entries = 0
+        self._kinds: Counter[str] = Counter()
+        self._witness = witness
         self._source = source
         self._log = log
         self._stop = stop
@@ -65,7 +78,7 @@ class Packer:
 
     def pack(self, output: HashingFile) -> None:
         """Write the whole archive to `output`."""
-        compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True, threads=1)
+        compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True, threads=2)
         with (
             self._log.progress("files", total=self._measure(), unit="bytes") as bar,
             compressor.stream_writer(cast(IO[bytes], output), closefd=False) as packed,
@@ -75,6 +88,8 @@ class Packer:
                 check(self._stop)
                 self._add(tar, path, name, bar.advance)
                 forget_members(tar)
+        told = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self._kinds.items()))
+        self._log.info(f"packed {told}", **self._kinds)
         if self._left_out:
             self._log.warning(f"{self._left_out:,} entries are not in the archive, or not as they were; see above")
 
@@ -94,16 +109,25 @@ class Packer:
             if kind == stat.S_IFREG:
                 self._add_file(tar, path, name, advance)
             elif kind in (stat.S_IFDIR, stat.S_IFLNK):
-                self._add_header(tar, tar.gettarinfo(path, name))
+                member = tar.gettarinfo(path, name)
+                self._count(member, "directories" if member.isdir() else "symbolic links")
+                tar.addfile(member)
+                self._look_at_link(member)
             else:
                 self._leave_out(name, "it is a socket, a pipe or a device, which an archive cannot hold")
         except OSError as error:
             self._problem(name, error)
 
-    def _add_header(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-        tar.addfile(member)
-        self.entries += 1
+    def _count(self, member: tarfile.TarInfo, kind: str) -> None:
+        """The entry that is added now."""
+        if self._witness is not None:
+            self._witness.entry(member)
         self.files += not member.isdir()
+        self._kinds[kind] += 1
+        if not _is_utf8(member.name):
+            self._kinds["names that are not UTF-8"] += 1
+
+    def _look_at_link(self, member: tarfile.TarInfo) -> None:
         if member.issym() and _leads_out(member):
             self._log.warning(
                 f"{member.name!r} is a link to {member.linkname!r}, outside of the source: only the link is "
@@ -116,14 +140,29 @@ class Packer:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(fd, "rb", buffering=0) as file:
             member = tar.gettarinfo(arcname=name, fileobj=file)
+            about = os.fstat(fd)
+            if about.st_nlink == 1:
+                # `tarfile` would remember every file, in case another is a hard link to it.
+                tar.inodes.pop((about.st_ino, about.st_dev), None)  # type: ignore[attr-defined]
             if member.islnk():
-                self._add_header(tar, member)
+                self._count(member, "hard links")
+                tar.addfile(member)
             elif member.isreg():
-                content = Content(cast(IO[bytes], file), member.size, self._stop, advance)
+                self._count(member, "files with holes" if about.st_blocks * 512 < member.size else "files")
+                content = Content(cast(IO[bytes], file), member.size, self._read(advance))
                 tar.addfile(member, cast(IO[bytes], content))
-                self.entries += 1
-                self.files += 1
                 self._compare(name, content, member, os.fstat(fd))
+
+    def _read(self, advance: Callable[[int], None]) -> Callable[[bytes], None]:
+        """What is done with each piece of a file's content."""
+
+        def read(data: bytes) -> None:
+            check(self._stop)
+            if self._witness is not None:
+                self._witness.feed(data)
+            advance(len(data))
+
+        return read
 
     def _compare(self, name: str, content: "Content", before: tarfile.TarInfo, after: os.stat_result) -> None:
         if content.fault:
@@ -149,21 +188,20 @@ class Content:
     Where the file has fewer, or fails, the rest is zeros, and `fault` says so.
     """
 
-    def __init__(self, file: IO[bytes], size: int, stop: threading.Event, advance: Callable[[int], None]) -> None:
+    def __init__(self, file: IO[bytes], size: int, on_read: Callable[[bytes], None]) -> None:
         self.missing = size
         self.fault = ""
         self._file = file
-        self._stop = stop
-        self._advance = advance
+        self._on_read = on_read
 
     def read(self, size: int = -1) -> bytes:
-        check(self._stop)
         data = b"" if self.fault else self._next(min(size, self.missing))
         if not data:
             self.fault = self.fault or "shrank while it was read"
-            return bytes(size)
+            self._on_read(zeros := bytes(size))
+            return zeros
         self.missing -= len(data)
-        self._advance(len(data))
+        self._on_read(data)
         # `tarfile` takes a short piece for the end of the file.
         return data if len(data) == size else data + self.read(size - len(data))
 
@@ -177,10 +215,15 @@ class Content:
 
 def new_tar(packed: zstandard.ZstdCompressionWriter) -> tarfile.TarFile:
     tar = tarfile.open(  # noqa: SIM115 (the caller closes it)
-        fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT, bufsize=READ_BYTES, errors="surrogateescape"
+        fileobj=packed, mode="w", format=tarfile.PAX_FORMAT, errors="surrogateescape"
     )
     tar.copybufsize = READ_BYTES  # type: ignore[attr-defined] # documented, and missing from the stubs
     return tar
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether a name is text, and not bytes that stand for themselves."""
+    return not any("\udc80" <= character <= "\udcff" for character in name)
 
 
 def _leads_out(member: tarfile.TarInfo) -> bool:

@@ -1,11 +1,20 @@
 """The parameters of a backup and of a restore."""
 
-from typing import Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 SQLITE_PREFIX = "sqlite:///"
+
+
+def _no_nul(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("it has a NUL character in it, which no path can have")
+    return value
+
+
+PathText = Annotated[str, Field(min_length=1, max_length=4_096), AfterValidator(_no_nul)]
 
 
 class BackupParams(BaseModel):
@@ -14,14 +23,12 @@ class BackupParams(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     action: Literal["backup", "restore"] = Field("backup", description="What to do.")
-    source: str | None = Field(
+    source: PathText | None = Field(
         None,
-        min_length=1,
         description="Backup: a directory, a file, or an SQLite database as sqlite:////absolute/file.",
     )
-    archive: str | None = Field(None, min_length=1, description="Restore: the .tar.zst file to restore from.")
-    destination: str = Field(
-        min_length=1,
+    archive: PathText | None = Field(None, description="Restore: the .tar.zst file to restore from.")
+    destination: PathText = Field(
         description="Backup: the directory for the archive. Restore: a new or empty directory to fill.",
     )
     exclude: list[str] = Field(

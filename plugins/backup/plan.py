@@ -1,15 +1,17 @@
 """What a restore will write, and everything that it refuses."""
 
 import tarfile
-from pathlib import PurePosixPath
+import threading
 
 from taskd import TaskLogger
 
-from .failures import Failed
+from .failures import Failed, check
 from .params import BackupParams
-from .reader import safe_name
+from .reader import check_length, safe_name
+from .witness import Witness
 
 LINKS_FOLLOWED_MAX = 40
+NAMES_BYTES_MAX = 512 * 1_024**2
 RATIO_MAX = 1_000
 RATIO_FREE_BYTES = 4 * 1_024**3
 
@@ -33,15 +35,21 @@ class Plan:
         self._kinds: dict[str, bytes] = {}
         self._links: dict[str, str] = {}
         self._hard_links: dict[str, str] = {}
+        self._names_bytes = 0
+        self._seen = Witness()
+        self._written = Witness()
 
     def add(self, member: tarfile.TarInfo) -> None:
         """Look at the next entry; raises `Failed` where it cannot be restored safely."""
         name = safe_name(member.name)
+        self._seen.entry(member)
         self._check_kind(member)
         if name in self._kinds and not (name == "." and member.isdir()):
             raise Failed(f"The archive has {name!r} twice, and only one of them can be meant: it is refused.")
         self._kinds[name] = member.type
+        self._names_bytes += len(name) + len(member.linkname)
         if member.issym():
+            check_length(member.linkname)
             self._links[name] = member.linkname
         elif member.islnk():
             self._add_hard_link(name, member)
@@ -49,16 +57,25 @@ class Plan:
         self.size += member.size if member.isreg() else 0
         self._check_limits()
 
-    def finish(self) -> None:
+    def finish(self, stop: threading.Event) -> None:
         """Look at what only all entries together can tell."""
+        self._seen.finish()
         for name in self._kinds:
+            check(stop)
             self._check_parents(name)
         for name, target in self._links.items():
+            check(stop)
             if self._leads_out(name):
                 self._refuse_link(name, target)
         for name, target in self._hard_links.items():
             if target in self.skipped:
                 raise Failed(f"{name!r} is a hard link to {target!r}, which is left out: the archive is refused.")
+
+    def confirm(self, member: tarfile.TarInfo) -> None:
+        """The next entry at the second reading: it must be the one that was looked at."""
+        self._written.entry(member)
+        if not self._written.last_agrees(self._seen):
+            raise Failed("The archive was changed while it was restored. Run again when nobody writes to it.")
 
     def _check_kind(self, member: tarfile.TarInfo) -> None:
         if safe_name(member.name) == "." and not member.isdir():
@@ -78,14 +95,20 @@ class Plan:
     def _check_limits(self) -> None:
         if len(self._kinds) > self._params.files_max:
             raise Failed(f"The archive has more than {self._params.files_max:,} entries; raise files_max if it may.")
+        if self._names_bytes > NAMES_BYTES_MAX:
+            raise Failed(f"The names in the archive have more than {NAMES_BYTES_MAX:,} bytes: it is taken for a bomb.")
         if self.size > self._params.bytes_max:
             raise Failed(f"The archive holds more than {self._params.bytes_max:,} bytes; raise bytes_max if it may.")
         if self.size > self._ratio_bytes_max:
             raise Failed(f"The archive holds more than {RATIO_MAX:,} times its own size: it is taken for a bomb.")
 
     def _check_parents(self, name: str) -> None:
-        for parent in map(str, PurePosixPath(name).parents):
-            if self._kinds.get(parent, tarfile.DIRTYPE) != tarfile.DIRTYPE:
+        parent = name
+        while parent := parent.rpartition("/")[0]:
+            kind = self._kinds.get(parent)
+            if kind == tarfile.DIRTYPE:
+                return  # what is above it is looked at for it
+            if kind is not None:
                 raise Failed(f"{name!r} would be written through {parent!r}, which is no directory: it is refused.")
 
     def _refuse_link(self, name: str, target: str) -> None:

@@ -12,6 +12,7 @@ from .failures import Failed, check
 
 READ_BYTES = 1_048_576
 HEADER_BYTES_MAX = 1_048_576
+NAME_BYTES_MAX = 4_095
 
 # What `tarfile` raises for bytes that were never a tar archive, or are one on purpose.
 NOT_AN_ARCHIVE = (
@@ -108,7 +109,14 @@ def forget_members(tar: tarfile.TarFile) -> None:
 
 def safe_name(name: str) -> str:
     """A member's name as a path below the root, or `Failed`."""
+    check_length(name)
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts or "\0" in name or not name:
         raise Failed(f"The archive holds {name!r}, which would be outside of the destination: it is refused.")
     return "/".join(parts) or "."
+
+
+def check_length(name: str) -> None:
+    """No system takes a longer name, and to look at one with a million parts takes long."""
+    if len(name) > NAME_BYTES_MAX:
+        raise Failed(f"The archive has a name of {len(name):,} characters, {name[:60]!r} …: it is refused.")

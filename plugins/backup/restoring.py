@@ -29,7 +29,7 @@ def restore(params: BackupParams, log: TaskLogger, stop: threading.Event) -> dic
             plan = Plan(params, size, log)
             for member in Reader(file, stop, bar.update).members():
                 plan.add(member)
-            plan.finish()
+            plan.finish(stop)
             _check_room(destination, plan.size)
         file.seek(0)
         with log.group("write"), log.progress("restored", total=plan.size, unit="bytes") as bar:
@@ -83,6 +83,7 @@ def write_tree(reader: Reader, plan: Plan, destination: Path, advance: Callable[
 
 def _fill(tree: "Tree", plan: Plan) -> None:
     for member in tree.reader.members():
+        plan.confirm(member)
         if safe_name(member.name) not in plan.skipped:
             tree.add(member)
     tree.finish()
