@@ -365,7 +365,7 @@ async def test_what_is_read_back_is_compared_with_what_was_read(
         def write(self, data: bytes) -> int:
             return really_compress(self.writer, data.replace(b"b" * 100, b"b" * 99 + b"c"))
 
-    really_open = tarfile.open
+    really_open: Any = tarfile.open
     monkeypatch.setattr(
         "tarfile.open",
         lambda fileobj, mode, **options: really_open(
