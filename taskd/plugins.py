@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS = "taskd.plugins"
 PACKAGE = "__init__.py"
-_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 
 class Plugin:
@@ -189,7 +189,7 @@ def _classes(module: ModuleType) -> list[type[Any]]:
 
 def _loaded(plugin: type[Any]) -> LoadedPlugin:
     name = plugin.name
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ValueError(f"name {name!r}: expected a lower-case letter, then letters, digits, '_' or '-'")
     model = getattr(plugin, "Params", None)
     if model is not None and not (inspect.isclass(model) and issubclass(model, BaseModel)):
