@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import busy, emit, ingest, memory, recover, tail
+from benchmarks import backup, busy, emit, ingest, memory, recover, tail
 from benchmarks.plan import ROOT, Plan
 from benchmarks.plot import write_svg
 from benchmarks.table import Result, Skipped, machine, table, write_json
@@ -29,6 +29,7 @@ PARTS: dict[str, Callable[[Plan], list[Result | Skipped]]] = {
     "busy": busy.run,
     "recover": recover.run,
     "memory": memory.run,
+    "backup": backup.run,
 }
 
 
