@@ -104,10 +104,14 @@ class Work:
             self._intend({})
             try:
                 yield
-            except Failed as error:
-                # What git refuses it leaves as it was; but not what it was writing when it failed.
-                if not isinstance(error, Killed) and not self._writing:
+            except BaseException as error:
+                # What git refuses it leaves as it was; but not what it was writing when it failed. Our
+                # gits are gone: what they have left behind can go too, at once where we may.
+                if isinstance(error, Failed) and not isinstance(error, Killed) and not self._writing:
                     self._done()
+                else:
+                    with contextlib.suppress(Failed):
+                        await self._recover()
                 raise
             self._done()
 

@@ -1,6 +1,7 @@
 """`git`: real repositories, real git, and everything that it must not be talked into."""
 
 import asyncio
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -281,6 +282,94 @@ async def test_a_clone_that_was_killed_leaves_nothing_for_ever(service: Service,
         (tmp_path / "in" / name / "objects").mkdir(parents=True)
     await result(service, "clone", repository=origin, directory=tmp_path / "in" / "new")
     assert sorted(os.listdir(tmp_path / "in")) == [".new.mine.cloning", ".other.0123456789ab.cloning", "new"]
+
+
+@pytest.fixture
+def killed(origin: Path, checkout: Path, tmp_path: Path) -> str:
+    """
+    A pull into `checkout` that was killed while it wrote its files: one is new, one is cut short,
+    one is still there that should be gone, and git's lock is left; the commit that was pulled.
+    """
+    work = tmp_path / "work"
+    for name in ("second", "gone", "mine"):
+        (work / name).write_text("old\n")
+    git(work, "add", ".")
+    git(work, "commit", "--quiet", "-m", "before")
+    git(work, "push", "--quiet", str(origin), "main")
+    git(checkout, "pull", "--quiet")
+    before = git(checkout, "rev-parse", "HEAD")
+    for name in ("file", "second", "-new", ":(odd) n\u00e4me"):
+        (work / name).write_text("new\n")
+    (work / "gone").unlink()
+    git(work, "add", ".")
+    git(work, "commit", "--quiet", "-m", "after")
+    after = git(work, "rev-parse", "HEAD")
+    git(work, "push", "--quiet", str(origin), "main")
+    git(checkout, "fetch", "--quiet")
+    (checkout / ".git/taskd").mkdir()
+    (checkout / ".git/taskd/intent").write_text(json.dumps({"before": before, "after": after}))
+    (checkout / ".git/index.lock").write_text("half")
+    (checkout / "file").write_text("new\n")
+    (checkout / "-new").write_text("n")
+    (checkout / "second").unlink()
+    return after
+
+
+@pytest.mark.parametrize("action", ["pull", "commit", "push"])
+async def test_a_pull_that_was_killed_is_finished_by_whoever_comes_next(
+    service: Service, checkout: Path, killed: str, action: str
+) -> None:
+    """Its files are written to the end, what was found is kept, and local changes elsewhere stay."""
+    (checkout / "mine").write_text("changed here\n")
+    params = {"message": "mine"} if action == "commit" else {}
+    task = await run(service, action, directory=checkout, **params)
+    assert task.status == "succeeded", task.error
+    assert git(checkout, "rev-parse", "HEAD~1" if action == "commit" else "HEAD") == killed
+    assert git(checkout, "diff", "--name-only", killed) == "mine"
+    assert git(checkout, "ls-files", "--others") == ""
+    told = messages(await read_all(service, task.id))
+    [kept] = [text.split()[-1] for text in told if text.startswith("finishing a pull that was killed")]
+    assert git(checkout, "show", f"{kept}:mine") == "changed here"
+    assert [text for text in told if text.endswith("index.lock, which a git that was killed had left behind")]
+    assert sorted(os.listdir(checkout / ".git/taskd")) == ["gits", "task"]
+
+
+async def test_a_lock_of_somebody_elses_git_is_left_alone(service: Service, checkout: Path) -> None:
+    """Nobody of ours was killed here: who removes it has to know."""
+    (checkout / ".git/index.lock").touch()
+    (checkout / "new").touch()
+    task = await run(service, "commit", directory=checkout, message="x")
+    assert "Another git works here" in (task.error or "")
+    assert (checkout / ".git/index.lock").exists()
+
+
+async def test_the_first_commit_can_be_pulled(service: Service, origin: Path, tmp_path: Path) -> None:
+    """Into the clone of a repository that had none."""
+    git(tmp_path, "init", "--quiet", "--bare", "empty.git")
+    made = await result(service, "clone", repository=tmp_path / "empty.git", directory=tmp_path / "clone")
+    assert made == {"directory": str(tmp_path / "clone"), "branch": "main", "commit": None}
+    git(origin, "push", "--quiet", str(tmp_path / "empty.git"), "main")
+    pulled = await result(service, "pull", directory=tmp_path / "clone")
+    assert (pulled["before"], pulled["commit"]) == (None, git(origin, "rev-parse", "main"))
+    assert (tmp_path / "clone" / "file").read_text() == "2\n"
+
+
+async def test_a_pull_that_is_cancelled_while_it_writes_files_writes_them_to_the_end(
+    service: Service, checkout: Path, killed: str
+) -> None:
+    """Between two commits is no place to stop."""
+    git(checkout, "clean", "--quiet", "-fd")
+    (checkout / ".git/index.lock").unlink()
+    git(checkout, "reset", "--quiet", "--hard", f"{killed}~1")
+    intent = checkout / ".git/taskd/intent"
+    intent.unlink()
+    task = await service.manager.submit("git", {"action": "pull", "directory": str(checkout)})
+    while not (intent.exists() and "after" in intent.read_text()):
+        await asyncio.sleep(0.001)
+    await service.manager.cancel(task.id)
+    assert (await service.manager.wait(task.id)).status == "cancelled"
+    assert (git(checkout, "rev-parse", "HEAD"), git(checkout, "status", "--porcelain")) == (killed, "")
+    assert not intent.exists()
 
 
 async def test_status_tells_branch_and_changes(service: Service, checkout: Path) -> None:
