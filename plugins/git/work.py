@@ -33,6 +33,8 @@ LOOK_AGAIN_S = 0.1
 LOCK_AGE_S = 1.0
 LOCK_FILES = ("index.lock", "HEAD.lock", "ORIG_HEAD.lock", "config.lock", "packed-refs.lock", "shallow.lock")
 
+IDENTITY = ("-c", "user.name=taskd", "-c", "user.email=taskd@localhost")
+
 # Runs a command that holds a lock for as long as it lives, and what it starts lives.
 HOLD = (
     "import fcntl, os, sys; fd = os.open(sys.argv[1], os.O_RDONLY); fcntl.flock(fd, fcntl.LOCK_SH); "
@@ -170,7 +172,7 @@ class Work:
         Give every file that differs between the two the content of `after`. None of them had a
         local change when the intent was written; what they are now is kept as a commit all the same.
         """
-        kept = await self._git.read("stash", "create", "kept by taskd", cwd=self._directory, check=False)
+        kept = await self._git.read(*IDENTITY, "stash", "create", "kept by taskd", cwd=self._directory, check=False)
         for commit in kept:
             await self._git.read("update-ref", f"refs/taskd/kept/{commit[:12]}", commit, cwd=self._directory)
             self._git.log.warning(f"finishing a pull that was killed; its files as they were found are commit {commit}")
