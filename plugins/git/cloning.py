@@ -75,15 +75,28 @@ def _staging(directory: Path) -> Iterator[Path]:
     A new hidden directory beside the one that it will become, and gone at the end under that name.
     We hold a lock on it, and so does git, so that what was left behind can be told apart.
     """
-    path = directory.with_name(f".{_short(directory)}.{secrets.token_hex(6)}.cloning")
-    path.mkdir(mode=0o777)
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    path, fd = _new_locked(directory)
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH)
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
         os.close(fd)
+
+
+def _new_locked(directory: Path) -> tuple[Path, int]:
+    while True:
+        path = directory.with_name(f".{_short(directory)}.{secrets.token_hex(6)}.cloning")
+        try:
+            path.mkdir()
+        except OSError as error:
+            raise Failed(f"{directory.parent} cannot be written to: {error.strerror}. Give another one.") from error
+        # Another task that looks for leftovers may come between the making and the lock.
+        with contextlib.suppress(FileNotFoundError):
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            if path.exists():
+                return path, fd
+            os.close(fd)
 
 
 def _short(directory: Path) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import random
 import shutil
 import sqlite3
 import subprocess
@@ -524,6 +525,33 @@ async def test_a_hostile_archive_is_refused_whole(
     assert told in (task.error or "")
     assert not (tmp_path / "in").exists()
     assert not (tmp_path / "pwned").exists()
+
+
+async def test_no_archive_writes_outside_of_the_destination(service: Service, tmp_path: Path) -> None:
+    """Of hundreds that are thrown together from what does harm: each is refused whole, or stays within."""
+    rng = random.Random(7)
+    outside = tmp_path / "outside"
+    (outside / "in").mkdir(parents=True)
+    (outside / "kept").write_text("kept")
+    before = tree_of(outside)
+    parts = ("a", "b", "..", ".", "kept")
+    kinds = (tarfile.REGTYPE, tarfile.REGTYPE, DIRECTORY, DIRECTORY, LINK, LINK, HARD)
+
+    def path() -> str:
+        return "/".join(rng.choices(parts, weights=(6, 6, 2, 1, 1), k=rng.randint(1, 4)))
+
+    restored = 0
+    for number in range(300):
+        members = [member(path(), rng.choice(kinds), path()) for _ in range(rng.randint(1, 4))]
+        archive = hostile(tmp_path / f"{number}.tar.zst", *members)
+        root = outside / "in" / "root"
+        task = await run(service, action="restore", archive=archive, destination=root, skip_links=rng.random() < 0.5)
+        if task.status == "succeeded":
+            restored += 1
+            assert all(Path(os.path.realpath(found)).is_relative_to(root) for found in root.rglob("*"))
+            shutil.rmtree(root)
+        assert (task.status in ("succeeded", "failed"), tree_of(outside)) == (True, before), members
+    assert 20 < restored < 280
 
 
 @pytest.mark.parametrize(
