@@ -173,8 +173,8 @@ def new(name: str, directory: Path) -> None:
     from taskd.template import write_plugin  # what only this needs
 
     click.echo(write_plugin(name, directory))
-    place = shlex.quote(str(directory))
-    say(f"Serve it with: taskd serve --plugins {place}\nRun it with:   taskd run {name} -p count=5")
+    say(f"serve it with: taskd serve --plugins {shlex.quote(str(directory))}")
+    say(f"run it with: taskd run {name} -p count=5")
 
 
 @cli.command()

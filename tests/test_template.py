@@ -73,7 +73,11 @@ def test_the_command_needs_no_server_and_its_words_lead_to_a_log(tmp_path: Path)
     """Written, served and run, as it says itself."""
     written = run_taskd("plugins", "new", "report", str(tmp_path / "plugins"), TASKD_SERVER="http://127.0.0.1:9")
     assert (written.returncode, written.stdout) == (0, f"{tmp_path}/plugins/report.py\n")
-    assert f"taskd serve --plugins {tmp_path}/plugins" in written.stderr
+    told = [
+        f"taskd: serve it with: taskd serve --plugins {tmp_path}/plugins",
+        "taskd: run it with: taskd run report -p count=5",
+    ]
+    assert written.stderr.splitlines() == told
     with Served(tmp_path) as served:
         listed = served.taskd("plugins")
         ran = served.taskd("run", "report", "-p", "count=1")
