@@ -31,6 +31,7 @@ WAIT_S = 30.0
 LOOK_AGAIN_S = 0.1
 # A lock file that is younger may be of a git that is about to end.
 LOCK_AGE_S = 1.0
+NEVER_S = "1000000"
 LOCK_FILES = ("index.lock", "HEAD.lock", "ORIG_HEAD.lock", "config.lock", "packed-refs.lock", "shallow.lock")
 
 IDENTITY = ("-c", "user.name=taskd", "-c", "user.email=taskd@localhost")
@@ -59,7 +60,13 @@ class Work:
         self._writing = False
 
     async def run(self, *words: str) -> None:
-        """Run a git that changes files: nobody takes it for dead while it lives. Raises `Failed`."""
+        """
+        Run a git that changes files: nobody takes it for dead while it lives. Raises `Failed`.
+
+        It shows no progress of its files: where the service is killed nobody reads that any more,
+        and it would be killed by SIGPIPE in the middle of them.
+        """
+        self._git.env["GIT_PROGRESS_DELAY"] = NEVER_S
         await self._git.run(*words, cwd=self._directory, before=holding(self._place / "gits"))
 
     async def forward(self, before: str | None, after: str) -> None:
@@ -70,7 +77,6 @@ class Work:
         if before and await self._is_free(before, after):
             self._intend({"before": before, "after": after})
             self._writing = True
-        # Quiet: a git whose words nobody reads any more is killed by them.
         merge = asyncio.ensure_future(self.run("merge", "--ff-only", "--quiet", after))
         try:
             await asyncio.shield(merge)

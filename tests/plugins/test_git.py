@@ -372,6 +372,21 @@ async def test_a_pull_that_is_cancelled_while_it_writes_files_writes_them_to_the
     assert not intent.exists()
 
 
+async def test_the_git_that_writes_files_says_nothing_while_it_does(
+    service: Service, checkout: Path, killed: str
+) -> None:
+    """Progress (git shows it after two seconds) that a killed service does not read would end it in the middle."""
+    (checkout / ".git/info/attributes").write_text("* filter=slow\n")
+    git(checkout, "config", "filter.slow.smudge", "sleep 0.8; cat")
+    git(checkout, "clean", "--quiet", "-fd")
+    (checkout / ".git/index.lock").unlink()
+    (checkout / ".git/taskd/intent").unlink()
+    git(checkout, "-c", "filter.slow.smudge=cat", "reset", "--quiet", "--hard", f"{killed}~1")
+    task = await run(service, "pull", directory=checkout)
+    assert (task.result or {})["updated"]
+    assert "Updating files" not in progress_labels(await read_all(service, task.id))
+
+
 async def test_status_tells_branch_and_changes(service: Service, checkout: Path) -> None:
     """What `git status` knows, as data."""
     (checkout / "file").write_text("changed\n")

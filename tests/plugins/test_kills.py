@@ -7,6 +7,7 @@ which a power cut does too), looks at what is there, starts the service again an
 once more: they succeed without help. `TASKD_TEST_KILLS=50` does it fifty times.
 """
 
+import contextlib
 import os
 import random
 import shutil
@@ -59,26 +60,34 @@ def family(pid: int) -> set[int]:
     return found
 
 
-def alive(pid: int) -> bool:
-    """Whether the process lives; one that has ended and is not yet waited for does not."""
+def state(pid: int) -> str:
+    """The kernel's letter for what the process does: Z where it has ended and is not yet waited for, or is gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
-        return False
+        return "Z"
+
+
+def stop(pid: int) -> None:
+    """Stop the process: it has no more children after this."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: state(pid) in "TZ")
 
 
 def kill(served: Served, everything: bool) -> None:
     """End the service at once, or the service and all that it has started; returns when all are gone."""
-    os.kill(served.process.pid, signal.SIGSTOP)
+    stop(served.process.pid)
     others = family(served.process.pid) - {served.process.pid}
     if everything:
         for pid in others:
-            os.kill(pid, signal.SIGSTOP)
+            stop(pid)
         others |= family(served.process.pid) - {served.process.pid}
         for pid in others:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     served.stop(signal.SIGKILL)
-    wait_until(lambda: not any(alive(pid) for pid in others))
+    wait_until(lambda: all(state(pid) == "Z" for pid in others))
 
 
 class World:
