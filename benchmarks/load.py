@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import busy, capture, emit, ingest, memory, query, recover, tail
+from benchmarks import backup, busy, capture, emit, ingest, memory, query, recover, tail
 from benchmarks.plan import ROOT, Plan
 from benchmarks.plot import write_svg
 from benchmarks.table import Result, Skipped, machine, table, write_json
@@ -31,6 +31,7 @@ PARTS: dict[str, Callable[[Plan], list[Result | Skipped]]] = {
     "recover": recover.run,
     "memory": memory.run,
     "query": query.run,
+    "backup": backup.run,
 }
 
 

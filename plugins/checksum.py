@@ -3,7 +3,7 @@ Checksum: a plugin as they were written before there was a context, kept so on p
 
 It takes its params as a plain dict, works synchronously, prints, and logs with the standard
 library; it knows nothing of taskd. That it runs, and that all it says is in its task's log,
-proves that old plugins go on working. New ones are written like `backup.py`.
+proves that old plugins go on working. New ones are written like `migration.py`.
 """
 
 import hashlib

@@ -36,6 +36,7 @@ PREFIX = "sqlite:///"
 LOCK_WAIT_S = 30.0
 BACKUP_STEP_PAGES = 1_000
 SHOWN_CHARACTERS = 200
+STATEMENTS_SHOWN_MAX = 1_000
 
 CREATE_RECORDS = """
 CREATE TABLE IF NOT EXISTS taskd_migrations (
@@ -52,6 +53,13 @@ INSERT_RECORD = "INSERT INTO taskd_migrations (version, name, checksum, duration
 
 _FILE = re.compile(r"(\d{4,9})_[^/]+\.sql")
 _BLANK = re.compile(r"(?:\s+|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z)|;)*", re.DOTALL)
+# What may hide a ';', and the ';' itself; `open` is a quote that has no end.
+_TOKEN = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`|\[[^\]]*\]|--[^\n]*|/\*.*?(?:\*/|\Z)|(?P<open>['"`\[])|;""", re.DOTALL)
+_TRIGGER = re.compile(
+    r"(?:EXPLAIN\s+(?:QUERY\s+PLAN\s+)?)?CREATE\b(?:\s|--[^\n]*\n|/\*.*?\*/)+(?:TEMP\w*\s+)?TRIGGER\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_FOREIGN_KEYS = re.compile(r"PRAGMA\s+foreign_keys\b", re.IGNORECASE)
 _OWN_TRANSACTION = re.compile(r"(?:BEGIN|COMMIT|END|ROLLBACK|SAVEPOINT|RELEASE|VACUUM|ATTACH|DETACH)\b", re.IGNORECASE)
 
 
@@ -66,7 +74,13 @@ class Stopped(Exception):
 def _is_sqlite(database: str) -> str:
     if not database.startswith(PREFIX + "/") or len(database) == len(PREFIX) + 1:
         raise ValueError("expected sqlite:////absolute/file (other databases are not supported)")
-    return database
+    return _no_nul(database)
+
+
+def _no_nul(path: str) -> str:
+    if "\0" in path:
+        raise ValueError("it has a NUL character in it, which no path can have")
+    return path
 
 
 class MigrationParams(BaseModel):
@@ -77,7 +91,9 @@ class MigrationParams(BaseModel):
     database: Annotated[str, AfterValidator(_is_sqlite)] = Field(
         description="The database as sqlite:////absolute/file; it is created where it is missing."
     )
-    directory: str = Field(min_length=1, description="The directory of the migrations, files NNNN_name.sql.")
+    directory: Annotated[str, AfterValidator(_no_nul)] = Field(
+        min_length=1, description="The directory of the migrations, files NNNN_name.sql."
+    )
     target: int | None = Field(None, ge=0, description="The version to stop at; by default the newest.")
     dry_run: bool = Field(False, description="Show what would be applied, and apply nothing.")
     backup: bool = Field(True, description="Copy the database into the task's own directory before.")
@@ -148,21 +164,26 @@ class File:
         return statements
 
     def _split(self) -> Iterator[Statement]:
+        # Counted from one statement to the next: a file may have a million of them.
+        line, counted = 1, 0
         start = _after_blank(self.text, 0)
         while start < len(self.text):
+            line, counted = line + self.text.count("\n", counted, start), start
             end = self._end_of_statement(start)
-            yield Statement(self.text[start:end].strip(), self.text.count("\n", 0, start) + 1)
+            if end is None:
+                raise Failed(f"{self.name}: the statement that begins on line {line} has no end (a quote, or END;?).")
+            yield Statement(self.text[start:end].strip(), line)
             start = _after_blank(self.text, end)
 
-    def _end_of_statement(self, start: int) -> int:
-        end = start
-        while (end := self.text.find(";", end) + 1) > 0:
-            if sqlite3.complete_statement(self.text[start:end]):
-                return end
-        if sqlite3.complete_statement(self.text[start:] + "\n;"):
-            return len(self.text)
-        line = self.text.count("\n", 0, start) + 1
-        raise Failed(f"{self.name}: the statement that begins on line {line} has no end (a quote, or END;?).")
+    def _end_of_statement(self, start: int) -> int | None:
+        # A ';' within a trigger ends a statement of the trigger: only SQLite knows which is the last.
+        trigger = _TRIGGER.match(self.text, start)
+        for token in _TOKEN.finditer(self.text, start):
+            if token[0] == ";" and (not trigger or sqlite3.complete_statement(self.text[start : token.end()])):
+                return token.end()
+            if token["open"]:
+                return None
+        return len(self.text) if sqlite3.complete_statement(self.text[start:] + "\n;") else None
 
 
 def _after_blank(text: str, start: int) -> int:
@@ -288,7 +309,10 @@ class Run:
         what = "would apply" if self._params.dry_run else "to apply"
         self._log.info(f"{self._path} is at version {version}; {what}: {len(planned)} migrations", version=version)
         for file in planned if self._params.dry_run else []:
-            self._log.info(f"would apply {file.name}: {len(file.statements())} statements")
+            statements = file.statements()
+            self._log.info(f"would apply {file.name}: {len(statements)} statements")
+            for statement in statements[:STATEMENTS_SHOWN_MAX]:
+                self._log.info(f"{file.name}:{statement.line} {statement.shown}", line=statement.line)
 
     def _apply_all(self, planned: list[File], statements: dict[int, list[Statement]]) -> dict[str, object]:
         if self._params.backup and self._path.exists() and self._path.stat().st_size:
@@ -323,6 +347,8 @@ class Run:
     def _execute(self, connection: sqlite3.Connection, file: File, statement: Statement) -> None:
         self._check()
         place = f"{file.name}:{statement.line}"
+        if _FOREIGN_KEYS.match(statement.sql):
+            self._log.warning(f"{place}: within a transaction this has no effect (PRAGMA defer_foreign_keys has)")
         started, changes = time.monotonic(), connection.total_changes
         try:
             returned = sum(1 for _ in connection.execute(statement.sql))

@@ -23,7 +23,7 @@ import orjson
 from taskd.arguments import params_of, settings_given, settings_options
 from taskd.client import Client, Invalid, NotFound, Parameters, Refused, Unreachable
 from taskd.entries import Level
-from taskd.errors import SettingsError, TaskdError
+from taskd.errors import PluginNotWritten, SettingsError, TaskdError
 from taskd.printer import Printer, ShownStream, make_printer, say
 from taskd.settings import load_settings
 from taskd.tables import SHORT_ID, lasted, named, print_plugins, print_tasks
@@ -37,6 +37,7 @@ PIPE_CLOSED = 141  # 128 + SIGPIPE
 # The first class that an error is an instance of decides.
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (SettingsError, 2),
+    (PluginNotWritten, 2),
     (Invalid, 2),
     (Unreachable, 3),
     (Refused, 4),
@@ -162,13 +163,30 @@ def serve(**options: Any) -> None:
 cli.add_command(click.Command("serve", callback=serve, params=[*settings_options()], help=serve.__doc__))
 
 
-@cli.command()
+@cli.group(invoke_without_command=True)
 @client_options
-@click.pass_obj
-def plugins(server: dict[str, Any]) -> None:
-    """The plugins, their parameters, and any that failed to load."""
-    answer = Client(**server).get("/api/plugins")
-    print_plugins(answer["plugins"], answer["broken"])
+@click.pass_context
+def plugins(context: click.Context) -> None:
+    """The plugins, their parameters, and any that failed to load; or a new one."""
+    if context.invoked_subcommand is None:
+        answer = Client(**context.obj).get("/api/plugins")
+        print_plugins(answer["plugins"], answer["broken"])
+
+
+@plugins.command()
+@click.argument("name")
+@click.argument("directory", metavar="[DIR]", default=".", type=click.Path(path_type=Path))
+def new(name: str, directory: Path) -> None:
+    """
+    Write a working plugin called NAME to start from into DIR, by default the current directory.
+
+    Needs no running service, and writes over nothing.
+    """
+    from taskd.template import write_plugin  # what only this needs
+
+    click.echo(write_plugin(name, directory))
+    say(f"serve it with: taskd serve --plugins {shlex.quote(str(directory))}")
+    say(f"run it with: taskd run {name} -p count=5")
 
 
 @cli.command()

@@ -11,6 +11,7 @@ Every error that taskd raises on purpose, in one tree.
     ├── ParameterInvalid     a query parameter is unknown or has a bad value
     ├── ParamsInvalid        a plugin's params do not validate: every fault with its path
     ├── PluginNotFound       no plugin of that name is loaded
+    ├── PluginNotWritten     `plugins new` cannot write what was asked for
     ├── TaskNotFound         no task of that id
     ├── TaskConflict         the task's status does not allow it
     ├── TooManyTasks         the queue of tasks is full
@@ -85,6 +86,10 @@ class PluginNotFound(TaskdError):
 
     def __init__(self, name: str, known: Sequence[str]) -> None:
         super().__init__(f"There is no plugin {name!r}; there are: {', '.join(known) or 'none'}.")
+
+
+class PluginNotWritten(TaskdError):
+    """A new plugin cannot have that name, or be where it should."""
 
 
 class TaskNotFound(TaskdError):

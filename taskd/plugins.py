@@ -2,8 +2,9 @@
 Plugins: what they are, where they are found, and how they are called.
 
 A plugin is a class with a `name` and an `execute`. They are found in directories (`*.py`, each
-file for itself) and as entry points of the group `taskd.plugins`. One that cannot be loaded is
-reported with the reason and does not stop the others.
+file for itself; one that has outgrown its file is a package, `NAME/__init__.py`, with the class in
+that file and the rest beside it) and as entry points of the group `taskd.plugins`. One that cannot
+be loaded is reported with the reason and does not stop the others.
 
 Old plugins go on working: `inspect.signature` decides whether `execute` takes a `context`, and
 one that is not a coroutine function runs in a thread of its own.
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from taskd.context import TaskContext
 
 ENTRY_POINTS = "taskd.plugins"
-_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+PACKAGE = "__init__.py"
+NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 
 class Plugin:
@@ -102,13 +104,13 @@ class PluginRegistry:
         return self.plugins[name]
 
     def load_directory(self, directory: Path) -> None:
-        """Load every `*.py` in it that does not begin with `_`."""
+        """Load every `*.py` in it, and every package, that does not begin with `_` or `.`."""
         if not directory.is_dir():
             self.broken.append(BrokenPlugin(str(directory), "there is no such directory"))
             return
         mark_as_own(directory)
-        for path in sorted(directory.glob("*.py")):
-            if not path.name.startswith("_"):
+        for path in sorted([*directory.glob("*.py"), *directory.glob(f"*/{PACKAGE}")]):
+            if not path.relative_to(directory).parts[0].startswith(("_", ".")):
                 self._load_file(path)
 
     def load_entry_points(self) -> None:
@@ -123,7 +125,10 @@ class PluginRegistry:
 
     def _load_file(self, path: Path) -> None:
         try:
-            self._add_all(_classes(_import(path)), path.name)
+            classes = _classes(_import(path))
+            # A package without a plugin is there for the others, or for something else.
+            if classes or path.name != PACKAGE:
+                self._add_all(classes, _told(path))
         except BaseException as error:  # a plugin may do anything when imported, SystemExit included
             self._report(str(path), error)
 
@@ -149,11 +154,16 @@ class PluginRegistry:
         self.broken.append(BrokenPlugin(name, exception_line(error)))
 
 
+def _told(path: Path) -> str:
+    return path.parent.name if path.name == PACKAGE else path.name
+
+
 def _import(path: Path) -> ModuleType:
     """Run the file as a module under a name of its own: two directories may both have a `git.py`."""
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
-    name = f"taskd_plugin_{digest}_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    name = f"taskd_plugin_{digest}_{_told(path).removesuffix('.py')}"
+    within = [str(path.parent)] if path.name == PACKAGE else None
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=within)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
@@ -161,7 +171,8 @@ def _import(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except BaseException:
-        del sys.modules[name]
+        for loaded in [loaded for loaded in sys.modules if loaded == name or loaded.startswith(f"{name}.")]:
+            del sys.modules[loaded]
         raise
     return module
 
@@ -186,7 +197,7 @@ def _classes(module: ModuleType) -> list[type[Any]]:
 
 def _loaded(plugin: type[Any]) -> LoadedPlugin:
     name = plugin.name
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ValueError(f"name {name!r}: expected a lower-case letter, then letters, digits, '_' or '-'")
     model = getattr(plugin, "Params", None)
     if model is not None and not (inspect.isclass(model) and issubclass(model, BaseModel)):

@@ -46,7 +46,7 @@ def plugin_dir(tmp_path: Path) -> Callable[[str], Path]:
 
     def write(source: str, name: str = "mine.py") -> Path:
         directory = tmp_path / "plugins"
-        directory.mkdir(exist_ok=True)
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_text(PLUGIN_HEAD + textwrap.dedent(source))
         return directory
 

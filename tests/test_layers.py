@@ -20,7 +20,7 @@ writer pages exporting follow context plugins execution endings
 live manager service
 api api.schemas api.operations api.responses api.auth api.following api.tasks api.logs api.live api.stream api.export
 api.health api.page api.openapi api.app
-server client printer tables arguments cli demo
+server client printer tables arguments template cli demo
 """
 ORDER = {name: place for place, name in enumerate(LAYERS.split())}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__main__.py")

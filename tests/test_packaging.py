@@ -41,7 +41,7 @@ def test_the_wheel_carries_the_package_and_what_is_shipped_with_it(wheel: Path) 
     sources = {path for path in (ROOT / "taskd").rglob("*") if path.suffix in (".py", ".typed")}
     page = {path for path in (ROOT / "web" / "dist").rglob("*") if path.is_file()}
     assert ROOT / "web" / "dist" / "index.html" in page, "make page builds it"
-    shipped = {ROOT / "schema.sql", *(ROOT / "plugins").glob("*.py"), *page}
+    shipped = {ROOT / "schema.sql", *(ROOT / "plugins").rglob("*.py"), *page}
     expected = {path.relative_to(ROOT).as_posix() for path in sources}
     expected |= {f"taskd/_shipped/{path.relative_to(ROOT).as_posix()}" for path in shipped}
     assert expected <= names

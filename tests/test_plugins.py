@@ -151,6 +151,20 @@ def test_two_directories_may_have_files_of_one_name(plugin_dir: Write, tmp_path:
     assert (sorted(registry.plugins), registry.broken) == (["good", "two"], [])
 
 
+def test_a_plugin_may_be_a_package(plugin_dir: Write) -> None:
+    """Its parts import each other; the name of the directory is what is told of a broken one."""
+    directory = plugin_dir("1 / 0", "broken/__init__.py")
+    plugin_dir("COUNT = 3", "good/parts.py")
+    plugin_dir(f"from .parts import COUNT\n{GOOD}", "good/__init__.py")
+    plugin_dir("", "helpers/__init__.py")
+    plugin_dir("1 / 0", "_shared/__init__.py")
+    registry = loaded_from(directory)
+    assert list(registry.plugins) == ["good"]
+    assert [(Path(broken.name).parent.name, broken.error) for broken in registry.broken] == [
+        ("broken", "ZeroDivisionError: division by zero")
+    ]
+
+
 def test_a_directory_that_is_not_there_is_reported(tmp_path: Path) -> None:
     """A misspelt `--plugins` is seen where plugins are listed."""
     (broken,) = loaded_from(tmp_path / "none").broken

@@ -3,11 +3,14 @@
 import hashlib
 import io
 import os
+import random
 import shutil
 import sqlite3
 import subprocess
+import sys
 import tarfile
-from contextlib import aclosing, closing
+from collections.abc import Iterator
+from contextlib import aclosing, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -302,6 +305,91 @@ async def test_a_database_is_backed_up_while_it_is_written_to(service: Service, 
         assert copy.execute("SELECT x FROM t").fetchall() == [(1,)]
 
 
+async def test_a_database_that_others_write_to_comes_back_as_it_was_at_one_moment(
+    service: Service, archives: Path, tmp_path: Path
+) -> None:
+    """Each transaction of another process is in the archive whole, or not at all, whatever its journal mode."""
+    for mode in ("wal", "delete"):
+        path = tmp_path / f"{mode}.db"
+        with writing(path, mode):
+            made = await result(service, source=f"sqlite:///{path}", destination=archives)
+        await result(service, action="restore", archive=made["archive"], destination=tmp_path / mode)
+        with closing(sqlite3.connect(tmp_path / mode / path.name)) as copy:
+            [(total, rows)] = copy.execute("SELECT total(amount), count(*) FROM moved").fetchall()
+            assert (total, rows % 2, copy.execute("PRAGMA integrity_check").fetchone()) == (0, 0, ("ok",))
+            assert rows > 0
+
+
+WRITER = """
+import sqlite3, sys, time
+database = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
+database.execute(f"PRAGMA journal_mode={sys.argv[2]}")
+database.execute("CREATE TABLE moved (amount INTEGER, filling BLOB)")
+number = 0
+while True:
+    number += 1
+    database.execute("BEGIN IMMEDIATE")
+    database.execute("INSERT INTO moved VALUES (?, randomblob(20000))", (number,))
+    database.execute("INSERT INTO moved VALUES (?, randomblob(20000))", (-number,))
+    database.execute("COMMIT")
+    if number == 50:
+        print("enough", flush=True)
+"""
+
+
+@contextmanager
+def writing(path: Path, mode: str) -> Iterator[None]:
+    """Another process that moves amounts from one row to another, without end."""
+    command = [sys.executable, "-c", WRITER, str(path), mode]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "enough\n"
+        try:
+            yield
+            assert writer.poll() is None
+        finally:
+            writer.kill()
+
+
+async def test_what_is_read_back_is_compared_with_what_was_read(
+    service: Service, source: Path, archives: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An archive that is sound in itself but holds another byte gets no name; the entry is named."""
+    really_compress = zstandard.ZstdCompressionWriter.write
+
+    class Failing:
+        """Memory that has flipped a bit before the compressor saw it."""
+
+        def __init__(self, writer: Any) -> None:
+            self.writer, self.tell = writer, writer.tell
+
+        def write(self, data: bytes) -> int:
+            return really_compress(self.writer, data.replace(b"b" * 100, b"b" * 99 + b"c"))
+
+    really_open: Any = tarfile.open
+    monkeypatch.setattr(
+        "tarfile.open",
+        lambda fileobj, mode, **options: really_open(
+            fileobj=Failing(fileobj) if mode == "w" else fileobj, mode=mode, **options
+        ),
+    )
+    task = await run(service, source=source, destination=archives)
+    assert "'b.txt' in the archive is not what was read" in (task.error or "")
+    assert list(archives.iterdir()) == []
+
+
+async def test_what_was_packed_is_told_by_kind(service: Service, source: Path, archives: Path) -> None:
+    """Links, holes and names that are not UTF-8 are counted in the log."""
+    (source / os.fsdecode(b"caf\xe9")).write_text("latin-1")
+    with (source / "sparse").open("wb") as file:
+        file.truncate(1_000_000)
+    task = await run(service, source=source, destination=archives)
+    told = next(text for text in messages(await read_all(service, task.id)) if text.startswith("packed "))
+    assert told == (
+        "packed 3 directories, 6 files, 1 files with holes, 1 hard links, 1 names that are not UTF-8, 1 symbolic links"
+    )
+
+
 async def test_a_cancelled_backup_leaves_no_file(service: Service, archives: Path, tmp_path: Path) -> None:
     """Neither an archive nor a part of one."""
     source = tmp_path / "large"
@@ -347,6 +435,9 @@ async def test_a_full_disk_is_told_and_leaves_no_file(
         ({"destination": "/d"}, "params.source"),
         ({"action": "restore", "destination": "/d"}, "params.archive"),
         ({"source": "/s"}, "params.destination"),
+        ({"source": "/s\0", "destination": "/d"}, "params.source"),
+        ({"source": "/s", "destination": "/d\0"}, "params.destination"),
+        ({"action": "restore", "archive": "/a\0", "destination": "/d"}, "params.archive"),
         ({"source": "sqlite:///relative", "destination": "/d"}, "params.source"),
         ({"source": "/s", "destination": "/d", "keep": -1}, "params.keep"),
         ({"source": "/s", "destination": "/d", "compress": 9}, "params.compress"),
@@ -390,7 +481,7 @@ def hostile(path: Path, *members: tarfile.TarInfo) -> Path:
     return path
 
 
-LINK, HARD = tarfile.SYMTYPE, tarfile.LNKTYPE
+LINK, HARD, DIRECTORY = tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE
 
 
 @pytest.mark.parametrize(
@@ -411,6 +502,16 @@ LINK, HARD = tarfile.SYMTYPE, tarfile.LNKTYPE
         ([member("device", tarfile.BLKTYPE)], "a device, a pipe or something unknown"),
         ([member("pipe", tarfile.FIFOTYPE)], "a device, a pipe or something unknown"),
         ([member("twice"), member("./twice")], "has 'twice' twice"),
+        ([member("twice"), member("twice", LINK, "/etc/passwd")], "has 'twice' twice"),
+        ([member("one", LINK, "a"), member("a", LINK, "b"), member("b", LINK, "../..")], "out of the destination"),
+        ([member("d", DIRECTORY), member("d/up", LINK, ".."), member("x", LINK, "d/up/..")], "out of the destination"),
+        ([member("in", LINK, "later"), member("later", DIRECTORY), member("in/pwned")], "written through 'in'"),
+        ([member("in/pwned"), member("in", LINK, "/tmp")], "written through 'in'"),
+        ([member("hard", HARD, "harmless"), member("hard/pwned")], "written through 'hard'"),
+        ([member("console", tarfile.CHRTYPE)], "a device, a pipe or something unknown"),
+        ([member("unknown", b"Z", size=1)], "a device, a pipe or something unknown"),
+        ([member("a/" * 5_000 + "b")], "a name of 10,001 characters"),
+        ([member("link", LINK, "a/" * 5_000)], "a name of 10,000 characters"),
         ([member(".", LINK, "x")], "root is not a directory"),
     ],
 )
@@ -426,6 +527,33 @@ async def test_a_hostile_archive_is_refused_whole(
     assert not (tmp_path / "pwned").exists()
 
 
+async def test_no_archive_writes_outside_of_the_destination(service: Service, tmp_path: Path) -> None:
+    """Of hundreds that are thrown together from what does harm: each is refused whole, or stays within."""
+    rng = random.Random(7)
+    outside = tmp_path / "outside"
+    (outside / "in").mkdir(parents=True)
+    (outside / "kept").write_text("kept")
+    before = tree_of(outside)
+    parts = ("a", "b", "..", ".", "kept")
+    kinds = (tarfile.REGTYPE, tarfile.REGTYPE, DIRECTORY, DIRECTORY, LINK, LINK, HARD)
+
+    def path() -> str:
+        return "/".join(rng.choices(parts, weights=(6, 6, 2, 1, 1), k=rng.randint(1, 4)))
+
+    restored = 0
+    for number in range(300):
+        members = [member(path(), rng.choice(kinds), path()) for _ in range(rng.randint(1, 4))]
+        archive = hostile(tmp_path / f"{number}.tar.zst", *members)
+        root = outside / "in" / "root"
+        task = await run(service, action="restore", archive=archive, destination=root, skip_links=rng.random() < 0.5)
+        if task.status == "succeeded":
+            restored += 1
+            assert all(Path(os.path.realpath(found)).is_relative_to(root) for found in root.rglob("*"))
+            shutil.rmtree(root)
+        assert (task.status in ("succeeded", "failed"), tree_of(outside)) == (True, before), members
+    assert 20 < restored < 280
+
+
 @pytest.mark.parametrize(
     ("limits", "told"),
     [({"bytes_max": 9_999_999}, "raise bytes_max"), ({"files_max": 1}, "raise files_max")],
@@ -435,6 +563,36 @@ async def test_a_restore_has_caps(service: Service, tmp_path: Path, limits: dict
     archive = hostile(tmp_path / "large.tar.zst", member("a", size=5_000_000), member("b", size=5_000_000))
     task = await run(service, action="restore", archive=archive, destination=tmp_path / "back", **limits)
     assert told in (task.error or "")
+    assert not (tmp_path / "back").exists()
+
+
+async def test_a_bomb_is_refused_before_it_is_unpacked(service: Service, tmp_path: Path) -> None:
+    """A small archive that says it is much larger than any real one could have been."""
+    zeros = bytes(1_048_576)
+    with (tmp_path / "bomb.tar.zst").open("wb") as file, zstandard.ZstdCompressor().stream_writer(file) as packed:
+        packed.write(member("bomb", size=5 * 1_024**3).tobuf())
+        for _ in range(5 * 1_024):
+            packed.write(zeros)
+        packed.write(bytes(10_240))
+    task = await run(service, action="restore", archive=tmp_path / "bomb.tar.zst", destination=tmp_path / "back")
+    assert "it is taken for a bomb" in (task.error or "")
+    assert not (tmp_path / "back").exists()
+
+
+async def test_an_archive_that_is_changed_between_the_readings_is_refused(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written is what was looked at, or nothing."""
+    archive = hostile(tmp_path / "a.tar.zst", member("a"), member("link", LINK, "a"))
+    really_free = shutil.disk_usage
+
+    def swapped(path: Any) -> Any:
+        hostile(archive, member("a"), member("link", LINK, "/etc"))
+        return really_free(path)
+
+    monkeypatch.setattr("shutil.disk_usage", swapped)
+    task = await run(service, action="restore", archive=archive, destination=tmp_path / "back")
+    assert "was changed while it was restored" in (task.error or "")
     assert not (tmp_path / "back").exists()
 
 

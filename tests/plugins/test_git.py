@@ -1,5 +1,7 @@
 """`git`: real repositories, real git, and everything that it must not be talked into."""
 
+import asyncio
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -12,6 +14,7 @@ from taskd.errors import ParamsInvalid
 from taskd.service import Service
 from taskd.tasks import Task
 from tests.conftest import messages, read_all, running_service
+from tests.plugins.daemon import git_daemon
 
 
 @pytest.fixture(autouse=True)
@@ -158,7 +161,8 @@ async def test_conflicts_are_not_committed(service: Service, checkout: Path) -> 
     git(checkout, "commit", "--quiet", "-am", "other")
     subprocess.run(["git", "merge", "--quiet", "main"], cwd=checkout, stdout=subprocess.DEVNULL, check=False)
     task = await run(service, "commit", directory=checkout, message="merge")
-    assert "has conflicts that are not resolved" in (task.error or "")
+    assert "has conflicts that are not resolved, in file: nothing was committed" in (task.error or "")
+    assert git(checkout, "log", "-1", "--format=%s") == "other"
 
 
 @pytest.mark.parametrize(("action", "advice"), [("push", "pull first"), ("pull", "merge or rebase by hand")])
@@ -176,6 +180,211 @@ async def test_two_sides_with_new_commits_are_explained(
     task = await run(service, action, directory=checkout)
     assert advice in (task.error or "")
     assert git(origin, "rev-parse", "main") == before
+
+
+async def test_files_that_both_sides_have_changed_are_named(
+    service: Service, origin: Path, checkout: Path, tmp_path: Path
+) -> None:
+    """A conflict is seen before it is made; nothing of the working tree is touched."""
+    work = tmp_path / "work"
+    for repository in (work, checkout):
+        (repository / "file").write_text(f"{repository.name}\n")
+        git(repository, "commit", "--quiet", "-am", repository.name)
+    git(work, "push", "--quiet", str(origin), "main")
+    task = await run(service, "pull", directory=checkout)
+    assert "1 here and 1 at the remote (1 files are changed on both sides" in (task.error or "")
+    assert "changed on both sides: file" in messages(await read_all(service, task.id))
+    assert (git(checkout, "status", "--porcelain"), (checkout / "file").read_text()) == ("", "checkout\n")
+
+
+async def test_a_local_change_in_the_way_of_a_pull_is_kept_and_told(
+    service: Service, origin: Path, checkout: Path, tmp_path: Path
+) -> None:
+    """Whether git knows the file or not; after it, the same pull works when the change is gone."""
+    work = tmp_path / "work"
+    for name in ("file", "new"):
+        (work / name).write_text("theirs\n")
+    git(work, "add", ".")
+    git(work, "commit", "--quiet", "-m", "3")
+    git(work, "push", "--quiet", str(origin), "main")
+    for name in ("file", "new"):
+        (checkout / name).write_text("ours\n")
+        task = await run(service, "pull", directory=checkout)
+        assert "would be overwritten" in (task.error or "")
+        assert "Commit or remove them first" in (task.error or "")
+        assert (checkout / name).read_text() == "ours\n"
+        git(checkout, "clean", "--quiet", "-f") if name == "new" else git(checkout, "checkout", "--quiet", name)
+    assert (await result(service, "pull", directory=checkout))["updated"]
+
+
+async def test_a_branch_that_follows_none_is_told_what_to_give(service: Service, checkout: Path) -> None:
+    """Nothing is guessed."""
+    git(checkout, "checkout", "--quiet", "-b", "mine")
+    task = await run(service, "pull", directory=checkout)
+    assert "does not say which branch of origin its own follows" in (task.error or "")
+    assert not (await result(service, "pull", directory=checkout, branch="main"))["updated"]
+
+
+async def test_two_commits_at_once_wait_for_each_other(service: Service, checkout: Path) -> None:
+    """Neither finds the other's lock in its way."""
+    for number in range(4):
+        (checkout / f"new {number}").touch()
+    tasks = await asyncio.gather(*(run(service, "commit", directory=checkout, message="all") for _ in range(4)))
+    assert [task.status for task in tasks] == ["succeeded"] * 4
+    assert sorted(bool((task.result or {})["changed"]) for task in tasks) == [False, False, False, True]
+
+
+# A daemon, as a remote that is elsewhere
+
+
+async def test_a_daemon_is_cloned_pulled_from_and_pushed_to(service: Service, origin: Path, tmp_path: Path) -> None:
+    """Over the git protocol as over a path; a clone of it may be shallow."""
+    with git_daemon(tmp_path, "--enable=receive-pack") as url:
+        for name in ("one", "two"):
+            await result(service, "clone", repository=f"{url}/origin.git", directory=tmp_path / name, depth=1)
+        (tmp_path / "one" / "new").write_text("new")
+        made = await result(service, "commit", directory=tmp_path / "one", message="new")
+        await result(service, "push", directory=tmp_path / "one")
+        assert git(origin, "rev-parse", "main") == made["commit"]
+        pulled = await result(service, "pull", directory=tmp_path / "two")
+    assert (pulled["commit"], (tmp_path / "two" / "new").read_text()) == (made["commit"], "new")
+
+
+async def test_a_push_that_the_remote_refuses_is_told_in_its_words(
+    service: Service, origin: Path, checkout: Path, tmp_path: Path
+) -> None:
+    """By a rule of its own, or because it takes none at all."""
+    hook = origin / "hooks/pre-receive"
+    hook.write_text("#!/bin/sh\necho 'no pushes on Fridays' >&2\nexit 1\n")
+    hook.chmod(0o755)
+    git(checkout, "commit", "--quiet", "--allow-empty", "-m", "3")
+    with git_daemon(tmp_path, "--enable=receive-pack") as url:
+        task = await run(service, "push", directory=checkout, repository=f"{url}/origin.git")
+    assert "pre-receive hook declined), and the remote says: no pushes on Fridays" in (task.error or "")
+    assert "The remote's own rules refused it" in (task.error or "")
+    with git_daemon(tmp_path) as url:
+        task = await run(service, "push", directory=checkout, repository=f"{url}/origin.git")
+    assert "access denied or repository not exported" in (task.error or "")
+
+
+async def test_a_daemon_that_is_not_there_is_told(service: Service, checkout: Path, tmp_path: Path) -> None:
+    """With what to check."""
+    with git_daemon(tmp_path) as url:
+        task = await run(service, "clone", repository=f"{url}/nowhere.git")
+        assert "access denied or repository not exported" in (task.error or "")
+    task = await run(service, "pull", directory=checkout, repository=f"{url}/origin.git")
+    assert "Check the address and the network" in (task.error or "")
+
+
+async def test_a_clone_that_was_killed_leaves_nothing_for_ever(service: Service, origin: Path, tmp_path: Path) -> None:
+    """The next clone into that directory removes what nobody works on any more, and nothing else."""
+    for name in (".new.0123456789ab.cloning", ".other.0123456789ab.cloning", ".new.mine.cloning"):
+        (tmp_path / "in" / name / "objects").mkdir(parents=True)
+    await result(service, "clone", repository=origin, directory=tmp_path / "in" / "new")
+    assert sorted(os.listdir(tmp_path / "in")) == [".new.mine.cloning", ".other.0123456789ab.cloning", "new"]
+
+
+@pytest.fixture
+def killed(origin: Path, checkout: Path, tmp_path: Path) -> str:
+    """
+    A pull into `checkout` that was killed while it wrote its files: one is new, one is cut short,
+    one is still there that should be gone, and git's lock is left; the commit that was pulled.
+    """
+    work = tmp_path / "work"
+    for name in ("second", "gone", "mine"):
+        (work / name).write_text("old\n")
+    git(work, "add", ".")
+    git(work, "commit", "--quiet", "-m", "before")
+    git(work, "push", "--quiet", str(origin), "main")
+    git(checkout, "pull", "--quiet")
+    before = git(checkout, "rev-parse", "HEAD")
+    for name in ("file", "second", "-new", ":(odd) n\u00e4me"):
+        (work / name).write_text("new\n")
+    (work / "gone").unlink()
+    git(work, "add", ".")
+    git(work, "commit", "--quiet", "-m", "after")
+    after = git(work, "rev-parse", "HEAD")
+    git(work, "push", "--quiet", str(origin), "main")
+    git(checkout, "fetch", "--quiet")
+    (checkout / ".git/taskd").mkdir()
+    (checkout / ".git/taskd/intent").write_text(json.dumps({"before": before, "after": after}))
+    (checkout / ".git/index.lock").write_text("half")
+    (checkout / "file").write_text("new\n")
+    (checkout / "-new").write_text("n")
+    (checkout / "second").unlink()
+    return after
+
+
+@pytest.mark.parametrize("action", ["pull", "commit", "push"])
+async def test_a_pull_that_was_killed_is_finished_by_whoever_comes_next(
+    service: Service, checkout: Path, killed: str, action: str
+) -> None:
+    """Its files are written to the end, what was found is kept, and local changes elsewhere stay."""
+    (checkout / "mine").write_text("changed here\n")
+    params = {"message": "mine"} if action == "commit" else {}
+    task = await run(service, action, directory=checkout, **params)
+    assert task.status == "succeeded", task.error
+    assert git(checkout, "rev-parse", "HEAD~1" if action == "commit" else "HEAD") == killed
+    assert git(checkout, "diff", "--name-only", killed) == "mine"
+    assert git(checkout, "ls-files", "--others") == ""
+    told = messages(await read_all(service, task.id))
+    [kept] = [text.split()[-1] for text in told if text.startswith("finishing a pull that was killed")]
+    assert git(checkout, "show", f"{kept}:mine") == "changed here"
+    assert [text for text in told if text.endswith("index.lock, which a git that was killed had left behind")]
+    assert sorted(os.listdir(checkout / ".git/taskd")) == ["gits", "task"]
+
+
+async def test_a_lock_of_somebody_elses_git_is_left_alone(service: Service, checkout: Path) -> None:
+    """Nobody of ours was killed here: who removes it has to know."""
+    (checkout / ".git/index.lock").touch()
+    (checkout / "new").touch()
+    task = await run(service, "commit", directory=checkout, message="x")
+    assert "Another git works here" in (task.error or "")
+    assert (checkout / ".git/index.lock").exists()
+
+
+async def test_the_first_commit_can_be_pulled(service: Service, origin: Path, tmp_path: Path) -> None:
+    """Into the clone of a repository that had none."""
+    git(tmp_path, "init", "--quiet", "--bare", "empty.git")
+    made = await result(service, "clone", repository=tmp_path / "empty.git", directory=tmp_path / "clone")
+    assert made == {"directory": str(tmp_path / "clone"), "branch": "main", "commit": None}
+    git(origin, "push", "--quiet", str(tmp_path / "empty.git"), "main")
+    pulled = await result(service, "pull", directory=tmp_path / "clone")
+    assert (pulled["before"], pulled["commit"]) == (None, git(origin, "rev-parse", "main"))
+    assert (tmp_path / "clone" / "file").read_text() == "2\n"
+
+
+async def test_a_pull_that_is_cancelled_while_it_writes_files_writes_them_to_the_end(
+    service: Service, checkout: Path, killed: str
+) -> None:
+    """Between two commits is no place to stop."""
+    git(checkout, "clean", "--quiet", "-fd")
+    (checkout / ".git/index.lock").unlink()
+    git(checkout, "reset", "--quiet", "--hard", f"{killed}~1")
+    intent = checkout / ".git/taskd/intent"
+    intent.unlink()
+    task = await service.manager.submit("git", {"action": "pull", "directory": str(checkout)})
+    while not (intent.exists() and "after" in intent.read_text()):
+        await asyncio.sleep(0.001)
+    await service.manager.cancel(task.id)
+    assert (await service.manager.wait(task.id)).status == "cancelled"
+    assert (git(checkout, "rev-parse", "HEAD"), git(checkout, "status", "--porcelain")) == (killed, "")
+    assert not intent.exists()
+
+
+async def test_the_git_that_writes_files_says_nothing_while_it_does(
+    service: Service, checkout: Path, killed: str
+) -> None:
+    """Progress (git shows it after two seconds) that a killed service does not read would end it in the middle."""
+    (checkout / ".git/info/attributes").write_text("* filter=slow\n")
+    git(checkout, "config", "filter.slow.smudge", "sleep 0.8; cat")
+    git(checkout, "clean", "--quiet", "-fd")
+    (checkout / ".git/index.lock").unlink()
+    (checkout / ".git/taskd/intent").unlink()
+    git(checkout, "-c", "filter.slow.smudge=cat", "reset", "--quiet", "--hard", f"{killed}~1")
+    task = await run(service, "pull", directory=checkout)
+    assert (task.result or {})["updated"]
+    assert "Updating files" not in progress_labels(await read_all(service, task.id))
 
 
 async def test_status_tells_branch_and_changes(service: Service, checkout: Path) -> None:
@@ -216,16 +425,36 @@ async def test_hooks_do_not_run(service: Service, checkout: Path, tmp_path: Path
 
 
 PARAMETERS = ("repository", "directory", "branch", "message")
+ACTIONS = ("clone", "pull", "commit", "push", "status", "log")
 
 
 @pytest.mark.parametrize("parameter", PARAMETERS)
 @pytest.mark.parametrize("value", ["--upload-pack=touch pwned", "-oProxyCommand=touch pwned", "-u"])
 async def test_nothing_that_looks_like_an_option_is_accepted(service: Service, parameter: str, value: str) -> None:
-    """In no parameter, before there is a task, and with the reason."""
-    params = {"action": "clone", "repository": "/r", "directory": "/d", parameter: value}
-    with pytest.raises(ParamsInvalid, match="begins with '-'") as refused:
-        await service.manager.submit("git", params)
-    assert [fault["path"] for fault in refused.value.faults] == [f"params.{parameter}"]
+    """In no parameter of any action, before there is a task, and with the reason."""
+    for action in ACTIONS:
+        params = {"action": action, "repository": "/r", "directory": "/d", parameter: value}
+        with pytest.raises(ParamsInvalid, match="begins with '-'") as refused:
+            await service.manager.submit("git", params)
+        assert [fault["path"] for fault in refused.value.faults] == [f"params.{parameter}"]
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+async def test_a_url_that_runs_or_reads_is_refused_in_every_parameter(
+    service: Service, checkout: Path, tmp_path: Path, action: str
+) -> None:
+    """By the params; only a file URL where a repository may stand needs the task, which knows the roots."""
+    params = {"action": action, "directory": str(checkout), "message": "m"}
+    for parameter in ("repository", "directory", "branch"):
+        for value in ("ext::sh -c touch% pwned", "ext::sh", "file:///etc"):
+            if (parameter, value) != ("repository", "file:///etc"):
+                with pytest.raises(ParamsInvalid) as refused:
+                    await service.manager.submit("git", {**params, parameter: value})
+                assert [fault["path"] for fault in refused.value.faults] == [f"params.{parameter}"]
+    (checkout / "new").touch()
+    task = await run(service, **params, repository="file:///etc")
+    assert "file:///etc is refused: it is not below one of git_file_roots (none)" in (task.error or "")
+    assert not list(tmp_path.rglob("pwned*"))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import sys
 from collections.abc import Callable
 from contextlib import aclosing, closing
 from pathlib import Path
@@ -133,6 +134,62 @@ async def test_what_is_wrong_with_the_files_is_found_before_anything_is_touched(
     assert not database.exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("SELECT 'a;''b';\nSELECT \"c;\", [d;], `e;` -- f;\n;SELECT 1", [1, 2, 3]),
+        ("/* a; */ SELECT 1 /* b; */;\n\n-- 'c;\nSELECT 2", [1, 4]),
+        ("CREATE TEMP TRIGGER t AFTER INSERT ON x BEGIN SELECT ';'; SELECT 2; END;\nSELECT 1;", [1, 2]),
+        ("create /* a; */ trigger t AFTER INSERT ON x BEGIN\nSELECT 1;\nEND;\nSELECT 1;", [1, 4]),
+    ],
+)
+async def test_a_statement_ends_where_sqlite_ends_it(
+    service: Service, write: Write, database: Path, text: str, lines: list[int]
+) -> None:
+    """Quotes of four kinds, comments of two, and triggers may hold a ';'."""
+    task = await run(service, database, write(_0001_a=text), dry_run=True)
+    told = [(entry.metadata or {}).get("line") for entry in await read_all(service, task.id)]
+    assert [line for line in told if line] == lines
+
+
+async def test_a_large_file_is_split_in_time_that_grows_with_it_alone(
+    service: Service, write: Write, database: Path
+) -> None:
+    """A million lines of data, and one text full of ';', would take for ever if each began again at the start."""
+    data = (
+        "CREATE TABLE t (x);\n"
+        + "INSERT INTO t VALUES (1);\n" * 20_000
+        + f"INSERT INTO t VALUES ('{';' * 1_000_000}');"
+    )
+    task = await run(service, database, write(_0001_a=data), dry_run=True)
+    assert any("20002 statements" in text for text in messages(await read_all(service, task.id)))
+
+
+async def test_a_database_that_another_program_holds_is_refused_and_left_alone(
+    service: Service, write: Write, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a wait; the error says what to do, and the next run works."""
+    module = sys.modules[service.plugins["migration"].factory.__module__]
+    monkeypatch.setattr(module, "LOCK_WAIT_S", 0.1)
+    directory = write(_0001_users=USERS)
+    with closing(sqlite3.connect(database, isolation_level=None)) as other:
+        other.execute("CREATE TABLE mine (x)")
+        other.execute("BEGIN IMMEDIATE")
+        task = await run(service, database, directory, backup=False)
+    assert "Another program has held its lock" in (task.error or "")
+    assert tables(database) == ["mine"]
+    assert (await run(service, database, directory)).status == "succeeded"
+
+
+async def test_foreign_keys_cannot_be_switched_within_a_transaction(
+    service: Service, write: Write, database: Path
+) -> None:
+    """SQLite ignores it in silence; the log does not."""
+    task = await run(service, database, write(_0001_a="PRAGMA foreign_keys = OFF;"))
+    told = [entry.message for entry in await read_all(service, task.id) if entry.level is Level.WARNING]
+    assert told == ["0001_a.sql:1: within a transaction this has no effect (PRAGMA defer_foreign_keys has)"]
+
+
 async def test_a_changed_file_is_refused(service: Service, write: Write, database: Path) -> None:
     """What was applied is history: a checksum guards it."""
     await run(service, database, write(_0001_users=USERS))
@@ -201,7 +258,9 @@ async def test_a_file_that_is_no_database_is_told(service: Service, write: Write
     assert database.read_text().startswith("something else")
 
 
-@pytest.mark.parametrize("url", ["sqlite:///relative.db", "/app.db", "postgresql://localhost/app", "sqlite:////"])
+@pytest.mark.parametrize(
+    "url", ["sqlite:///relative.db", "/app.db", "postgresql://localhost/app", "sqlite:////", "sqlite:////a\0"]
+)
 async def test_only_an_absolute_sqlite_database_is_accepted(service: Service, url: str) -> None:
     """Before there is a task."""
     with pytest.raises(ParamsInvalid) as refused:

@@ -1,0 +1,89 @@
+"""A restore: look at all of the archive, then write all of it under a hidden name, then rename."""
+
+import contextlib
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from taskd import TaskLogger
+
+from .failures import Failed, why
+from .params import BackupParams
+from .plan import Plan
+from .reader import Reader, safe_name
+from .temporary import made, remove_leftovers, sync_directory, temporary
+from .tree import Tree
+
+
+def restore(params: BackupParams, log: TaskLogger, stop: threading.Event) -> dict[str, object]:
+    """The whole restore, in a thread. Raises `Stopped` soon after `stop` is set, and leaves nothing then."""
+    archive, destination = Path(params.archive or ""), Path(os.path.abspath(params.destination))
+    _check_free(destination)
+    with _archive_opened(archive) as file:
+        size = os.fstat(file.fileno()).st_size
+        log.info(f"restoring {archive} into {destination}")
+        with log.group("check"), log.progress("checked", total=size, unit="bytes") as bar:
+            plan = Plan(params, size, log)
+            for member in Reader(file, stop, bar.update).members():
+                plan.add(member)
+            plan.finish(stop)
+            _check_room(destination, plan.size)
+        file.seek(0)
+        with log.group("write"), log.progress("restored", total=plan.size, unit="bytes") as bar:
+            write_tree(Reader(file, stop), plan, destination, bar.advance, log)
+    log.info(f"restored {plan.files:,} files, {plan.size:,} bytes")
+    return {"files": plan.files, "bytes": plan.size}
+
+
+@contextlib.contextmanager
+def _archive_opened(archive: Path) -> Iterator[IO[bytes]]:
+    if archive.exists() and not archive.is_file():  # opening a pipe would wait for its other end
+        raise Failed(f"The archive {archive} is not a regular file. Give a .tar.zst file.")
+    try:
+        file = open(archive, "rb")  # noqa: SIM115 (only opening it is told like this)
+    except OSError as error:
+        raise Failed(f"The archive {archive} cannot be read: {why(error)}. Give a .tar.zst file.") from error
+    with file:
+        yield file
+
+
+def _check_free(destination: Path) -> None:
+    """Restoring over what is there would mix two trees, and could not be undone."""
+    if not os.path.lexists(destination):
+        return
+    if destination.is_symlink() or not destination.is_dir() or any(destination.iterdir()):
+        raise Failed(f"The destination {destination} is not an empty directory. Give a new or an empty one.")
+    if destination.is_mount():
+        raise Failed(f"The destination {destination} is a mount point and cannot be replaced. Give a directory in it.")
+
+
+def _check_room(destination: Path, size: int) -> None:
+    there = next(path for path in (destination, *destination.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if size > free:
+        raise Failed(f"The archive holds {size:,} bytes and {there} has room for {free:,}. Make room first.")
+
+
+def write_tree(reader: Reader, plan: Plan, destination: Path, advance: Callable[[int], None], log: TaskLogger) -> None:
+    """Write all below a hidden directory beside the destination, which then takes its name."""
+    parent = made(destination.parent)
+    remove_leftovers(parent, log)
+    with temporary(parent, destination.name, "restoring", directory=True) as (root, _):
+        try:
+            _fill(Tree(root, reader, advance), plan)
+            os.sync()
+            os.rename(root, parent / destination.name)
+        except OSError as error:
+            raise Failed(f"The tree cannot be written at {destination}: {why(error)}.") from error
+        sync_directory(parent)
+
+
+def _fill(tree: "Tree", plan: Plan) -> None:
+    for member in tree.reader.members():
+        plan.confirm(member)
+        if safe_name(member.name) not in plan.skipped:
+            tree.add(member)
+    tree.finish()

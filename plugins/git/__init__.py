@@ -1,0 +1,51 @@
+"""
+Git: clone, pull, commit, push, status and log, with the `git` of this machine.
+
+Git is given a list of words, never a line for a shell, and it is not trusted with more than it
+needs: no parameter may look like an option, only https, ssh, git and (below `git_file_roots`)
+file are spoken, hooks, submodules, prompts and the system's configuration are off, and what a
+remote says is text in the log and nothing else. Credentials of an http(s) URL travel in the
+environment, so that neither the log, the list of processes nor `.git/config` has them.
+
+One thing is trusted: content filters (`filter.*.clean` and the like) that a repository's own
+configuration names are run by git, for without them the files would not be what they should. A
+clone brings no configuration with it; work only in directories whose configuration you trust.
+
+A clone is made under a hidden name beside its directory and renamed when it is complete. A pull
+only ever goes forward: where both sides have new commits, a person has to decide. Work that was
+killed, service and git and all, is finished or swept away by the next task in the same place.
+
+Results name commits by their full hash: `git` confirms them.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from taskd import Plugin, TaskContext
+
+from .actions import commit, log, pull, push, status
+from .cloning import clone
+from .params import GitParams
+from .runner import Runner
+
+ACTIONS: dict[str, Callable[[Runner, GitParams], Awaitable[dict[str, object]]]] = {
+    "clone": clone,
+    "pull": pull,
+    "commit": commit,
+    "push": push,
+    "status": status,
+    "log": log,
+}
+
+
+class Git(Plugin):
+    """Clones, pulls, commits, pushes and lists, with the git of this machine."""
+
+    name = "git"
+    title = "Git"
+    Params = GitParams
+
+    async def execute(self, params: GitParams, context: TaskContext) -> object:
+        runner = Runner(context)
+        if params.repository:
+            runner.refuse_file_url(params.repository)
+        return await ACTIONS[params.action](runner, params)

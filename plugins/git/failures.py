@@ -1,0 +1,53 @@
+"""Why git could not do it, in words that say what to do."""
+
+import re
+
+REMOTE_WORDS_MAX = 300
+
+# What git says, and what to do about it.
+ADVICE = (
+    (r"\[rejected\].*(fetch first|non-fast-forward)", "The remote has commits that are not here: pull first."),
+    (r"\[remote rejected\]", "The remote's own rules refused it."),
+    (r"Not possible to fast-forward|divergent branches", "Both sides have new commits: merge or rebase by hand."),
+    (r"local changes.* would be overwritten|untracked .* would be overwritten", "Commit or remove them first."),
+    (r"could not read Username|Authentication failed|terminal prompts disabled", "Give the right credentials."),
+    (
+        r"Permission denied \(publickey|Host key verification failed",
+        "Set up the ssh key and known_hosts of taskd's user.",
+    ),
+    (r"does not appear to be a git repository|[Rr]epository .*not found|does not exist", "Check the repository."),
+    (r"Remote branch .* not found|couldn't find remote ref|src refspec .* does not match", "Check the branch."),
+    (r"dubious ownership", "Its files belong to another user: change the owner, or run taskd as that user."),
+    (r"index\.lock", "Another git works here; if none does, remove the lock file that git names."),
+    (r"not a git repository", "Give the directory of a repository."),
+    (
+        r"Could not resolve|[Ff]ailed to connect|unable to connect|Connection (refused|timed out)",
+        "Check the address and the network.",
+    ),
+)
+
+
+class Failed(Exception):
+    """What was asked cannot be done; the text says why and what to do."""
+
+
+class Killed(Failed):
+    """Git was killed; what it has left behind is removed by the next task in its repository."""
+
+
+def failed(command: str, code: int, words: list[str]) -> Failed:
+    """The error for a git that ended with `code`, having said `words` last."""
+    return (Killed if code < 0 else Failed)(why(command, code, words))
+
+
+def why(command: str, code: int, words: list[str]) -> str:
+    said = [line.removeprefix("fatal: ").removeprefix("error: ") for line in words if line.strip()]
+    told = next((line for line in words if line.startswith(("fatal: ", "error: ", " ! "))), "")
+    told = told.removeprefix("fatal: ").removeprefix("error: ").strip() or (said[-1] if said else "")
+    text = "\n".join(words)
+    advice = next((advice for pattern, advice in ADVICE if re.search(pattern, text)), "Its words in the log say more.")
+    if code < 0:
+        return f"git {command} was killed by signal {-code}. Run again: what it left behind is removed then."
+    if refusal := [line.removeprefix("remote: ").strip() for line in words if line.startswith("remote: ")]:
+        told += f", and the remote says: {' '.join(refusal)[:REMOTE_WORDS_MAX]}"
+    return f"git {command} failed with exit code {code}: {told.rstrip('.')}. {advice}"

@@ -1,0 +1,102 @@
+"""The parameters, and everything that git must not be talked into by them."""
+
+import re
+from typing import Annotated, Literal
+from urllib.parse import unquote, urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+PROTOCOLS = ("https", "ssh", "git", "file")
+
+_HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.-]*::")
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_BAD_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/$|\.$|\.lock(/|$)|(^|/)\.")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def _no_option(value: str) -> str:
+    if value.startswith("-"):
+        raise ValueError("it begins with '-', which git could take for an option: that is refused")
+    if "\0" in value:
+        raise ValueError("it has a NUL character in it: that is refused")
+    return value
+
+
+def plain(value: str) -> str:
+    if _CONTROL.search(value):
+        raise ValueError("it has control characters in it: that is refused")
+    return _no_option(value)
+
+
+def _path(value: str) -> str:
+    if SCHEME.match(value) or _HELPER.match(value):
+        raise ValueError("expected the path of a directory, not a URL")
+    return value
+
+
+def _ref(value: str) -> str:
+    if _BAD_REF.search(value):
+        raise ValueError("this cannot be the name of a branch")
+    return value
+
+
+def repository_of(value: str) -> str:
+    """A URL whose protocol may be spoken, `host:path` for ssh, or a path on this machine."""
+    if helper := _HELPER.match(value):
+        raise ValueError(f"'{helper[0]}' would run a program of that name: use https, ssh, git or a path")
+    if scheme := SCHEME.match(value):
+        _check_url(value, scheme[1].lower())
+    elif is_ssh(value):
+        host, _, path = value.partition(":")
+        _check_host(host, path)
+    return value
+
+
+def _check_url(url: str, scheme: str) -> None:
+    if scheme not in PROTOCOLS:
+        raise ValueError(f"the protocol {scheme} is not spoken: use {', '.join(PROTOCOLS)} or a path")
+    parts = urlsplit(url)
+    _check_host(unquote(parts.netloc), unquote(parts.path).lstrip("/"))
+    if scheme == "file" and parts.netloc not in ("", "localhost"):
+        raise ValueError("file:// names a file of this machine: expected file:///absolute/path")
+
+
+def _check_host(host: str, path: str) -> None:
+    if any(part.startswith("-") for part in (host, host.rpartition("@")[2], path)):
+        raise ValueError("its user, host or path begins with '-', which ssh could take for an option: that is refused")
+    if _CONTROL.search(host + path):
+        raise ValueError("it has control characters in it: that is refused")
+
+
+def is_ssh(repository: str) -> bool:
+    """True for `host:path`, as git decides it: a colon with no slash before."""
+    return ":" in repository.partition("/")[0] and not SCHEME.match(repository)
+
+
+Text = Annotated[str, Field(min_length=1, max_length=65_536), AfterValidator(_no_option)]
+Word = Annotated[str, Field(min_length=1, max_length=4_096), AfterValidator(plain)]
+
+
+class GitParams(BaseModel):
+    """What git should do, and where."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    action: Literal["clone", "pull", "commit", "push", "status", "log"] = Field(description="What to do.")
+    repository: Annotated[Word, AfterValidator(repository_of)] | None = Field(
+        None,
+        description="Clone: what to clone, a URL (https, ssh, git, file), host:path or a path. Pull, push: the "
+        "remote, by name or URL, if not the branch's own. Without `directory`: the repository to work in.",
+    )
+    directory: Annotated[Word, AfterValidator(_path)] | None = Field(
+        None,
+        description="The repository to work in. Clone: the new or empty directory for it; by default below the "
+        "task's own directory.",
+    )
+    branch: Annotated[Word, AfterValidator(_ref)] | None = Field(
+        None, description="The branch to clone, pull, push or list; commit: the branch that must be checked out."
+    )
+    message: Text | None = Field(None, description="Commit: the message.")
+    depth: int | None = Field(
+        None, ge=1, le=2_147_483_647, description="Clone, pull: how many commits to fetch. Log: how many to list (20)."
+    )
