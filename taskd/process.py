@@ -140,11 +140,13 @@ class _Pipe:
     @classmethod
     async def open(cls) -> "_Pipe":
         read_fd, write_fd = os.pipe()
+        loop = asyncio.get_running_loop()
+        # asyncio's transport closes the file; uvloop's closes the descriptor and then the file too.
+        # Between the two another thread may have opened that number, and would lose its file.
+        file = os.fdopen(read_fd, "rb", 0, closefd=isinstance(loop, asyncio.BaseEventLoop))
         try:
             reader = asyncio.StreamReader(limit=READ_BYTES)
-            transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-                lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_fd, "rb", 0)
-            )
+            transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), file)
         except BaseException:
             os.close(write_fd)
             raise
