@@ -184,5 +184,4 @@ class LiveTask:
         self.hub.publish_task(self.task)
 
     def _on_progress(self, source: str, progress: dict[str, Any]) -> None:
-        self.writer.progress = progress
-        self.hub.publish_progress(source, progress)
+        self.writer.show_progress(source, progress)

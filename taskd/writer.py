@@ -111,6 +111,13 @@ class LogWriter:
         self._queue.wake_at = 1
         return subscription, snapshot
 
+    def show_progress(self, source: str, progress: dict[str, Any]) -> None:
+        """Show readers where a progress is now, whatever their filter; it is not stored."""
+        # First what was said before it: an entry may tell of the same progress, as it was.
+        self._catch_up()
+        self.progress = progress
+        self.hub.publish_progress(source, progress)
+
     async def run(self) -> None:
         """Publish and store until `end` was called and all is committed. Must not be cancelled."""
         try:

@@ -70,10 +70,14 @@ class LiveLog:
         self.task_id = new_task_id()
         self.hub = LogHub(settings.subscriber_queue_max, settings.subscriber_bytes_max)
         part = journal.task(self.task_id) if journal else None
-        self.queue = LogQueue(settings, self.hub.publish_progress, journal=part)
+        self.queue = LogQueue(settings, self._show_progress, journal=part)
         self.logger = TaskLogger(self.queue, "a")
         self.ended = asyncio.Event()
         self._writer: LogWriter | None = LogWriter(self.task_id, self.queue, self.hub, store, settings)
+
+    def _show_progress(self, source: str, progress: dict[str, Any]) -> None:
+        if self._writer is not None:
+            self._writer.show_progress(source, progress)
 
     def writer(self, task_id: str) -> LogWriter | None:
         """As `TaskManager.writer`: None once the log has ended."""

@@ -60,6 +60,20 @@ async def test_a_question_is_answered_with_what_was_just_said(tmp_path: Path) ->
             subscription.close()
 
 
+async def test_the_newest_progress_is_known_though_an_older_one_is_taken_from_the_queue_later(tmp_path: Path) -> None:
+    """Shown at once, and told by an entry that nobody has asked for yet: the one that was said last counts."""
+    async with live_log(tmp_path, flush_interval_s=60) as log:
+        writer = log.writer(log.task_id)
+        assert writer is not None
+        with log.logger.progress("files", total=10) as bar:
+            assert writer.last_seq == 1
+            log.logger.info("stays in the queue", progress={"id": "other", "current": 1})
+            await asyncio.sleep(0.12)
+            bar.update(5)
+            assert writer.last_seq == 2
+            assert (writer.progress or {})["current"] == 5
+
+
 async def test_what_is_said_during_a_flush_is_stored_an_interval_later(tmp_path: Path) -> None:
     """Nothing more need be said for it, and nobody need ask."""
     async with live_log(tmp_path, flush_interval_s=0.05) as log:
