@@ -15,7 +15,7 @@ BUILD_PAGE = { $(WEB) fresh || { $(NODE) && $(WEB); }; }
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo page test check format screenshots bench clean
+.PHONY: help demo page test torture check format screenshots bench clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 21
@@ -30,6 +30,9 @@ page: $(VENV)/.installed $(if $(DEV),web/node_modules/.installed)  ## build the 
 test: $(VENV)/.installed-dev web/node_modules/.installed  ## all the tests (ARGS= goes to pytest, CHROMIUM= names a browser)
 	@$(BUILD_PAGE)
 	$(BIN)/python -m pytest $(ARGS)
+
+torture: $(VENV)/.installed-dev  ## the bars R1 to R17 at their full size, about two hours (ARGS='-k kill' chooses); prints their table
+	TASKD_TORTURE=1 $(BIN)/python -m pytest -m bar -p no:cacheprovider $(ARGS)
 
 check: $(VENV)/.installed-dev web/node_modules/.installed  ## ruff and mypy --strict; svelte-check, eslint and prettier
 	$(BIN)/ruff check

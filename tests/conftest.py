@@ -13,12 +13,19 @@ from taskd.filters import LogFilter
 from taskd.follow import Entries, follow
 from taskd.service import Service
 from taskd.settings import Settings
+from tests.bars import Bars
 
 PLUGIN_HEAD = """
 import asyncio, logging, threading, time, warnings
 from pydantic import BaseModel, ConfigDict, SecretStr
 from taskd import Level, Plugin, TaskContext
 """
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Know the bars R1 to R17."""
+    config.addinivalue_line("markers", "bar(id): shows one of the bars of tests/bars.py; `make torture` runs these")
+    config.pluginmanager.register(Bars(), "bars")
 
 
 @asynccontextmanager
