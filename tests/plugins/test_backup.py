@@ -603,6 +603,19 @@ async def test_a_header_that_would_fill_the_memory_is_refused(service: Service, 
     assert "A header of this archive is larger" in (task.error or "")
 
 
+async def test_an_archive_with_a_damaged_header_is_not_taken_for_a_shorter_one(
+    service: Service, tmp_path: Path
+) -> None:
+    """What comes behind it would be missing, and nobody would know."""
+    archive = hostile(tmp_path / "a.tar.zst", member("first"), member("second"), member("third"))
+    content = bytearray(zstandard.ZstdDecompressor().stream_reader(archive.read_bytes()).read())
+    content[tarfile.BLOCKSIZE] ^= 1
+    archive.write_bytes(zstandard.ZstdCompressor().compress(content))
+    task = await run(service, action="restore", archive=archive, destination=tmp_path / "back")
+    assert "one of its headers is damaged (bad checksum)" in (task.error or "")
+    assert not (tmp_path / "back").exists()
+
+
 @pytest.mark.parametrize("kept", [0, 10, 0.5, 0.9, 0.99])
 async def test_an_archive_that_ends_too_early_is_refused(
     service: Service, source: Path, archives: Path, tmp_path: Path, kept: float
