@@ -476,12 +476,12 @@ async def test_what_a_repositorys_own_configuration_would_run_is_refused(
     (checkout / ".git/info/attributes").write_text("* filter=x\n")
     (checkout / "new").touch()
     git(checkout, "config", "--file", str(tmp_path / "more"), key, value.format(touch=f"touch {tmp_path}/pwned"))
-    for scope, name, more in (("--local", "include.path", str(tmp_path / "more")), ("--local", key, value)):
-        git(checkout, "config", scope, name, more)
-        for action in ACTIONS[1:]:
+    for name, more, actions in ((key, value, ACTIONS[1:]), ("include.path", str(tmp_path / "more"), ("pull",))):
+        git(checkout, "config", name, more)
+        for action in actions:
             task = await run(service, action, directory=checkout, message="m")
             assert f"has git run programs ({key}): that is refused" in (task.error or ""), action
-        git(checkout, "config", scope, "--unset", name)
+        git(checkout, "config", "--unset", name)
     git(checkout, "config", "--global", key, value.format(touch="true"))
     await result(service, "status", directory=checkout)
     assert not (tmp_path / "pwned").exists()
@@ -490,14 +490,26 @@ async def test_what_a_repositorys_own_configuration_would_run_is_refused(
 @pytest.mark.parametrize(
     "configured",
     [
-        {"core.fsmonitor": "{touch}", "core.editor": "{touch}", "core.pager": "{touch}", "core.askPass": "{touch}"},
+        {
+            **{
+                f"core.{name}": "{touch}"
+                for name in ("fsmonitor", "editor", "pager", "askPass", "alternateRefsCommand")
+            },
+            "diff.external": "{touch}",
+            "diff.x.textconv": "{touch}",
+            "merge.x.driver": "{touch}",
+            "gpg.program": "{touch}",
+            "commit.gpgSign": "true",
+            "push.gpgSign": "if-asked",
+            "merge.autoStash": "true",
+            "branch.main.mergeOptions": "--no-ff --strategy=none",
+            "hook.x.command": "{touch}",
+            "hook.x.event": "pre-commit",
+            "core.hooksPath": "{hooks}",
+        },
         {"core.gitProxy": "{touch}", "remote.origin.url": "git://127.0.0.1:1/r"},
         {"core.sshCommand": "{touch}", "remote.origin.url": "ssh://127.0.0.1:1/r"},
-        {"core.alternateRefsCommand": "{touch}", "diff.external": "{touch}", "merge.x.driver": "{touch}"},
-        {"gpg.program": "{touch}", "commit.gpgSign": "true", "push.gpgSign": "if-asked", "diff.x.textconv": "{touch}"},
         {"credential.helper": "!{touch}"},
-        {"merge.autoStash": "true", "branch.main.mergeOptions": "--no-ff --strategy=none"},
-        {"hook.x.command": "{touch}", "hook.x.event": "pre-commit", "core.hooksPath": "{hooks}"},
     ],
 )
 async def test_what_a_repositorys_own_configuration_names_is_not_run(
