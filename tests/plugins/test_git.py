@@ -482,6 +482,7 @@ async def test_what_a_repositorys_own_configuration_would_run_is_refused(
             task = await run(service, action, directory=checkout, message="m")
             assert f"has git run programs ({key}): that is refused" in (task.error or ""), action
         git(checkout, "config", "--unset", name)
+    (checkout / ".git/info/attributes").unlink()
     git(checkout, "config", "--global", key, value.format(touch="true"))
     await result(service, "status", directory=checkout)
     assert not (tmp_path / "pwned").exists()
