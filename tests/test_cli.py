@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from pydantic import BaseModel, SecretStr
 
@@ -338,6 +339,22 @@ def test_nothing_found_is_told_to_a_person_and_not_to_a_script(served: Served, w
     assert on_terminal(served, *words.split()) == f"taskd: {told}\r\n"
     script = served.taskd(*words.split())
     assert (script.returncode, script.stdout, script.stderr) == (0, "", "")
+
+
+def test_a_task_that_is_deleted_during_its_export_is_a_line_and_no_fault(tmp_path: Path) -> None:
+    with Served(tmp_path) as served:
+        task_id = served.submit("talk", count=300, word="x" * 60_000)
+        served.wait_end(task_id)
+        url = f"{served.url}/api/tasks/{task_id}"
+        with httpx.stream("GET", f"{url}/logs/export", timeout=40, trust_env=False) as export:
+            pieces = export.iter_raw()
+            received = [next(pieces)]
+            assert httpx.delete(url, timeout=40, trust_env=False).status_code == 204
+            with pytest.raises(httpx.RemoteProtocolError):
+                received.extend(pieces)
+        assert b"complete: false" in received[-1]
+    told = served.said[1:]
+    assert [line for line in told if "an export broke off: There is no task" in line] == told != []
 
 
 def test_following_shows_what_is_stored_and_what_comes(served: Served, tmp_path: Path) -> None:
