@@ -388,8 +388,8 @@ def test_a_date_alone_is_its_midnight() -> None:
 
 def test_warn_is_a_name_of_warning() -> None:
     """As other loggers call it, in any case and among others."""
-    assert parse_query([("level", "debug, Warn")], LOGS).filter.levels == {Level.DEBUG, Level.WARNING}
-    assert parse_query([("min_level", "warn")], LOGS).filter.levels == {Level.WARNING, Level.ERROR}
+    assert parse_query([("level", "debug, Warn")], LOGS).filter.levels == frozenset({Level.DEBUG, Level.WARNING})
+    assert parse_query([("min_level", "warn")], LOGS).filter.levels == frozenset({Level.WARNING, Level.ERROR})
 
 
 @pytest.mark.parametrize(
