@@ -15,7 +15,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import click
 import orjson
@@ -134,7 +134,7 @@ FILTERS = (
     ("search", "TEXT", True, "In the message, in any case (repeatable: all of them)."),
     ("exclude", "TEXT", True, "Not in the message (repeatable: none of them)."),
     ("meta", "KEY=VALUE", True, "The metadata's field KEY equals VALUE (repeatable: all of them)."),
-    ("since", "TIME", False, "From this time on (RFC 3339; UTC without an offset)."),
+    ("since", "TIME", False, "From this time on (RFC 3339, or a date; UTC without an offset)."),
     ("until", "TIME", False, "Before this time; not with -f."),
     ("after", "SEQ", False, "After this entry."),
     ("before", "SEQ", False, "Before this entry; not with -f."),
@@ -268,15 +268,18 @@ def logs(server: dict[str, Any], /, task: str, follow: bool, output: str, seq: b
 @click.option(
     "-o", "--file", "output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Where to."
 )
+@click.option("--force", is_flag=True, help="Write over FILE where it exists.")
 @client_options
 @click.pass_obj
-def export(server: dict[str, Any], /, task: str, output: Path | None, **asked: Any) -> None:
+def export(server: dict[str, Any], /, task: str, output: Path | None, force: bool, **asked: Any) -> None:
     """
     Write the log of TASK as a file that states what it is, and in its last line that it is complete.
 
     FILE is there only when it is complete: until then it is FILE.part. Without -o it goes to
     standard output. Exits 3 where it was broken off.
     """
+    if output is not None and os.path.lexists(output) and not force:
+        raise Invalid(f"-o {str(output)!r} exists already: give another name, or --force to write over it.")
     client = Client(**server)
     task_id, parameters = client.find(task), _parameters(asked)
     if output is None:
@@ -370,22 +373,42 @@ def _follow(client: Client, task_id: str, parameters: Parameters, output: str, s
     except KeyboardInterrupt:
         say(f"Left the task as it is; go on with: {_following(client, task_id)}")
         return INTERRUPTED
-    result = "" if task["result"] is None else f" {orjson.dumps(task['result']).decode()}"
-    ended = " ".join(part for part in (task["status"], lasted(task) and f"after {lasted(task)}") if part)
-    error = (task["error"] or "").removeprefix(f"{task['status']}: ")
-    say(f"{ended}: {error}" if error else ended + result)
+    if words := _last_words(task):
+        say(words)
     return 0 if task["status"] == "succeeded" else 1
 
 
+def _last_words(task: dict[str, Any]) -> str:
+    """How the task ended, but for what the same reader has just read at the end of its log."""
+    result = "" if task["result"] is None else orjson.dumps(task["result"]).decode()
+    if task["told"] and _same_place(sys.stdout, sys.stderr):
+        return result and f"result {result}"
+    ended = " ".join(part for part in (task["status"], lasted(task) and f"after {lasted(task)}") if part)
+    error = (task["error"] or "").removeprefix(f"{task['status']}: ")
+    return f"{ended}: {error}" if error else f"{ended} {result}".rstrip()
+
+
+def _same_place(one: TextIO, other: TextIO) -> bool:
+    """Whether both are the same terminal, pipe or file."""
+    try:
+        return os.path.sameopenfile(one.fileno(), other.fileno())
+    except (OSError, ValueError):
+        return False
+
+
 async def _print_live(client: Client, task_id: str, parameters: Parameters, printer: Printer) -> dict[str, Any]:
+    """The task at its end; `told` is whether the last entry that was printed says how it ended."""
+    last: dict[str, Any] | None = None
     with printer:
         async with contextlib.aclosing(client.follow(task_id, parameters, on_notice=printer.notice)) as frames:
             async for frame in frames:
                 match frame["type"]:
                     case "entries":
                         printer.entries(frame["entries"])
+                        last = frame["entries"][-1]
                     case "progress":
                         printer.progress(frame["source"], frame["progress"])
                     case "end":
                         task: dict[str, Any] = frame["task"]
-    return task
+    said = last["message"] if last and last["source"] == "system" else ""
+    return task | {"told": said.startswith(task["status"])}

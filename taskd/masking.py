@@ -6,7 +6,7 @@ They are replaced by `***` in messages and metadata before an entry is encoded, 
 store nor any reader ever has them. Each is looked for in the forms in which secrets escape: as
 it is, URL-encoded, inside JSON, a `repr` or a shell's quotes (each character for itself, for
 programs differ in which they escape), as base64, and line by line where it has several. The
-password in `scheme://user:password@host` is always hidden.
+password in `scheme://user:password@host` is always hidden, and so is a token in the user's place.
 
 This is best effort: what a program transforms in other ways before it says it, no list finds.
 """
@@ -31,6 +31,8 @@ BASE64_COLUMNS = (64, 76)
 
 # No backtracking: each part excludes the character that ends it.
 _URL_PASSWORD = re.compile(r"(?<=://)([^\s/:@?#]*):([^\s/]+)@")
+# What stands where a user's name does and is longer than a name is a token.
+_URL_TOKEN = re.compile(r"(?<=://)[^\s/:@?#]{20,}+(?=(?::\*\*\*)?@)")
 
 
 class Masker:
@@ -64,7 +66,7 @@ class Masker:
         # The secrets first: one may itself be a URL with a password.
         if self.needed:
             text = (self._pattern or self._compiled()).sub(MASK, text)
-        return _URL_PASSWORD.sub(rf"\1:{MASK}@", text) if "://" in text else text
+        return _URL_TOKEN.sub(MASK, _URL_PASSWORD.sub(rf"\1:{MASK}@", text)) if "://" in text else text
 
     def finds(self, encoded: bytes) -> bool:
         """Whether something in a JSON text may have to be hidden: a secret, or what may be one escaped."""

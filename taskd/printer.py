@@ -4,6 +4,10 @@ How entries look in a terminal, in a pipe and as NDJSON.
 A log is data from anywhere, so nothing in it may speak to the terminal: control characters are
 shown and not sent, and a line break in a message begins an indented line that cannot be taken
 for an entry. In a pipe the text is plain and whole.
+
+A terminal's entries have the time of day, in UTC as everywhere; a line before the first of each
+day says which. A long line is left to the terminal, which wraps it anew when it is made wider
+and gives it back as one line when it is copied.
 """
 
 import codecs
@@ -147,6 +151,7 @@ class TerminalPrinter:
         self._live = live
         self._seq = seq
         self._groups = Groups()
+        self._day = ""
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -166,8 +171,14 @@ class TerminalPrinter:
                 self.progress(entry["source"], progress)
                 if not progress.get("done"):
                     continue
+            self._begin_day(entry["timestamp"][:10])
             for line in _coloured_lines(entry, self._groups.lead(entry), self._seq):
                 self._console.print(line)
+
+    def _begin_day(self, day: str) -> None:
+        if day != self._day:
+            self._console.print(Text(f"{day} UTC", style="dim"))
+            self._day = day
 
     def notice(self, words: str) -> None:
         """A word to the person, above the bars as the entries are."""

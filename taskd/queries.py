@@ -23,6 +23,7 @@ SOURCE_CHARACTERS_MAX = 256
 FIELD_CHARACTERS_MAX = 1_000
 FIELD_PREFIX = "meta."
 VALUES_MAX = 64
+_LEVEL_ALIASES = {"WARN": "WARNING"}
 SEQ_MAX = 2**63 - 1
 
 BINS_MAX = 2_000
@@ -71,8 +72,13 @@ class Parameter:
     prefix: str = ""
 
 
+def _read_level(text: str) -> Level:
+    name = text.upper()
+    return Level(_LEVEL_ALIASES.get(name, name))
+
+
 def _read_levels(text: str) -> list[Level]:
-    return [Level(part.strip(" ").upper()) for part in text.split(",")]
+    return [_read_level(part.strip(" ")) for part in text.split(",")]
 
 
 def _read_sources(text: str) -> list[str]:
@@ -97,8 +103,8 @@ def _read_field_value(text: str) -> str:
 
 
 def read_time(text: str) -> str:
-    """An RFC 3339 time as entries have it; without an offset it is UTC. Raises ValueError."""
-    if not re.match(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d", text, re.ASCII):
+    """An RFC 3339 time as entries have it, a date as its midnight; without an offset it is UTC. Raises ValueError."""
+    if not re.match(r"\d{4}-\d\d-\d\d(\Z|[Tt ]\d\d:\d\d)", text, re.ASCII):
         raise ValueError
     # A '+' that a query string turned into a space is meant as '+'.
     moment = datetime.fromisoformat(re.sub(r" (\d\d:\d\d)$", r"+\1", text.upper()))
@@ -143,10 +149,10 @@ def integer_parameter(name: str, description: str, lowest: int, highest: int, **
 
 
 _TEXT = {"type": "string", "minLength": 1, "maxLength": SEARCH_CHARACTERS_MAX}
-_TIME = {"type": "string", "format": "date-time"}
+_TIME = {"type": "string", "anyOf": [{"format": "date-time"}, {"format": "date"}]}
 
 # Patterns as ECMA 262 has them: OpenAPI asks for that, and it has no "any case".
-_ANY_LEVEL = "|".join("".join(f"[{letter}{letter.lower()}]" for letter in level) for level in Level)
+_ANY_LEVEL = "|".join("".join(f"[{letter}{letter.lower()}]" for letter in level) for level in [*Level, *_LEVEL_ALIASES])
 _LEVEL = {"type": "string", "pattern": f"^({_ANY_LEVEL})$"}
 _LEVELS = {"type": "string", "pattern": f"^ *({_ANY_LEVEL}) *(, *({_ANY_LEVEL}) *)*$"}
 _ANY_SOURCE = f" *[^, ]([^,]{{0,{SOURCE_CHARACTERS_MAX - 2}}}[^, ])? *"
@@ -154,7 +160,7 @@ _SOURCES = {"type": "string", "pattern": f"^{_ANY_SOURCE}(,{_ANY_SOURCE}){{0,{VA
 
 _FOLDED = f"under Unicode case folding, 1 to {SEARCH_CHARACTERS_MAX} characters"
 _EXCLUDES = "excludes after, before, offset and order"
-_RFC_3339 = "an RFC 3339 time such as 2026-01-31T12:00:00Z (UTC where it has no offset)"
+_RFC_3339 = "an RFC 3339 time such as 2026-01-31T12:00:00Z (UTC where it has no offset), or a date (its midnight, UTC)"
 _ORDERS = ("asc", "desc")
 _DIRECTIONS = ("next", "previous")
 _FORMATS = ("text", "ndjson", "csv")
@@ -166,12 +172,12 @@ PARAMETERS: dict[str, Parameter] = {
     parameter.name: parameter
     for parameter in (
         Parameter(
-            "level", "DEBUG, INFO, WARNING or ERROR, in any case; several separated by ','",
+            "level", "DEBUG, INFO, WARNING (or WARN) or ERROR, in any case; several separated by ','",
             _LEVELS, _read_levels, repeatable=True,
         ),
         Parameter(
-            "min_level", "DEBUG, INFO, WARNING or ERROR, in any case: that level and above",
-            _LEVEL, lambda text: Level(text.upper()),
+            "min_level", "DEBUG, INFO, WARNING (or WARN) or ERROR, in any case: that level and above",
+            _LEVEL, _read_level,
         ),
         Parameter(
             "source", "names of sources separated by ','; name.* takes the name and all below it",

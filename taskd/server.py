@@ -57,6 +57,7 @@ def run(settings: Settings) -> None:
     # Pending entries are many, live for seconds and are in no cycle: at Python's thresholds the
     # collector would go through all of them again and again, on the loop, while they are emitted.
     gc.set_threshold(50_000, 20, 100)
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     logging.basicConfig(format="taskd: %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     with listening(settings) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings, listener))
@@ -80,6 +81,11 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
         await server.answered(CLOSE_WAIT_S)
         server.should_exit = True
         await serving
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    # An answer is cut short on purpose where what was sent must not be taken for whole, and whoever did it said why.
+    return "returned without completing response" not in record.getMessage()
 
 
 class HttpServer(uvicorn.Server):

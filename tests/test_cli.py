@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from pydantic import BaseModel, SecretStr
 
@@ -291,6 +292,9 @@ def test_an_export_is_a_file_that_is_there_when_it_is_complete(served: Served, t
     asked = ("export", task_id, "--search", r"word 1\d", "--regex", "--meta", "n=11", "--format", "csv")
     assert served.taskd(*asked, "-o", str(path)).returncode == 0
     assert path.read_text().endswith("# count: 1, complete: true\n")
+    refused = served.taskd("export", task_id, "-o", str(path))
+    assert (refused.returncode, "exists already: give another name, or --force" in refused.stderr) == (2, True)
+    assert served.taskd(*asked, "-o", str(path), "--force").returncode == 0
     assert served.taskd(*asked).stdout == path.read_text()
     assert [*tmp_path.iterdir()] == [path]
     assert served.taskd("export", task_id, "--meta", "n").returncode == 2
@@ -335,6 +339,22 @@ def test_nothing_found_is_told_to_a_person_and_not_to_a_script(served: Served, w
     assert on_terminal(served, *words.split()) == f"taskd: {told}\r\n"
     script = served.taskd(*words.split())
     assert (script.returncode, script.stdout, script.stderr) == (0, "", "")
+
+
+def test_a_task_that_is_deleted_during_its_export_is_a_line_and_no_fault(tmp_path: Path) -> None:
+    with Served(tmp_path) as served:
+        task_id = served.submit("talk", count=300, word="x" * 60_000)
+        served.wait_end(task_id)
+        url = f"{served.url}/api/tasks/{task_id}"
+        with httpx.stream("GET", f"{url}/logs/export", timeout=40, trust_env=False) as export:
+            pieces = export.iter_raw()
+            received = [next(pieces)]
+            assert httpx.delete(url, timeout=40, trust_env=False).status_code == 204
+            with pytest.raises(httpx.RemoteProtocolError):
+                received.extend(pieces)
+        assert b"complete: false" in received[-1]
+    told = served.said[1:]
+    assert [line for line in told if "an export broke off: There is no task" in line] == told != []
 
 
 def test_following_shows_what_is_stored_and_what_comes(served: Served, tmp_path: Path) -> None:
@@ -484,7 +504,17 @@ def test_a_reader_that_goes_away_is_no_noise(served: Served) -> None:
     assert reading.returncode == 141
 
 
-def on_terminal(served: Served, *words: str, **environment: str) -> str:
+def test_a_failure_is_told_twice_at_most_where_log_and_last_words_meet(served: Served) -> None:
+    """In the traceback and as the log's last entry; apart from it, the last words are whole."""
+    printed = on_terminal(served, "run", "talk", "-p", "fail=true", code=1, NO_COLOR="1")
+    assert printed.count("ValueError: told to fail") == 2
+    assert " system: failed after " in printed.splitlines()[-1]
+    assert "taskd: result {" in on_terminal(served, "run", "talk").splitlines()[-1]
+    apart = served.taskd("logs", "-f", "@last", "--source", "talk")
+    assert apart.stderr.startswith("taskd: succeeded after ")
+
+
+def on_terminal(served: Served, *words: str, code: int = 0, **environment: str) -> str:
     """What the command prints where its output is a terminal."""
     ours, its = pty.openpty()
     variables = ENVIRONMENT | {"TASKD_SERVER": served.url, "TERM": "xterm-256color"} | environment
@@ -493,7 +523,7 @@ def on_terminal(served: Served, *words: str, **environment: str) -> str:
         printed = b""
         while block := read_terminal(ours):
             printed += block
-        assert printing.wait(20) == 0
+        assert printing.wait(20) == code
     os.close(ours)
     return printed.decode()
 

@@ -381,6 +381,17 @@ def test_a_time_is_rfc_3339_and_utc_unless_it_says_otherwise(text: str) -> None:
     assert read_time(text) == "2026-11-23T14:11:42.123456Z"
 
 
+def test_a_date_alone_is_its_midnight() -> None:
+    """In UTC, as a time without an offset is."""
+    assert read_time("2026-11-25") == "2026-11-25T00:00:00.000000Z"
+
+
+def test_warn_is_a_name_of_warning() -> None:
+    """As other loggers call it, in any case and among others."""
+    assert parse_query([("level", "debug, Warn")], LOGS).filter.levels == frozenset({Level.DEBUG, Level.WARNING})
+    assert parse_query([("min_level", "warn")], LOGS).filter.levels == frozenset({Level.WARNING, Level.ERROR})
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -395,7 +406,10 @@ def test_a_time_is_rfc_3339_and_utc_unless_it_says_otherwise(text: str) -> None:
         ("search", "x" * 1_001),
         ("exclude", ""),
         ("since", "yesterday"),
-        ("since", "2026-11-23"),
+        ("since", "2026-11"),
+        ("since", "2026-11-31"),
+        ("since", "2026-11-23Z"),
+        ("since", "2026-11-23\n"),
         ("since", "2026-13-01T00:00:00Z"),
         ("until", "0001-01-01T00:00:00+23:00"),
         ("until", "12:00"),
@@ -550,6 +564,6 @@ def test_the_schema_of_a_parameter_accepts_what_is_read(name: str, text: str) ->
 
 
 def test_every_parameter_is_compared_with_its_schema() -> None:
-    """Only the times are left out: what a date-time is, JSON Schema leaves to RFC 3339."""
+    """Only the times are left out: what a date-time and a date are, JSON Schema leaves to RFC 3339."""
     assert set(PARAMETERS) - set(SAMPLES) == {"since", "until"}
-    assert PARAMETERS["since"].schema == {"type": "string", "format": "date-time"}
+    assert PARAMETERS["since"].schema == {"type": "string", "anyOf": [{"format": "date-time"}, {"format": "date"}]}

@@ -132,6 +132,9 @@ def test_under_four_characters_nothing_is_hidden(short: str) -> None:
         ("https://me:hun@ter2@host/x@y", "https://me:***@host/x@y"),
         ("https://host:8080/a@b", "https://host:8080/a@b"),
         ("https://me@host", "https://me@host"),
+        ("https://ghp_0123456789abcdef@host/x", "https://***@host/x"),
+        ("https://ghp_0123456789abcdef:x-oauth@host/x", "https://***:***@host/x"),
+        ("https://a-host-of-a-long-name.example.org/a@b", "https://a-host-of-a-long-name.example.org/a@b"),
         ("a://b no:c@d", "a://b no:c@d"),
     ],
 )

@@ -27,6 +27,11 @@ def entry(message: str = "hello", level: str = "INFO", seq: int = 1, **metadata:
 
 
 def on_terminal(*entries: dict[str, Any], live: bool = False, colours: bool = False) -> str:
+    """What is printed after the line that says the day."""
+    return with_days(*entries, live=live, colours=colours).partition("2026-11-23 UTC")[2].partition("\n")[2]
+
+
+def with_days(*entries: dict[str, Any], live: bool = False, colours: bool = False) -> str:
     stream = io.StringIO()
     console = Console(
         file=stream,
@@ -58,6 +63,13 @@ def test_an_escape_sequence_is_shown_and_not_sent() -> None:
 
 def test_metadata_cannot_speak_to_the_terminal_either() -> None:
     assert "\x1b" not in on_terminal(entry(key="\x1b]0;title\x07", other={"\x9b": 1}))
+
+
+def test_a_terminal_is_told_the_day_before_its_first_entry() -> None:
+    later = [entry("three") | {"timestamp": f"2026-11-{day}T00:00:00.000000Z"} for day in (24, 24, 30)]
+    lines = with_days(entry("one"), entry("two"), *later).splitlines()
+    assert [line for line in lines if line.endswith("UTC")] == ["2026-11-23 UTC", "2026-11-24 UTC", "2026-11-30 UTC"]
+    assert [lines[0], lines[3], lines[6]] == ["2026-11-23 UTC", "2026-11-24 UTC", "2026-11-30 UTC"]
 
 
 def test_a_line_break_begins_an_indented_line() -> None:

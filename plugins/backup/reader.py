@@ -4,7 +4,7 @@ import hashlib
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
-from typing import IO, Any, cast
+from typing import IO, Any, Self, cast
 
 import zstandard
 
@@ -45,7 +45,9 @@ class Reader:
         """Every entry; raises `Failed` where this is no archive, or not all of one."""
         try:
             self._allow(0)
-            with tarfile.open(fileobj=cast(IO[bytes], self), mode="r|", errors="surrogateescape") as tar:
+            with tarfile.open(
+                fileobj=cast(IO[bytes], self), mode="r|", tarinfo=_Member, errors="surrogateescape"
+            ) as tar:
                 self._tar = tar
                 while member := tar.next():
                     forget_members(tar)
@@ -93,6 +95,17 @@ class Reader:
         self._at += len(data)
         self._show(self._at)
         return data
+
+
+class _Member(tarfile.TarInfo):
+    """An entry. `tarfile` takes a header that is none, behind the first, for the end: that would be half a tree."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.InvalidHeaderError as error:  # type: ignore[attr-defined] # missing from the stubs
+            raise tarfile.ReadError(f"one of its headers is damaged ({error})") from error
 
 
 class _Tee:

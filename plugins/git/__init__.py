@@ -7,9 +7,12 @@ file are spoken, hooks, submodules, prompts and the system's configuration are o
 remote says is text in the log and nothing else. Credentials of an http(s) URL travel in the
 environment, so that neither the log, the list of processes nor `.git/config` has them.
 
-One thing is trusted: content filters (`filter.*.clean` and the like) that a repository's own
-configuration names are run by git, for without them the files would not be what they should. A
-clone brings no configuration with it; work only in directories whose configuration you trust.
+What a repository's own configuration would have git run is either passed over (hooks, `core.fsmonitor`,
+`core.sshCommand`, …) or, where no option keeps git from it (content filters, a remote's `uploadpack`,
+credential helpers that are commands), the task is refused: without its filters the files would not be
+what they should. What the configuration of taskd's user says is the user's to decide, but for
+`core.sshCommand`: set `GIT_SSH_COMMAND` for the service instead. A push to a repository on this
+machine runs that one's own hooks, as its side of the push.
 
 A clone is made under a hidden name beside its directory and renamed when it is complete. A pull
 only ever goes forward: where both sides have new commits, a person has to decide. Work that was

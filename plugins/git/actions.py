@@ -25,6 +25,7 @@ async def pull(git: Runner, params: GitParams) -> dict[str, object]:
         else:
             if before and not await _has(git, directory, after, before):
                 raise Failed(await _parted(git, directory, before, after))
+            await _verify(git, directory, after)
             await work.forward(before, after)
             git.log.info(f"pulled {before} to {after}")
             if before:
@@ -51,6 +52,16 @@ async def _fetch(git: Runner, params: GitParams, directory: Path) -> str:
             f"{directory} does not say which branch of {remote} its own follows ({len(wanted)} may be): give `branch`."
         )
     return wanted[0]
+
+
+async def _verify(git: Runner, directory: Path, commit: str) -> None:
+    """A signature is asked for where the configuration asks for it of a merge."""
+    asked = await git.read("config", "--type=bool", "merge.verifySignatures", cwd=directory, check=False)
+    if asked == ["true"] and not await git.works("verify-commit", commit, cwd=directory):
+        raise Failed(
+            f"{commit} has no good signature, and merge.verifySignatures asks for one: nothing was changed. "
+            f"`git verify-commit {commit[:12]}` says more."
+        )
 
 
 async def _has(git: Runner, directory: Path, commit: str, ancestor: str) -> bool:

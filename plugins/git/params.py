@@ -42,6 +42,8 @@ def _ref(value: str) -> str:
 
 def repository_of(value: str) -> str:
     """A URL whose protocol may be spoken, `host:path` for ssh, or a path on this machine."""
+    if value != value.strip():
+        raise ValueError("it begins or ends with a space: take that out")
     if helper := _HELPER.match(value):
         raise ValueError(f"'{helper[0]}' would run a program of that name: use https, ssh, git or a path")
     if scheme := SCHEME.match(value):
@@ -62,7 +64,7 @@ def _check_url(url: str, scheme: str) -> None:
 
 
 def _check_host(host: str, path: str) -> None:
-    if any(part.startswith("-") for part in (host, host.rpartition("@")[2], path)):
+    if any(part.startswith("-") for part in (host.lstrip("["), host.rpartition("@")[2].lstrip("["), path)):
         raise ValueError("its user, host or path begins with '-', which ssh could take for an option: that is refused")
     if _CONTROL.search(host + path):
         raise ValueError("it has control characters in it: that is refused")

@@ -21,7 +21,13 @@ SAFE = {
     "core.fsmonitor": "false",
     "core.pager": "cat",
     "core.sshCommand": "ssh",
+    "core.alternateRefsCommand": "true",
     "commit.gpgSign": "false",
+    "push.gpgSign": "false",
+    "gpg.program": "gpg",
+    "gpg.openpgp.program": "gpg",
+    "gpg.x509.program": "gpgsm",
+    "gpg.ssh.program": "ssh-keygen",
     "core.quotePath": "false",
     "log.showSignature": "false",
     "submodule.recurse": "false",
@@ -156,7 +162,9 @@ def _environment() -> dict[str, str]:
         **kept,
         "GIT_ALLOW_PROTOCOL": ":".join(PROTOCOLS),
         "GIT_TERMINAL_PROMPT": "0",
+        # Empty, these are asked before the configuration, which is then not.
         "GIT_ASKPASS": "",
+        "GIT_PROXY_COMMAND": "",
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_OPTIONAL_LOCKS": "0",
         # Its words in English, for the advice; its file names in UTF-8.

@@ -74,16 +74,19 @@ class Work:
         Bring the checked-out branch and its files from `before` (None: there is no commit yet) to
         `after`, which has it as an ancestor. Raises `Failed` where a local change is in the way.
         """
+        words: tuple[str, ...] = ("merge", "--ff-only", "--no-autostash", "--quiet", after)
         if before and await self._is_free(before, after):
             self._intend({"before": before, "after": after})
             self._writing = True
-        merge = asyncio.ensure_future(self.run("merge", "--ff-only", "--quiet", after))
+            # Not a merge: what a configuration says of merges must not stop it, now that nothing else can.
+            words = ("reset", "--keep", "--quiet", after, "--")
+        move = asyncio.ensure_future(self.run(*words))
         try:
-            await asyncio.shield(merge)
+            await asyncio.shield(move)
         except asyncio.CancelledError:
             # The files are being written: between the two commits is no place to stop.
-            await asyncio.wait([merge])
-            self._writing = merge.exception() is not None
+            await asyncio.wait([move])
+            self._writing = move.exception() is not None
             raise
         self._writing = False
 

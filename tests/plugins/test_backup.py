@@ -23,6 +23,7 @@ from taskd.filters import LogFilter
 from taskd.follow import Entries, follow
 from taskd.service import Service
 from taskd.tasks import Task, TaskStatus
+from tests.bars import scaled
 from tests.conftest import messages, read_all
 
 
@@ -324,6 +325,7 @@ WRITER = """
 import sqlite3, sys, time
 database = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
 database.execute(f"PRAGMA journal_mode={sys.argv[2]}")
+database.execute("PRAGMA synchronous=OFF")
 database.execute("CREATE TABLE moved (amount INTEGER, filling BLOB)")
 number = 0
 while True:
@@ -527,8 +529,9 @@ async def test_a_hostile_archive_is_refused_whole(
     assert not (tmp_path / "pwned").exists()
 
 
+@pytest.mark.timeout(scaled(60, 1_200))
 async def test_no_archive_writes_outside_of_the_destination(service: Service, tmp_path: Path) -> None:
-    """Of hundreds that are thrown together from what does harm: each is refused whole, or stays within."""
+    """Of many that are thrown together from what does harm: each is refused whole, or stays within."""
     rng = random.Random(7)
     outside = tmp_path / "outside"
     (outside / "in").mkdir(parents=True)
@@ -540,8 +543,8 @@ async def test_no_archive_writes_outside_of_the_destination(service: Service, tm
     def path() -> str:
         return "/".join(rng.choices(parts, weights=(6, 6, 2, 1, 1), k=rng.randint(1, 4)))
 
-    restored = 0
-    for number in range(300):
+    restored, archives = 0, scaled(120, 5_000)
+    for number in range(archives):
         members = [member(path(), rng.choice(kinds), path()) for _ in range(rng.randint(1, 4))]
         archive = hostile(tmp_path / f"{number}.tar.zst", *members)
         root = outside / "in" / "root"
@@ -551,7 +554,7 @@ async def test_no_archive_writes_outside_of_the_destination(service: Service, tm
             assert all(Path(os.path.realpath(found)).is_relative_to(root) for found in root.rglob("*"))
             shutil.rmtree(root)
         assert (task.status in ("succeeded", "failed"), tree_of(outside)) == (True, before), members
-    assert 20 < restored < 280
+    assert 0.07 < restored / archives < 0.93
 
 
 @pytest.mark.parametrize(
@@ -571,9 +574,8 @@ async def test_a_bomb_is_refused_before_it_is_unpacked(service: Service, tmp_pat
     zeros = bytes(1_048_576)
     with (tmp_path / "bomb.tar.zst").open("wb") as file, zstandard.ZstdCompressor().stream_writer(file) as packed:
         packed.write(member("bomb", size=5 * 1_024**3).tobuf())
-        for _ in range(5 * 1_024):
+        for _ in range(5):  # as much of it as would be read before what it says of itself is looked at
             packed.write(zeros)
-        packed.write(bytes(10_240))
     task = await run(service, action="restore", archive=tmp_path / "bomb.tar.zst", destination=tmp_path / "back")
     assert "it is taken for a bomb" in (task.error or "")
     assert not (tmp_path / "back").exists()
@@ -601,6 +603,19 @@ async def test_a_header_that_would_fill_the_memory_is_refused(service: Service, 
     archive = hostile(tmp_path / "header.tar.zst", member("x", tarfile.XHDTYPE, size=50_000_000))
     task = await run(service, action="restore", archive=archive, destination=tmp_path / "back")
     assert "A header of this archive is larger" in (task.error or "")
+
+
+async def test_an_archive_with_a_damaged_header_is_not_taken_for_a_shorter_one(
+    service: Service, tmp_path: Path
+) -> None:
+    """What comes behind it would be missing, and nobody would know."""
+    archive = hostile(tmp_path / "a.tar.zst", member("first"), member("second"), member("third"))
+    content = bytearray(zstandard.ZstdDecompressor().stream_reader(archive.read_bytes()).read())
+    content[tarfile.BLOCKSIZE] ^= 1
+    archive.write_bytes(zstandard.ZstdCompressor().compress(content))
+    task = await run(service, action="restore", archive=archive, destination=tmp_path / "back")
+    assert "one of its headers is damaged (bad checksum)" in (task.error or "")
+    assert not (tmp_path / "back").exists()
 
 
 @pytest.mark.parametrize("kept", [0, 10, 0.5, 0.9, 0.99])

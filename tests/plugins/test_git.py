@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -377,7 +378,7 @@ async def test_the_git_that_writes_files_says_nothing_while_it_does(
 ) -> None:
     """Progress (git shows it after two seconds) that a killed service does not read would end it in the middle."""
     (checkout / ".git/info/attributes").write_text("* filter=slow\n")
-    git(checkout, "config", "filter.slow.smudge", "sleep 0.8; cat")
+    git(checkout, "config", "--global", "filter.slow.smudge", "sleep 0.8; cat")
     git(checkout, "clean", "--quiet", "-fd")
     (checkout / ".git/index.lock").unlink()
     (checkout / ".git/taskd/intent").unlink()
@@ -458,8 +459,135 @@ async def test_a_url_that_runs_or_reads_is_refused_in_every_parameter(
 
 
 @pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("filter.x.clean", "{touch}; cat"),
+        ("filter.x.smudge", "{touch}; cat"),
+        ("filter.x.process", "{touch}"),
+        ("remote.origin.uploadpack", "{touch}; git-upload-pack"),
+        ("remote.origin.receivepack", "{touch}; git-receive-pack"),
+        ("remote.other.vcs", "ext"),
+    ],
+)
+async def test_what_a_repositorys_own_configuration_would_run_is_refused(
+    service: Service, checkout: Path, tmp_path: Path, key: str, value: str
+) -> None:
+    """By every action, also where another file is included; what the user configured is the user's to decide."""
+    (checkout / ".git/info/attributes").write_text("* filter=x\n")
+    (checkout / "new").touch()
+    git(checkout, "config", "--file", str(tmp_path / "more"), key, value.format(touch=f"touch {tmp_path}/pwned"))
+    for name, more, actions in ((key, value, ACTIONS[1:]), ("include.path", str(tmp_path / "more"), ("pull",))):
+        git(checkout, "config", name, more)
+        for action in actions:
+            task = await run(service, action, directory=checkout, message="m")
+            assert f"has git run programs ({key}): that is refused" in (task.error or ""), action
+        git(checkout, "config", "--unset", name)
+    (checkout / ".git/info/attributes").unlink()
+    git(checkout, "config", "--global", key, value.format(touch="true"))
+    await result(service, "status", directory=checkout)
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize(
+    "configured",
+    [
+        {
+            **{
+                f"core.{name}": "{touch}"
+                for name in ("fsmonitor", "editor", "pager", "askPass", "alternateRefsCommand")
+            },
+            "diff.external": "{touch}",
+            "diff.x.textconv": "{touch}",
+            "merge.x.driver": "{touch}",
+            "gpg.program": "{touch}",
+            "commit.gpgSign": "true",
+            "push.gpgSign": "if-asked",
+            "merge.autoStash": "true",
+            "branch.main.mergeOptions": "--no-ff --strategy=none",
+            "hook.x.command": "{touch}",
+            "hook.x.event": "pre-commit",
+            "core.hooksPath": "{hooks}",
+        },
+        {"core.gitProxy": "{touch}", "remote.origin.url": "git://127.0.0.1:1/r"},
+        {"core.sshCommand": "{touch}", "remote.origin.url": "ssh://127.0.0.1:1/r"},
+        {"credential.helper": "!{touch}"},
+    ],
+)
+async def test_what_a_repositorys_own_configuration_names_is_not_run(
+    service: Service, origin: Path, checkout: Path, tmp_path: Path, configured: dict[str, str]
+) -> None:
+    """Where an option of ours comes before it, the work is done as if it were not there."""
+    (tmp_path / "touch").write_text(f"#!/bin/sh\ntouch {tmp_path}/pwned\ncat\n")
+    (tmp_path / "touch").chmod(0o755)
+    for hook in ("pre-commit", "pre-push", "post-checkout", "post-merge", "reference-transaction"):
+        (tmp_path / "hooks").mkdir(exist_ok=True)
+        (tmp_path / "hooks" / hook).symlink_to(tmp_path / "touch")
+    (checkout / ".git/objects/info/alternates").write_text(f"{tmp_path}/work/.git/objects\n")
+    (checkout / ".git/info/attributes").write_text("* diff=x merge=x\n")
+    for name, value in configured.items():
+        git(checkout, "config", name, value.format(touch=tmp_path / "touch", hooks=tmp_path / "hooks"))
+    work = tmp_path / "work"
+    git(work, "commit", "--quiet", "--allow-empty", "-m", "3")
+    git(work, "push", "--quiet", str(origin), "main")
+    for action in ("pull", "status", "log", "commit", "push"):
+        (checkout / "new").write_text(action)
+        task = await run(service, action, directory=checkout, message="m")
+        away = "remote.origin.url" in configured or "credential.helper" in configured
+        assert task.status == ("failed" if away and action in ("pull", "push") else "succeeded"), task.error
+    assert not (tmp_path / "pwned").exists()
+
+
+async def test_a_credential_helper_of_gits_own_is_no_program_of_the_repositorys(
+    service: Service, checkout: Path
+) -> None:
+    """Only what is more than its name is refused."""
+    git(checkout, "config", "credential.https://example.org.helper", "store")
+    await result(service, "pull", directory=checkout)
+
+
+async def test_a_repository_whose_files_are_elsewhere_is_refused(
+    service: Service, checkout: Path, tmp_path: Path
+) -> None:
+    """Its configuration must not lead a commit, or a pull, into another directory."""
+    (tmp_path / "precious").mkdir()
+    for elsewhere in (tmp_path / "precious", tmp_path):
+        git(checkout, "config", "core.worktree", str(elsewhere))
+        task = await run(service, "commit", directory=checkout, message="m")
+        assert "whose files are elsewhere (core.worktree): that is refused" in (task.error or "")
+
+
+async def test_a_url_that_the_repository_leads_elsewhere_is_looked_at_too(service: Service, checkout: Path) -> None:
+    """`insteadOf` makes another of a harmless one."""
+    for target, why in {"ext::sh -c touch% ": "would run a program", "file:///etc/": "not below one of"}.items():
+        git(checkout, "config", f"url.{target}.insteadOf", "https://example.org/")
+        for action in ("pull", "push"):
+            task = await run(service, action, directory=checkout, repository="https://example.org/pwned")
+            assert why in (task.error or "")
+        git(checkout, "config", "--remove-section", f"url.{target}")
+
+
+async def test_a_pull_without_the_signature_that_is_asked_for_changes_nothing(
+    service: Service, origin: Path, checkout: Path, tmp_path: Path
+) -> None:
+    """Nor does what a killed task would be given: the recovery."""
+    work = tmp_path / "work"
+    git(work, "commit", "--quiet", "--allow-empty", "-m", "3")
+    git(work, "push", "--quiet", str(origin), "main")
+    before = git(checkout, "rev-parse", "HEAD")
+    git(checkout, "config", "merge.verifySignatures", "true")
+    task = await run(service, "pull", directory=checkout)
+    assert "has no good signature, and merge.verifySignatures asks for one" in (task.error or "")
+    assert git(checkout, "rev-parse", "HEAD") == before
+
+
+@pytest.mark.parametrize(
     ("url", "why"),
     [
+        (" ext::sh -c touch% pwned", "begins or ends with a space"),
+        ("\u00a0--upload-pack=touch pwned", "begins or ends with a space"),
+        ("\next::sh -c touch% pwned", "control characters"),
+        ("ssh://[-oProxyCommand=touch]/r", "begins with '-'|IPv6"),
+        ("[-oProxyCommand=touch]:r", "begins with '-'"),
         ("ext::sh -c touch% pwned", "'ext::' would run a program"),
         ("fd::17", "'fd::' would run a program"),
         ("http://example.org/r", "protocol http is not spoken"),
@@ -478,7 +606,7 @@ async def test_urls_that_could_do_more_than_fetch_are_refused(service: Service, 
     """With the reason, before there is a task."""
     with pytest.raises(ParamsInvalid) as refused:
         await service.manager.submit("git", {"action": "clone", "repository": url})
-    assert why in str(refused.value)
+    assert re.search(why, str(refused.value))
 
 
 async def test_a_remote_configured_in_the_repository_is_looked_at_too(
