@@ -69,7 +69,7 @@ class TaskManager:
         self._running: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._left_behind: list[LiveTask] = []
-        self._accepting = 0
+        self._accepting: set[str] = set()
         self._stopping = asyncio.Event()
 
     # What is there
@@ -83,7 +83,7 @@ class TaskManager:
     def has_room(self) -> bool:
         """Whether one more task may run or wait, counting those that are just being stored."""
         settings = self._settings
-        taken = len(self._running) + self.waiting + self._accepting
+        taken = len(self._running) + self.waiting + len(self._accepting)
         return taken < settings.tasks_running_max + settings.tasks_queued_max
 
     @property
@@ -183,15 +183,17 @@ class TaskManager:
         shown = masker.value(without_secrets(given, [path for path, _ in secrets]))
         task = Task(new_task_id(), loaded.name, shown, TaskStatus.QUEUED, timestamp_now(), retry_of=retry_of)
         live = LiveTask(task, loaded, validated, masker, self.store, self._journal, self._settings, self._metrics)
+        # From here on it counts, in the step in which there was room: others ask before it is stored.
+        self._accepting.add(task.id)
+        accepting = self._watch(self._accept(live, list(differing(given, shown))), f"accept {task.id}")
+        # Also where it is cancelled before it begins.
+        accepting.add_done_callback(lambda _: self._accepting.discard(task.id))
         # Whoever asked may leave: a stored task must still come to live.
-        return await asyncio.shield(self._watch(self._accept(live, list(differing(given, shown))), f"accept {task.id}"))
+        return await asyncio.shield(accepting)
 
     async def _accept(self, live: LiveTask, hidden: list[str]) -> Task:
-        self._accepting += 1
-        try:
-            await self.store.create_task(live.row, hidden)
-        finally:
-            self._accepting -= 1
+        await self.store.create_task(live.row, hidden)
+        self._accepting.discard(live.row.id)
         self._live[live.row.id] = live
         self._metrics.tasks_accepted.labels(live.plugin.name).inc()
         if self._stopping.is_set():

@@ -120,5 +120,6 @@ OPERATIONS = (
         "show_metrics",
         "How the service is and what it has done, for Prometheus",
         {200: Answer("Prometheus's text format, version 0.0.4.", media_type="text/plain")},
+        refusals=(400, 503),
     ),
 )
