@@ -1,5 +1,6 @@
 """A plugin that holds the event loop, from outside: it is named while it does, and afterwards."""
 
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -182,6 +183,22 @@ def test_a_child_task_is_its_task_and_a_callback_is_nobodys(served: Served) -> N
     assert blocks[(("plugin", ""),)] >= 1
     assert blocks[(("plugin", "child"),)] == 1
     assert any("stood still" in notice for notice in served.get("/api/health")["notices"])
+
+
+def test_a_process_that_was_stopped_has_no_task_to_blame(tmp_path: Path) -> None:
+    """Nobody held the loop: it is said that it stood still, and no log is told."""
+    with with_blockers(tmp_path) as served:
+        gate = tmp_path / "gate"
+        task_id = served.submit("talk", gate=str(gate))
+        served.wait_for(task_id, "word 3")
+        served.process.send_signal(signal.SIGSTOP)
+        time.sleep(3 * WARN_S)
+        served.process.send_signal(signal.SIGCONT)
+        wait_until(lambda: any("no task that is known" in line for line in served.said))
+        gate.touch()
+        served.wait_end(task_id)
+        assert held(served.entries(task_id)) == []
+        assert [*samples(served, "taskd_loop_blocks_total")] == [(("plugin", ""),)]
 
 
 def test_a_task_that_blocks_again_and_again_is_told_so_often_and_counted(tmp_path: Path) -> None:
