@@ -10,7 +10,7 @@ The instruments are those of Prometheus's own library, in no registry: each serv
 and nothing is global. A label is a plugin's name or a status, so that there are few series.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -44,55 +44,39 @@ class Metrics:
     """What one service observes as it happens."""
 
     def __init__(self) -> None:
-        plugin = ("plugin",)
-        self.tasks_accepted = Counter("taskd_tasks_accepted", "Tasks accepted since the start.", plugin, registry=None)
-        self.tasks_started = Counter("taskd_tasks_started", "Tasks that began to run.", plugin, registry=None)
-        self.tasks_ended = Counter(
-            "taskd_tasks_ended", "Tasks whose end is stored.", ("plugin", "status"), registry=None
+        self.tasks_accepted = _counter("tasks_accepted", "Tasks accepted.", "plugin")
+        self.tasks_started = _counter("tasks_started", "Tasks that began to run.", "plugin")
+        self.tasks_ended = _counter("tasks_ended", "Tasks whose end is stored.", "plugin", "status")
+        self.tasks_refused = _counter("tasks_refused", "Tasks refused because too many wait (429).", "plugin")
+        self.flush_seconds = _histogram(
+            "flush_seconds", "A task's flush until it is committed, tries that failed included.", _STORE_S
         )
-        self.tasks_refused = Counter(
-            "taskd_tasks_refused", "Tasks refused because too many were waiting (429).", plugin, registry=None
+        self.commit_seconds = _histogram("commit_seconds", "A transaction of the store, of many tasks.", _STORE_S)
+        self.store_errors = _counter("store_errors", "Transactions that the store refused: locked, full or failing.")
+        self.loop_lag_seconds = _histogram("loop_lag_seconds", "How late the event loop comes to what is due.", _LAG_S)
+        self.loop_blocks = _counter(
+            "loop_blocks", "Times that the event loop stood still; plugin is empty where no task did it.", "plugin"
         )
-        self.flush_seconds = Histogram(
-            "taskd_flush_seconds",
-            "From the beginning of a task's flush until it is committed, tries that failed included.",
-            buckets=_STORE_S,
-            registry=None,
-        )
-        self.commit_seconds = Histogram(
-            "taskd_commit_seconds", "Transactions of the store, of many tasks each.", buckets=_STORE_S, registry=None
-        )
-        self.store_errors = Counter(
-            "taskd_store_errors", "Transactions that the store refused: locked, full or failing.", registry=None
-        )
-        self.loop_lag_seconds = Histogram(
-            "taskd_loop_lag_seconds",
-            "How late the event loop comes to what is due, looked at several times a second.",
-            buckets=_LAG_S,
-            registry=None,
-        )
-        self.loop_blocks = Counter(
-            "taskd_loop_blocks",
-            "Times that the event loop did not turn for loop_block_warn_s; plugin is empty where no task did it.",
-            plugin,
-            registry=None,
-        )
-        self.loop_blocks_untold = Counter(
-            "taskd_loop_blocks_untold", "Those of them that no entry tells, for there were too many.", registry=None
-        )
-
-        self.loop_block_longest_seconds = Gauge(
-            "taskd_loop_block_longest_seconds", "The longest of them.", plugin, registry=None
-        )
+        self.loop_blocks_untold = _counter("loop_blocks_untold", "Those of them that no log tells: too many.")
+        self.loop_block_longest_seconds = _gauge("loop_block_longest_seconds", "The longest of them.", "plugin")
         # One series at a time: the task and the place are of the last one.
-        self.loop_block_last_seconds = Gauge(
-            "taskd_loop_block_last_seconds",
-            "The last of them: which task it was, and where in its code.",
-            ("plugin", "task", "where"),
-            registry=None,
+        self.loop_block_last_seconds = _gauge(
+            "loop_block_last_seconds", "The last of them: which task it was, and where.", "plugin", "task", "where"
         )
 
     def collect(self) -> Iterator[Metric]:
         """All of them, as Prometheus's library takes them."""
         for instrument in vars(self).values():
             yield from instrument.collect()
+
+
+def _counter(name: str, told: str, *labels: str) -> Counter:
+    return Counter(f"taskd_{name}", told, labels, registry=None)
+
+
+def _gauge(name: str, told: str, *labels: str) -> Gauge:
+    return Gauge(f"taskd_{name}", told, labels, registry=None)
+
+
+def _histogram(name: str, told: str, buckets_s: Sequence[float]) -> Histogram:
+    return Histogram(f"taskd_{name}", told, buckets=buckets_s, registry=None)

@@ -46,10 +46,11 @@ TaskOf = Callable[["asyncio.Task[Any]"], LiveTask | None]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """The loop stands: in whose code (None: of no task that is known), where, and whether that was told."""
+    """The loop stands: in whose code (None: of no task that is known), where, how long when that was seen."""
 
     live: LiveTask | None = None
     where: str = ""
+    late_s: float = 0.0
     told: bool = False
 
     @property
@@ -113,9 +114,11 @@ class Watchdog:
         now = time.monotonic()
         late_s = max(0.0, now - self._due)
         self._metrics.loop_lag_seconds.observe(late_s)
-        if late_s >= self._warn_s:
+        # It may have been seen in the moment in which it ended: then this is a beat later.
+        if late_s >= self._warn_s or self._block is not None:
             with self._lock:
-                self._end(self._block or Block(told=self._may_tell(None)), late_s)
+                block = self._block or Block(told=self._may_tell(None))
+                self._end(block, max(late_s, block.late_s))
                 self._block = None
                 self._due = now
         self._due = now + BEAT_S
@@ -172,7 +175,7 @@ class Watchdog:
         live = None if running is None else self._task_of(running)
         frames = stack_frames(sys._current_frames().get(self._loop_thread))
         where = _where(frames)
-        block = Block(live, where, self._may_tell(live))
+        block = Block(live, where, late_s, self._may_tell(live))
         if block.told:
             self._lines.append(f"the event loop has stood still for {late_s:.1f} s, held by {block.who}{_at(where)}")
         if block.told and live is not None and not live.queue.closed:
