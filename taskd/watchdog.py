@@ -111,18 +111,22 @@ class Watchdog:
     # On the loop
 
     def _beat(self) -> None:
-        now = time.monotonic()
-        late_s = max(0.0, now - self._due)
+        late_s = max(0.0, time.monotonic() - self._due)
+        try:
+            self._note(late_s)
+        finally:  # a beat that failed must not be the last one
+            self._due = time.monotonic() + BEAT_S
+            self._timer = self._loop.call_later(BEAT_S, self._beat)
+
+    def _note(self, late_s: float) -> None:
         self._metrics.loop_lag_seconds.observe(late_s)
         # It may have been seen in the moment in which it ended: then this is a beat later.
-        if late_s >= self._warn_s or self._block is not None:
-            with self._lock:
-                block = self._block or Block(told=self._may_tell(None))
-                self._end(block, max(late_s, block.late_s))
-                self._block = None
-                self._due = now
-        self._due = now + BEAT_S
-        self._timer = self._loop.call_at(self._loop.time() + BEAT_S, self._beat)
+        if late_s < self._warn_s and self._block is None:
+            return
+        with self._lock:
+            block, self._block = self._block or Block(told=self._may_tell(None)), None
+            self._due = time.monotonic()
+            self._end(block, max(late_s, block.late_s))
 
     def _end(self, block: Block, seconds: float) -> None:
         """The loop turns again. On the loop, and before the task can end: its log is still open."""

@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -108,15 +108,16 @@ def test_a_flood_is_counted_to_the_entry_and_holds_up_no_other(
 ) -> None:
     """What it says is in its log or counted there; others are as live as ever, memory is bounded."""
     limits = ("--queue-max", str(QUEUE_MAX), "--batch-max", str(QUEUE_MAX // 2), "--thread-wait-s", "0")
-    with with_producers(tmp_path, *limits) as served:
+    with ExitStack() as readers, with_producers(tmp_path, *limits) as served:
         gate = tmp_path / "gate"
         talkers = [served.submit("talker", gate=str(gate)) for _ in range(TALKERS)]
-        watching = [viewers(served, talker) for talker in talkers]
+        watching = [readers.enter_context(viewers(served, talker)) for talker in talkers]
         watched = time.monotonic()
         time.sleep(BEFORE_S)  # what the machine makes of them without a flood is measured too
         before_mb = memory_of(served.process.pid)["RssAnon"] / 1e6
         began, flood = time.monotonic(), served.submit(plugin, entries=FLOOD)
-        follower = followed(served, flood, tmp_path / "followed")
+        follower = readers.enter_context(followed(served, flood, tmp_path / "followed"))
+        readers.callback(follower.kill)
         grown_mb = peak_memory_mb(served, flood) - before_mb
         ended = time.monotonic()
         gate.touch()
