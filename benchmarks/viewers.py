@@ -176,7 +176,10 @@ async def watch(port: int, task: str, count: int) -> dict[str, object]:
 def main() -> None:
     """Watch, and tell."""
     port, task, count = sys.argv[1:]
-    print(json.dumps(uvloop.run(watch(int(port), task, int(count)))), flush=True)
+    told = json.dumps(uvloop.run(watch(int(port), task, int(count))))
+    # Buffered, whatever PYTHONUNBUFFERED says: without, what a pipe does not take at once may be lost.
+    with open(sys.stdout.fileno(), "w", closefd=False) as out:
+        print(told, file=out)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ class FloodLimit:
         self._window_ends = 0.0
         self._entries = 0
         self._suppressed = 0
+        self.suppressed_ever = 0
         self._since = ""
 
     def suppresses(self) -> bool:
@@ -64,6 +65,7 @@ class FloodLimit:
 
     def _suppress(self, rest_s: float) -> None:
         self._suppressed += 1
+        self.suppressed_ever += 1
         if self._suppressed == 1:
             self._since = timestamp_now()
             # Said also where the task says nothing more.

@@ -158,6 +158,7 @@ class Subscription:
         # The store has what is thrown away here, or will have it: it is pending.
         self._matches, self._entries, self._bytes = [], 0, 0
         self.lagged = True
+        self._hub.lagged_ever += 1
 
 
 class _Group:
@@ -191,6 +192,7 @@ class LogHub:
 
     def __init__(self, entries_max: int, bytes_max: int) -> None:
         self.last_seq = 0
+        self.lagged_ever = 0
         self._entries_max = entries_max
         self._bytes_max = bytes_max
         self._closed = False

@@ -23,6 +23,7 @@ from taskd.hub import LogHub
 from taskd.journal import Journal
 from taskd.logger import TaskLogger
 from taskd.masking import Masker
+from taskd.metrics import Metrics, Tally
 from taskd.persistence.base import LogPersistenceService
 from taskd.plugins import LoadedPlugin
 from taskd.queue import LogQueue
@@ -50,12 +51,13 @@ class LiveTask:
         store: LogPersistenceService,
         journal: Journal,
         settings: Settings,
+        metrics: Metrics,
     ) -> None:
         self.row = row
         self.plugin = plugin
         self.hub = LogHub(settings.subscriber_queue_max, settings.subscriber_bytes_max)
         self.queue = LogQueue(settings, self._on_progress, masker, journal.task(row.id))
-        self.writer = LogWriter(row.id, self.queue, self.hub, store, settings)
+        self.writer = LogWriter(row.id, self.queue, self.hub, store, settings, metrics)
         self.context = TaskContext(
             task_id=row.id,
             plugin=plugin.name,
@@ -70,6 +72,7 @@ class LiveTask:
         self._masker = masker
         self._store = store
         self._settings = settings
+        self._metrics = metrics
         self._stop_as: TaskStatus | None = None
         self._asked_to_stop = asyncio.Event()
         self._asked_at = 0.0
@@ -89,6 +92,11 @@ class LiveTask:
     def store_fault(self) -> str | None:
         """Why the store does not take what this task has for it, or None."""
         return self.fault or self.writer.failing
+
+    @property
+    def tally(self) -> Tally:
+        """What became of what it said."""
+        return replace(self.queue.tally, lagged=self.hub.lagged_ever)
 
     async def live(self) -> None:
         """From the start to the end stored, whatever goes wrong. Not to be cancelled: see `ask_to_stop`."""
@@ -130,6 +138,7 @@ class LiveTask:
         if not await self._store_start(started_at):
             return Outcome(cancelled=True)
         self._become(TaskStatus.RUNNING, started_at=started_at)
+        self._metrics.tasks_started.labels(self.plugin.name).inc()
         self.queue.emit_system(Level.INFO, f"started {self.plugin.name}")
         coroutine = execute(self.plugin, self.context)
         self.running = asyncio.get_running_loop().create_task(coroutine, name=f"plugin {self.row.id}")
@@ -166,6 +175,7 @@ class LiveTask:
             _log.error("Task %s ends with %d entries and its end not stored", self.row.id, self.writer.pending)
             return
         end = ending.end
+        self._metrics.tasks_ended.labels(self.plugin.name, end.status.value).inc()
         self._become(end.status, finished_at=end.finished_at, result=ending.result, error=end.error)
         self.hub.end(self.task)
 

@@ -2,7 +2,8 @@
 `TaskManager`: takes tasks, lets so many of them run, and answers for all of them.
 
 A task that has not ended is a `LiveTask`; what is known of one that has ended is in the store.
-Accepted tasks wait in a queue, bounded, and run in order, at most `tasks_running_max` at once.
+Accepted tasks wait, so many of them, and run, at most `tasks_running_max` at once: taken in turn
+from each plugin of which one waits, and of one plugin in the order in which they came.
 
 Their lives are asyncio tasks in a set, not in an `asyncio.TaskGroup`: a group does not return
 while a stubborn child runs. Whatever a plugin does ends its own task and reaches no other.
@@ -11,8 +12,9 @@ while a stubborn child runs. Whatever a plugin does ends its own task and reache
 import asyncio
 import logging
 import shutil
-from collections import deque
+from collections import Counter
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import orjson
@@ -23,11 +25,14 @@ from taskd.errors import ParamsInvalid, Stopping, TaskConflict, TaskdError, TooM
 from taskd.journal import Journal
 from taskd.live import LiveTask
 from taskd.masking import Masker
+from taskd.metrics import Metrics, Tally
 from taskd.persistence.base import LogPersistenceService, TaskFilter
 from taskd.plugins import PluginRegistry
 from taskd.secrets import differing, secret_paths, value_at, without_secrets
 from taskd.settings import Settings
 from taskd.tasks import Task, TaskStatus, new_task_id
+from taskd.turns import Turns
+from taskd.uncaught import owner_of
 from taskd.waiting import first
 from taskd.writer import LogWriter
 
@@ -45,19 +50,26 @@ class TaskManager:
     """The tasks of one service. Made on the running loop; `stop` ends it."""
 
     def __init__(
-        self, settings: Settings, store: LogPersistenceService, journal: Journal, plugins: PluginRegistry
+        self,
+        settings: Settings,
+        store: LogPersistenceService,
+        journal: Journal,
+        plugins: PluginRegistry,
+        metrics: Metrics,
     ) -> None:
         self.store = store
         self.page_bytes_max = settings.page_bytes_max
         self._settings = settings
         self._journal = journal
         self._plugins = plugins
+        self._metrics = metrics
+        self._ended: dict[str, Tally] = {}
         self._live: dict[str, LiveTask] = {}
-        self._queued: deque[LiveTask] = deque()
+        self._queued: Turns[LiveTask] = Turns()
         self._running: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._left_behind: list[LiveTask] = []
-        self._accepting = 0
+        self._accepting: set[str] = set()
         self._stopping = asyncio.Event()
 
     # What is there
@@ -66,6 +78,44 @@ class TaskManager:
     def running(self) -> int:
         """How many tasks run now."""
         return len(self._running)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more task may run or wait, counting those that are just being stored."""
+        settings = self._settings
+        taken = len(self._running) + self.waiting + len(self._accepting)
+        return taken < settings.tasks_running_max + settings.tasks_queued_max
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks wait to run."""
+        return len(self._queued)
+
+    @property
+    def queued(self) -> dict[str, int]:
+        """How many tasks wait to run, by plugin."""
+        return self._queued.counts()
+
+    @property
+    def running_by_plugin(self) -> dict[str, int]:
+        """How many tasks run now, by plugin."""
+        return Counter(self._live[task_id].plugin.name for task_id in self._running)
+
+    @property
+    def tallies(self) -> dict[str, Tally]:
+        """What became of all entries since the start, by plugin. Nothing in it ever falls."""
+        tallies = {plugin: replace(tally) for plugin, tally in self._ended.items()}
+        for live in self._live.values():
+            tallies.setdefault(live.plugin.name, Tally()).add(live.tally)
+        return tallies
+
+    def task_of(self, running: "asyncio.Task[Any]") -> LiveTask | None:
+        """The task whose code an asyncio task runs, its children included. From any thread."""
+        owner = owner_of(running)
+        queue = owner.logger.queue if owner is not None else None
+        # A list of them at once: in another thread they may change while they are gone through.
+        lives = list(self._live.values())
+        return next((live for live in lives if live.running is running or live.queue is queue), None)
 
     @property
     def entries_pending(self) -> int:
@@ -122,7 +172,8 @@ class TaskManager:
         loaded = self._plugins[plugin]
         given = _as_json(loaded.name, params)
         validated = loaded.validate(given)
-        if len(self._queued) + self._accepting >= self._settings.tasks_queued_max:
+        if not self.has_room:
+            self._metrics.tasks_refused.labels(loaded.name).inc()
             raise TooManyTasks(self._settings.tasks_queued_max, RETRY_AFTER_S)
         masker = Masker()
         secrets = list(secret_paths(validated))
@@ -131,21 +182,24 @@ class TaskManager:
         # What is declared secret, wherever it stands again, and passwords in URLs.
         shown = masker.value(without_secrets(given, [path for path, _ in secrets]))
         task = Task(new_task_id(), loaded.name, shown, TaskStatus.QUEUED, timestamp_now(), retry_of=retry_of)
-        live = LiveTask(task, loaded, validated, masker, self.store, self._journal, self._settings)
+        live = LiveTask(task, loaded, validated, masker, self.store, self._journal, self._settings, self._metrics)
+        # From here on it counts, in the step in which there was room: others ask before it is stored.
+        self._accepting.add(task.id)
+        accepting = self._watch(self._accept(live, list(differing(given, shown))), f"accept {task.id}")
+        # Also where it is cancelled before it begins.
+        accepting.add_done_callback(lambda _: self._accepting.discard(task.id))
         # Whoever asked may leave: a stored task must still come to live.
-        return await asyncio.shield(self._watch(self._accept(live, list(differing(given, shown))), f"accept {task.id}"))
+        return await asyncio.shield(accepting)
 
     async def _accept(self, live: LiveTask, hidden: list[str]) -> Task:
-        self._accepting += 1
-        try:
-            await self.store.create_task(live.row, hidden)
-        finally:
-            self._accepting -= 1
+        await self.store.create_task(live.row, hidden)
+        self._accepting.discard(live.row.id)
         self._live[live.row.id] = live
+        self._metrics.tasks_accepted.labels(live.plugin.name).inc()
         if self._stopping.is_set():
             self._end_queued(live, TaskStatus.INTERRUPTED)
         else:
-            self._queued.append(live)
+            self._queued.add(live.plugin.name, live)
             self._start_waiting()
         return live.task
 
@@ -159,8 +213,7 @@ class TaskManager:
         if live is None:
             task = await self.store.task(task_id)
             raise TaskConflict(f"Task {task_id} has ended ({task.status}) and cannot be cancelled.")
-        if live in self._queued:
-            self._queued.remove(live)
+        if self._queued.remove(live.plugin.name, live):
             self._end_queued(live, TaskStatus.CANCELLED)
             # Bounded: where the store does not take the end, the task is still shown as queued.
             await first(live.ended.wait(), timeout_s=CANCEL_WAIT_S)
@@ -198,7 +251,7 @@ class TaskManager:
 
     def _start_waiting(self) -> None:
         while self._queued and len(self._running) < self._settings.tasks_running_max and not self._stopping.is_set():
-            live = self._queued.popleft()
+            live = self._queued.take()
             self._running.add(live.row.id)
             self._begin(live)
 
@@ -212,7 +265,9 @@ class TaskManager:
         self._begin(live)
 
     def _forget(self, live: LiveTask) -> None:
+        # One step with the next, or a total would fall and rise again.
         del self._live[live.row.id]
+        self._ended.setdefault(live.plugin.name, Tally()).add(live.tally)
         self._running.discard(live.row.id)
         live.ended.set()
         self._start_waiting()
@@ -241,8 +296,7 @@ class TaskManager:
         again to take what is pending; what it does not take is not shown as ended. Idempotent.
         """
         self._stopping.set()
-        queued, self._queued = list(self._queued), deque()
-        for live in queued:
+        for live in self._queued.clear():
             self._end_queued(live, TaskStatus.INTERRUPTED)
         await self._all_ended(self._settings.shutdown_grace_s, hurry)
         for live in list(self._live.values()):

@@ -31,6 +31,7 @@ from taskd.entries import Level, LogEntry, body_of, encode, kind_of, timestamp_n
 from taskd.flood import FloodLimit
 from taskd.journal import TaskJournal
 from taskd.masking import Masker
+from taskd.metrics import Tally
 from taskd.sanitise import clean_metadata, clean_source, clean_text, clean_value, plain_body, split_text
 from taskd.settings import Settings
 from taskd.tasks import TaskEnd
@@ -107,6 +108,7 @@ class LogQueue(asyncio.Queue[LogEntry]):
         self._bytes = 0
         self._dropped = 0
         self._dropped_since = ""
+        self._dropped_ever = 0
         self._late = 0
         # By source and level: what entries of these share (`kind_of`).
         self._kinds: dict[str, dict[Level, str]] = {}
@@ -116,6 +118,12 @@ class LogQueue(asyncio.Queue[LogEntry]):
         self._getters: deque[asyncio.Future[None]] = deque()
         limit = settings.entries_per_s_max
         self._flood = FloodLimit(limit, self.emit_system, self.later) if limit else None
+
+    @property
+    def tally(self) -> Tally:
+        """What became of all that was emitted so far."""
+        suppressed = self._flood.suppressed_ever if self._flood is not None else 0
+        return Tally(self.last_seq, self._committed_seq, self._dropped_ever, suppressed)
 
     # The producers' end
 
@@ -329,6 +337,7 @@ class LogQueue(asyncio.Queue[LogEntry]):
         if not self._dropped:
             self._dropped_since = timestamp
         self._dropped += entries
+        self._dropped_ever += entries
 
     def _refuse_late(self, text: str) -> None:
         # Told once, and not from here: a log handler may do anything, and we hold the lock.

@@ -2,7 +2,7 @@
 `Service`: opens everything in order and closes it in reverse. The only place where the parts meet.
 
     data directory held → store open → journal recovered → orphans interrupted → journal begun
-    → capture → plugins → manager → ready
+    → capture → plugins → manager → watchdog → ready
 
 Stopping: new tasks are refused; running ones finish, or are cancelled, or are left behind;
 every writer ends with all stored; readers whose log has ended get its end, and the others are
@@ -28,25 +28,33 @@ from taskd.entries import Level, LogEntry, timestamp_now
 from taskd.errors import DataDirHeld, StoreError, TaskNotFound
 from taskd.journal import Journal
 from taskd.manager import TaskManager
+from taskd.metrics import Metrics
 from taskd.persistence import LogPersistenceService, open_persistence
 from taskd.plugins import PluginRegistry
 from taskd.queue import SYSTEM
 from taskd.settings import Settings
 from taskd.tasks import TaskEnd, TaskStatus
 from taskd.version import __version__
+from taskd.watchdog import Watchdog
 
 RECOVERY_BATCH = 10_000
 # Threads beside one for each running task: deletions, the journal's sync.
 SPARE_THREADS = 16
+STOPPING = "taskd is stopping and takes no new tasks; ask again when it has been started again."
+JOURNAL_ADVICE = "Make room on the disk of the data directory, or raise journal_bytes_max."
 
 _log = logging.getLogger("taskd.service")
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How the service is; `problems` says in words what is wrong."""
+    """
+    How the service is. `problems` says in words what makes entries wait or refuses tasks, and
+    what to do about it; `notices` what somebody should know although the service is well.
+    """
 
     problems: list[str]
+    notices: list[str]
     version: str
     database: str
     tasks_running: int
@@ -59,10 +67,14 @@ class Service:
     store: LogPersistenceService
     journal: Journal
     manager: TaskManager
+    watchdog: Watchdog
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.plugins = PluginRegistry()
+        self.metrics = Metrics()
+        # What was put right and should be known all the same, in whole sentences. For `health`.
+        self.notices: list[str] = []
         self.stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._stack = AsyncExitStack()
@@ -71,7 +83,7 @@ class Service:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             stack.enter_context(_held(self.settings.data_dir))
-            self.store = await stack.enter_async_context(open_persistence(self.settings))
+            self.store = await stack.enter_async_context(open_persistence(self.settings, self.metrics))
             await recover_journal(self.settings.data_dir / "journal", self.store)
             await interrupt_orphans(self.store)
             self.journal = stack.enter_context(_begun_journal(self.settings))
@@ -80,7 +92,9 @@ class Service:
             asyncio.get_running_loop().set_default_executor(threads)
             stack.enter_context(capture_installed(self.settings.capture_level))
             self._load_plugins()
-            self.manager = TaskManager(self.settings, self.store, self.journal, self.plugins)
+            self.manager = TaskManager(self.settings, self.store, self.journal, self.plugins, self.metrics)
+            self.watchdog = Watchdog(self.settings, self.metrics, self.manager.task_of)
+            stack.enter_context(self.watchdog.watching())
             if self.settings.journal_sync_ms:
                 await stack.enter_async_context(_syncing(self.journal, self.settings.journal_sync_ms / 1_000))
             self._stack = stack.pop_all()
@@ -104,14 +118,35 @@ class Service:
 
     def health(self) -> Health:
         """How the service is now."""
-        faults = (self.store.fault, *self.manager.store_faults, self.journal.fault)
         return Health(
-            problems=[fault for fault in faults if fault],
+            problems=[*self._problems()],
+            notices=[*self.notices, *self._passing_notices()],
             version=__version__,
             database=self.store.url,
             tasks_running=self.manager.running,
             entries_pending=self.manager.entries_pending,
         )
+
+    def _problems(self) -> Iterator[str]:
+        if self.stopping.is_set():
+            yield STOPPING
+        if self.store.fault:
+            yield self.store.fault
+        pending = self.manager.entries_pending
+        for fault in self.manager.store_faults:
+            yield f"{fault} {pending:,} entries wait in memory and are stored in order when the store takes them again."
+        if self.journal.fault:
+            yield f"{self.journal.fault} {JOURNAL_ADVICE}"
+
+    def _passing_notices(self) -> Iterator[str]:
+        """Those that go by themselves."""
+        if self.watchdog.recent:
+            yield self.watchdog.recent
+        if not self.manager.has_room:
+            yield (
+                f"{self.manager.waiting:,} tasks wait to run, which is the limit: new ones are refused (429) until "
+                "some have ended; tasks_running_max and tasks_queued_max set it."
+            )
 
     def _load_plugins(self) -> None:
         for directory in (shipped.PLUGINS, *self.settings.plugins):

@@ -150,6 +150,12 @@ class Settings(BaseSettings):
     # Tasks
     tasks_running_max: int = Field(100, ge=1, description="Tasks that run at once; more wait their turn.")
     tasks_queued_max: int = Field(1_000, ge=1, description="Tasks that may wait; more are refused (429).")
+    loop_block_warn_s: float = Field(
+        1.0, ge=0.1, le=60, description="Time (s) for which a task may hold the event loop before its log says so."
+    )
+    loop_block_told_max: int = Field(
+        6, ge=1, description="Blocks of the loop that one task's log tells in a minute; more are counted alone."
+    )
     shutdown_grace_s: float = Field(
         2.0, ge=0, description="Time (s) for running tasks to finish by themselves at a stop."
     )

@@ -6,10 +6,12 @@ become a megabyte in the log, and the data must fit in an entry's metadata besid
 said there. Whatever is cut is masked before, so that no part of a secret is left at the edge.
 """
 
+import linecache
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import orjson
@@ -105,6 +107,31 @@ def _timed_out(error: BaseException, mask: Mask) -> str:
         return "a time limit was over"
     frame = own[-1]
     return mask(f"a time limit was over in {frame['function']} ({os.path.basename(frame['file'])}:{frame['line']})")
+
+
+def stack_frames(frame: FrameType | None) -> list[dict[str, Any]]:
+    """
+    Where a thread is, as `exception_metadata` tells frames: the newest last, and from the first on
+    that is a plugin's own, where one is.
+
+    Nothing of the thread's own runs for it: no `repr` of a value, no loader of a module.
+    """
+    frames: list[dict[str, Any]] = []
+    while frame is not None and len(frames) < FRAMES_MAX:
+        code, line = frame.f_code, frame.f_lineno or 0
+        text = linecache.getline(code.co_filename, line) if os.path.isfile(code.co_filename) else ""
+        frames.append(_frame(traceback.FrameSummary(code.co_filename, line, code.co_name, line=text.strip()), str))
+        frame = frame.f_back
+    frames.reverse()
+    return frames[next((place for place, each in enumerate(frames) if "own" in each), 0) :]
+
+
+def stack_text(frames: Sequence[dict[str, Any]]) -> str:
+    """The same as Python prints it."""
+    lines = [
+        f'  File "{each["file"]}", line {each["line"]}, in {each["function"]}\n    {each["code"]}' for each in frames
+    ]
+    return _middle_out("\n".join(lines), TEXT_CHARACTERS_MAX)
 
 
 class _Describing:

@@ -106,13 +106,20 @@ def _marking(factory: Any) -> Any:
     return make
 
 
+def owner_of(task: "asyncio.Task[Any]") -> Capturing | None:
+    """Whose an asyncio task is. From any thread."""
+    if _MARKS_NEEDED:
+        return getattr(task, "_taskd_capturing", None)
+    known = _context_of(task)
+    return None if known is None else known.get(current)
+
+
 def _whose(context: dict[str, Any]) -> Capturing | None:
     """The task to which an asyncio task or callback belongs; the context of now may be any."""
     task = context.get("task") or context.get("future")
-    if _MARKS_NEEDED and isinstance(task, asyncio.Task):
-        return getattr(task, "_taskd_capturing", None)
-    handle = context.get("handle")
-    known = _context_of(task or handle)
+    if isinstance(task, asyncio.Task):
+        return owner_of(task)
+    known = _context_of(task or context.get("handle"))
     # A plain future has none. uvloop's handles have none either, and it calls us in it.
     return current.get() if known is None else known.get(current)
 

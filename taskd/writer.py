@@ -26,6 +26,7 @@ is over, when it is abandoned.
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,7 @@ from taskd.entries import LogEntry
 from taskd.errors import StoreError, TaskNotFound
 from taskd.filters import LogFilter
 from taskd.hub import LogHub, Subscription
+from taskd.metrics import Metrics
 from taskd.persistence.base import LogPersistenceService
 from taskd.queue import LogQueue
 from taskd.settings import Settings
@@ -60,7 +62,13 @@ class LogWriter:
     """Consumes one task's queue until it is closed and everything is stored."""
 
     def __init__(
-        self, task_id: str, queue: LogQueue, hub: LogHub, store: LogPersistenceService, settings: Settings
+        self,
+        task_id: str,
+        queue: LogQueue,
+        hub: LogHub,
+        store: LogPersistenceService,
+        settings: Settings,
+        metrics: Metrics | None = None,
     ) -> None:
         self.task_id = task_id
         self.hub = hub
@@ -70,6 +78,7 @@ class LogWriter:
         self._queue = queue
         self._store = store
         self._settings = settings
+        self._metrics = metrics or Metrics()
         self._counts = LogCounts()
         self._pending: list[LogEntry] = []
         self._end: TaskEnd | None = None
@@ -208,8 +217,10 @@ class LogWriter:
             # What is left over by a smaller batch keeps its time: it has waited for as long.
             self._overdue = False
             self._stop_timer()
+        began = time.monotonic()
         stored = await self._append(batch, end)
         if stored:
+            self._metrics.flush_seconds.observe(time.monotonic() - began)
             self._forget(batch)
         return stored
 

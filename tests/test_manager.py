@@ -312,3 +312,29 @@ async def test_a_stopping_service_takes_no_tasks(tmp_path: Path, mine: list[Path
         await service.stop()
         with pytest.raises(Stopping):
             await service.manager.submit("talker", {})
+
+
+async def test_a_thousand_waiting_tasks_of_one_plugin_do_not_hold_up_another(tmp_path: Path, mine: list[Path]) -> None:
+    """Plugins take turns; of one plugin the first comes first."""
+    async with running_service(tmp_path, plugins=mine, tasks_running_max=1) as service:
+        running = await service.manager.submit("sleeper", {})
+        many = [await service.manager.submit("talker", {"lines": 1}) for _ in range(30)]
+        other = await service.manager.submit("old", {})
+        await cancelled(service, running.id)
+        started = {}
+        for task in (*many, other):
+            started[task.id] = (await service.manager.wait(task.id)).started_at
+        order = sorted(started, key=lambda task_id: started[task_id] or "")
+        assert order.index(other.id) <= 2
+        assert [task_id for task_id in order if task_id != other.id] == [task.id for task in many]
+
+
+async def test_as_many_as_may_run_and_wait_are_accepted_at_once(tmp_path: Path, mine: list[Path]) -> None:
+    """Those that are just being stored count; whoever is one too many is told when to come back."""
+    async with running_service(tmp_path, plugins=mine, tasks_running_max=3, tasks_queued_max=4) as service:
+        submitting = [service.manager.submit("sleeper", {}) for _ in range(20)]
+        outcomes = await asyncio.gather(*submitting, return_exceptions=True)
+        refused = [outcome for outcome in outcomes if isinstance(outcome, TooManyTasks)]
+        assert len(refused) == 13
+        assert (service.manager.running, service.manager.waiting) == (3, 4)
+        assert any("429" in notice for notice in service.health().notices)

@@ -199,10 +199,23 @@ async def test_health_says_in_words_what_is_wrong(tmp_path: Path, mine: list[Pat
         other = sqlite3.connect(tmp_path / "data" / "taskd.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         await until(lambda: service.health().problems)
-        assert "locked" in service.health().problems[0]
+        [problem] = service.health().problems
+        assert "locked" in problem
+        assert "let that end" in problem
+        assert "wait in memory and are stored in order" in problem
         assert service.health().entries_pending > 0
         other.close()
         await until(lambda: not service.health().problems)
+
+
+async def test_health_says_what_to_do_about_a_full_journal(tmp_path: Path) -> None:
+    """A whole sentence for each: what it is, why, and what helps."""
+    async with running_service(tmp_path) as service:
+        service.journal.fault = "The journal is full: No space left on device. A crash now loses what is not committed."
+        [problem] = service.health().problems
+        assert problem.startswith("The journal is full: No space left")
+        assert "Make room" in problem
+        assert "journal_bytes_max" in problem
 
 
 async def test_two_services_do_not_share_a_database_either(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from taskd import shipped
-from taskd.api import auth, export, health, live, logs, openapi, page, responses, stream, tasks
+from taskd.api import auth, export, health, live, logs, metrics, openapi, page, responses, stream, tasks
 from taskd.api.following import Viewers
 from taskd.api.operations import Operation, parameters_of
 from taskd.errors import TaskdError
@@ -30,6 +30,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *stream.OPERATIONS,
     *export.OPERATIONS,
     *live.OPERATIONS,
+    *metrics.OPERATIONS,
     *openapi.OPERATIONS,
 )
 
@@ -54,6 +55,7 @@ def create_app(service: Service) -> Starlette:
     app.router.redirect_slashes = False
     app.state.service = service
     app.state.viewers = Viewers(service.settings.viewers_max)
+    app.state.metrics = metrics.registry_of(service, app.state.viewers)
     app.state.openapi = responses.encode(openapi.document(operations, __version__))
     return app
 

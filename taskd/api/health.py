@@ -11,20 +11,17 @@ from taskd.plugins import LoadedPlugin
 
 async def show_health(request: Request) -> Response:
     """200 where all is well, else 503 with what is not."""
-    service = service_of(request)
-    health = service.health()
-    problems = [*health.problems, *(["taskd is stopping."] if service.stopping.is_set() else [])]
-    if problems:
-        raise Refused(503, " ".join(problems))
-    return json_response(
-        {
-            "status": "ok",
-            "version": health.version,
-            "database": health.database,
-            "tasks_running": health.tasks_running,
-            "entries_pending": health.entries_pending,
-        }
-    )
+    health = service_of(request).health()
+    if health.problems:
+        raise Refused(503, " ".join([*health.problems, *health.notices]))
+    answer: dict[str, object] = {
+        "status": "ok",
+        "version": health.version,
+        "database": health.database,
+        "tasks_running": health.tasks_running,
+        "entries_pending": health.entries_pending,
+    }
+    return json_response(answer | ({"notices": health.notices} if health.notices else {}))
 
 
 async def list_plugins(request: Request) -> Response:

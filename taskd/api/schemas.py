@@ -188,6 +188,10 @@ class Health(Shape):
     database: str
     tasks_running: int
     entries_pending: int
+    notices: list[str] = Field(
+        default_factory=list,
+        description="What somebody should know all the same, in sentences; left out where nothing.",
+    )
 
 
 class Fault(Shape):

@@ -19,6 +19,7 @@ from typing import Any
 import aiosqlite
 
 from taskd.errors import StoreUnavailable
+from taskd.metrics import Metrics
 from taskd.persistence.appending import Append, append_all
 from taskd.persistence.connection import CLOSED, Operation, T, in_thread, store_error
 
@@ -40,8 +41,9 @@ class _Waiting:
 class Committer:
     """All writing: whatever waits goes into the next transaction."""
 
-    def __init__(self, connection: aiosqlite.Connection) -> None:
+    def __init__(self, connection: aiosqlite.Connection, metrics: Metrics) -> None:
         self._connection = connection
+        self._metrics = metrics
         self._waiting: list[_Waiting] = []
         self._work = asyncio.Event()
         self._closed = False
@@ -98,11 +100,13 @@ class Committer:
         work = [waiting.work for waiting in taken]
         outcomes: Sequence[Any]
         try:
-            outcomes = await in_thread(self._connection, functools.partial(transaction, work=work))
+            with self._metrics.commit_seconds.time():
+                outcomes = await in_thread(self._connection, functools.partial(transaction, work=work))
         except asyncio.CancelledError:
             # The thread does them all the same; an append that is done again does no harm.
             outcomes = [StoreUnavailable("The commit was not heard of.")] * len(taken)
         except Exception as error:
+            self._metrics.store_errors.inc()
             outcomes = [store_error(error)] * len(taken)
         for waiting, outcome in zip(taken, outcomes, strict=True):
             if waiting.done.done():

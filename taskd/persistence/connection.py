@@ -22,6 +22,15 @@ BUSY_TIMEOUT_S = 0.5
 # A statement may begin just after an interrupt: so it is repeated.
 INTERRUPT_AGAIN_S = 0.02
 
+# What to do about it, by SQLite's primary result code.
+_ADVICE = {
+    sqlite3.SQLITE_BUSY: " Another process holds it: let that end.",
+    sqlite3.SQLITE_LOCKED: " Another process holds it: let that end.",
+    sqlite3.SQLITE_FULL: " Make room on its disk.",
+    sqlite3.SQLITE_IOERR: " Its disk fails: the system's own log says how.",
+    sqlite3.SQLITE_READONLY: " Let taskd write to the file and its directory.",
+    sqlite3.SQLITE_CANTOPEN: " Let taskd write to the file and its directory.",
+}
 GIVEN_UP = "The query was given up: it took longer than query_timeout_s allows, or taskd is stopping."
 CLOSED = "The store is closed: taskd is stopping."
 
@@ -111,5 +120,6 @@ def store_error(error: Exception) -> StoreError:
     if isinstance(error, sqlite3.OperationalError):
         if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
             return StoreTimeout(GIVEN_UP)
-        return StoreUnavailable(f"The database cannot do this now: {error}.")
+        advice = _ADVICE.get(error.sqlite_errorcode & 0xFF, "")
+        return StoreUnavailable(f"The database cannot do this now: {error}.{advice}")
     return StoreError(f"The database failed: {type(error).__name__}: {error}.")

@@ -23,6 +23,7 @@ from taskd.counts import Count, LogCounts, Stats
 from taskd.entries import Level, LogEntry, timestamp_now
 from taskd.errors import DataDirHeld, StoreError, StoreUnavailable, TaskNotFound
 from taskd.filters import SQL_FUNCTIONS, LogFilter
+from taskd.metrics import Metrics
 from taskd.outlines import Outline
 from taskd.persistence.appending import Append
 from taskd.persistence.base import Span, TaskFilter
@@ -73,7 +74,7 @@ Row = tuple[Any, ...]
 
 
 @asynccontextmanager
-async def open_sqlite(path: str, settings: Settings) -> AsyncIterator["SqliteStore"]:
+async def open_sqlite(path: str, settings: Settings, metrics: Metrics) -> AsyncIterator["SqliteStore"]:
     """
     The store in the file `path`, created where it is missing.
 
@@ -92,7 +93,7 @@ async def open_sqlite(path: str, settings: Settings) -> AsyncIterator["SqliteSto
                 await in_thread(connection, _prepare_reader)
         except sqlite3.Error as error:
             raise StoreError(f"The database {path} cannot be opened: {error}.") from error
-        committer = Committer(write)
+        committer = Committer(write, metrics)
         stack.push_async_callback(committer.close)
         indexer = await stack.enter_async_context(indexing(index, committer, settings.index_entries_min))
         store = SqliteStore(path, settings, committer, read, indexer)

@@ -167,6 +167,14 @@ async def test_health_is_503_where_something_is_wrong(shown: Shown, monkeypatch:
     assert (await shown.http.get("/api/health")).status_code == 200
 
 
+async def test_what_is_only_worth_knowing_is_a_notice_of_a_good_answer(shown: Shown) -> None:
+    """200, with sentences; left out where there is none."""
+    assert "notices" not in (await shown.http.get("/api/health")).json()
+    shown.service.notices.append("The database was corrupt and was put aside.")
+    answer = await shown.http.get("/api/health")
+    assert (answer.status_code, answer.json()["notices"]) == (200, ["The database was corrupt and was put aside."])
+
+
 async def test_a_service_that_stops_says_so(shown: Shown) -> None:
     """503 until the socket is closed, for what needs the store too, and no fault is logged."""
     await shown.service.stop()
