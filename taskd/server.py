@@ -29,6 +29,7 @@ import uvloop
 from taskd import shipped
 from taskd.api import page
 from taskd.api.app import create_app
+from taskd.api.protocol import BoundedHttp
 from taskd.errors import TaskdError
 from taskd.plugins import BrokenPlugin
 from taskd.service import Service
@@ -126,7 +127,8 @@ def tell_unbuilt(folder: Path) -> None:
 def _config(service: Service) -> uvicorn.Config:
     return uvicorn.Config(
         create_app(service),
-        http="httptools",
+        http=BoundedHttp,
+        h11_max_incomplete_event_size=service.settings.head_bytes_max,
         ws="websockets-sansio",
         lifespan="off",
         log_config=None,

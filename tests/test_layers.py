@@ -19,7 +19,7 @@ speaking streams records uncaught spreading capture process
 writer pages exporting follow context plugins execution endings
 live manager service
 api api.schemas api.operations api.responses api.auth api.following api.tasks api.logs api.live api.stream api.export
-api.health api.page api.openapi api.app
+api.health api.page api.openapi api.app api.protocol
 server client printer tables arguments template cli demo
 """
 ORDER = {name: place for place, name in enumerate(LAYERS.split())}

@@ -54,7 +54,8 @@ def create_app(service: Service) -> Starlette:
     app.router.redirect_slashes = False
     app.state.service = service
     app.state.viewers = Viewers(service.settings.viewers_max)
-    app.state.openapi = responses.encode(openapi.document(operations, __version__))
+    locked = service.settings.token is not None
+    app.state.openapi = responses.encode(openapi.document(operations, __version__, locked=locked))
     return app
 
 
