@@ -58,6 +58,8 @@ def run(settings: Settings) -> None:
     # Pending entries are many, live for seconds and are in no cycle: at Python's thresholds the
     # collector would go through all of them again and again, on the loop, while they are emitted.
     gc.set_threshold(50_000, 20, 100)
+    # The settings have it. In the environment, every process that a task starts would have it too.
+    os.environ.pop("TASKD_TOKEN", None)
     logging.basicConfig(format="taskd: %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     with listening(settings) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings, listener))

@@ -20,6 +20,8 @@ from tests.served import PLUGINS, Served
 TOKEN = "correct-horse-battery"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 ANSWER_WAIT_S = 10.0
+KEY = "AAAAAAAAAAAAAAAAAAAAAA=="
+UPGRADE = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {KEY}")
 
 
 @dataclass(frozen=True)
@@ -60,13 +62,18 @@ class Target(Served):
         written = [line if isinstance(line, bytes) else line.encode("latin-1") for line in (head, *lines)]
         return self.send(b"\r\n".join([*written, b"Connection: close"]) + b"\r\n\r\n" + body)
 
+    def upgrade(self, path: str, *lines: str) -> Answer:
+        """Ask for a WebSocket, by hand; what comes back until it is closed."""
+        return self.send("\r\n".join([f"GET {path} HTTP/1.1", *lines, *UPGRADE, "", ""]).encode("latin-1"))
+
     def send(self, data: bytes) -> Answer:
         """Send bytes; what comes back until the server closes, which it must."""
         with socket.create_connection(("127.0.0.1", self.port), ANSWER_WAIT_S) as connection:
             connection.sendall(data)
             received = b""
             try:
-                while block := connection.recv(65_536):
+                # A WebSocket that is open would wait for ours to close it.
+                while not received.startswith(b"HTTP/1.1 101 ") and (block := connection.recv(65_536)):
                     received += block
             except ConnectionResetError:
                 pass  # it closed while there was more of ours to read
