@@ -29,7 +29,7 @@ import uvloop
 from taskd import shipped
 from taskd.api import page
 from taskd.api.app import create_app
-from taskd.api.protocol import BoundedHttp
+from taskd.api.protocol import BoundedHttp, BoundedWebSocket
 from taskd.errors import TaskdError
 from taskd.plugins import BrokenPlugin
 from taskd.service import Service
@@ -61,6 +61,8 @@ def run(settings: Settings) -> None:
     # The settings have it. In the environment, every process that a task starts would have it too.
     os.environ.pop("TASKD_TOKEN", None)
     logging.basicConfig(format="taskd: %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    # What a client does wrong is told to the client: here, anybody could fill the disk with it.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     with listening(settings) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings, listener))
         if not runner.run(_nothing_left()):
@@ -131,7 +133,7 @@ def _config(service: Service) -> uvicorn.Config:
         create_app(service),
         http=BoundedHttp,
         h11_max_incomplete_event_size=service.settings.head_bytes_max,
-        ws="websockets-sansio",
+        ws=BoundedWebSocket,
         lifespan="off",
         log_config=None,
         access_log=False,
