@@ -9,6 +9,7 @@ import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,17 @@ class Target(Served):
     def http(self, method: str, path: str, **options: Any) -> httpx.Response:
         """The same by a client that does it right; with the token, where there is one and no headers are given."""
         headers = options.pop("headers", BEARER if self.token else {})
-        return httpx.request(method, self.url + path, headers=headers, trust_env=False, timeout=30, **options)
+        self.client.cookies.clear()
+        return self.client.request(method, self.url + path, headers=headers, **options)
+
+    @cached_property
+    def client(self) -> httpx.Client:
+        """One for all requests."""
+        return httpx.Client(trust_env=False, timeout=60)
+
+    def __exit__(self, *raised: object) -> None:
+        self.client.close()
+        super().__exit__(*raised)
 
     def start_task(self, plugin: str, **params: Any) -> str:
         """Start a task; its id."""
@@ -110,7 +121,9 @@ class Target(Served):
 
 def target(directory: Path, *options: str, plugins: str = "", token: str | None = None, **environment: str) -> Target:
     """A server that is not started yet, in `directory`, with more `plugins`."""
-    served = Target(directory, *options, **({"TASKD_TOKEN": token} if token else {}), **environment)
+    if token:
+        environment["TASKD_TOKEN"] = token
+    served = Target(directory, *options, port=0, **environment)
     served.token = token
     (directory / "plugins" / "spoken.py").write_text(PLUGINS + plugins)
     return served

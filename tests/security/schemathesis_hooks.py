@@ -5,7 +5,9 @@ A schema says what each parameter may be, and not which exclude each other. Wher
 fits the schema is refused with 400, the refusal must be for one of the rules below.
 """
 
+import json
 import re
+from typing import Any
 
 import schemathesis
 from schemathesis import Case, CheckContext, DeserializationContext, Response
@@ -13,9 +15,11 @@ from schemathesis import Case, CheckContext, DeserializationContext, Response
 # `tail` excludes what also says which part; `after` is a seq that the log has; patterns are RE2's.
 BETWEEN_PARAMETERS = re.compile(r"together with tail|the log's last_seq|regular expression in RE2's syntax: ")
 
+NO_ENTRY = '{"seq": 1, "timestamp": "", "level": "INFO", "source": "", "message": "", "metadata": null}'
+
 
 @schemathesis.check
-def refused_for_a_rule_between_parameters(ctx: CheckContext, response: Response, case: Case) -> None:
+def refused_for_a_rule_between_parameters(ctx: CheckContext, response: Response, case: Case[Any]) -> None:
     """`positive_data_acceptance`, but for the rules that no schema holds."""
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return
@@ -25,9 +29,6 @@ def refused_for_a_rule_between_parameters(ctx: CheckContext, response: Response,
 
 @schemathesis.deserializer("application/x-ndjson")
 def entries_of(ctx: DeserializationContext, response: Response) -> object:
-    """The last line: the schema is that of one of them."""
-    lines = response.text.splitlines()
-    return response.json() if len(lines) == 1 else __import__("json").loads(lines[-1]) if lines else NO_ENTRY
-
-
-NO_ENTRY = {"seq": 1, "timestamp": "", "level": "INFO", "source": "", "message": "", "metadata": None}
+    """The last line, for the schema is that of one of them; an empty log has one that fits."""
+    lines = response.text.splitlines() or [NO_ENTRY]
+    return json.loads(lines[-1])
