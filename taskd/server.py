@@ -35,6 +35,7 @@ from taskd.plugins import BrokenPlugin
 from taskd.service import Service
 from taskd.settings import Settings
 from taskd.version import __version__
+from taskd.visible import shown
 
 # How long the HTTP server waits, twice, for answers that are under way when the service has stopped.
 CLOSE_WAIT_S = 1
@@ -60,13 +61,26 @@ def run(settings: Settings) -> None:
     gc.set_threshold(50_000, 20, 100)
     # The settings have it. In the environment, every process that a task starts would have it too.
     os.environ.pop("TASKD_TOKEN", None)
-    logging.basicConfig(format="taskd: %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    # What a client does wrong is told to the client: here, anybody could fill the disk with it.
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    _log_to_stderr()
     with listening(settings) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings, listener))
         if not runner.run(_nothing_left()):
             _leave()
+
+
+class _Formatter(logging.Formatter):
+    """Lines in which nothing speaks to the terminal: errors tell of what clients and plugins have sent."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(shown, super().format(record).split("\n")))
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter("taskd: %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    # What a client does wrong is told to the client: here, anybody could fill the disk with it.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
 
 async def serve(settings: Settings, listener: socket.socket) -> None:
@@ -119,7 +133,8 @@ def _tell_broken(broken: Iterable[BrokenPlugin]) -> None:
     for plugin in broken:
         # A file by its name alone, as the listing has it in full; an error in one line.
         name = Path(plugin.name).name if plugin.name.endswith(".py") else plugin.name
-        print(f"taskd: plugin {name} cannot be loaded: {' '.join(plugin.error.split())}", file=sys.stderr)
+        error = " ".join(plugin.error.split())
+        print(f"taskd: plugin {shown(name)} cannot be loaded: {shown(error)}", file=sys.stderr)
 
 
 def tell_unbuilt(folder: Path) -> None:

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "taskd"
 
 # From the ground up. A module imports only from lines above its own, or from its left.
 LAYERS = """
-version errors entries settings shipped waiting
+version errors entries settings shipped visible waiting
 patterns fields folding tasks filters queries sanitise masking secrets counts outlines tracebacks
 journal flood queue progress logger hub lines speech
 persistence.base persistence.connection persistence.appending persistence.committer persistence.schema

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
 
@@ -97,6 +98,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
     """One WebSocket. The bound is that of a message, `ws_max_size`."""
 
     _heard_bytes = 0
+    _failed = False
 
     def data_received(self, data: bytes) -> None:
         if self.handshake_initiated:
@@ -107,6 +109,9 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
 
     async def send(self, message: "ASGISendEvent") -> None:
         self._heard_bytes = 0
+        if self._failed:
+            # The application cannot know yet, and uvicorn would take it for a mistake of ours.
+            raise ClientDisconnected
         await super().send(message)
 
     def handle_cont(self, event: Frame) -> None:
@@ -123,6 +128,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         super().send_receive_event_to_app()
 
     def handle_parser_exception(self) -> None:
+        self._failed = True
         # Frames that are none, before the handshake was answered: there is no close frame to tell of.
         if self.conn.close_sent is None:
             self.queue.put_nowait({"type": "websocket.disconnect", "code": CloseCode.ABNORMAL_CLOSURE})
