@@ -77,17 +77,16 @@ def _read(descriptor: int) -> bytes:
         return b""
 
 
+RUN = ("run", "evil", "--params", orjson.dumps({"evil": EVIL, "fail": True}).decode())
+
+
 @pytest.mark.parametrize(
     "words",
     [
-        ("logs", "@last"), ("logs", "-f", "@last", "--seq"), ("tasks",), ("plugins",), ("export", "@last"),
-        ("export", "@last", "--format", "csv"), ("run", "evil", "--params", orjson.dumps({"evil": EVIL}).decode()),
-        ("run", "evil", "--params", orjson.dumps({"evil": EVIL, "fail": True}).decode()), ("run", EVIL.strip()),
-        ("logs", EVIL.replace("\0", "")), ("cancel", "@last"), ("tasks", "--status", EVIL),
-        ("logs", "@last", "--source", EVIL), ("logs", "@last", "--regex", "--search", "(" + EVIL),
-        ("logs", "@last", "--output", "ndjson"), ("run", "evil", "--params", EVIL), ("run", "evil", "-p", EVIL),
-        ("--server", "http://127.0.0.1:1/" + EVIL, "tasks"), (EVIL,), ("logs", "@last", "--" + EVIL),
+        ("logs", "-f", "@last", "--seq"), ("logs", "@last", "--output", "ndjson"), ("tasks",), ("plugins",), RUN,
+        ("export", "@last"), ("logs", "@last", "--regex", "--search", "(" + EVIL), ("logs", "@last", "--" + EVIL),
     ],
+    ids=lambda words: words[0],
 )  # fmt: skip
 def test_nothing_that_a_terminal_obeys_reaches_it(spoken: Target, words: tuple[str, ...]) -> None:
     """In messages, sources, fields, keys, groups, bars, results, errors, names, refusals: a real pseudo-terminal."""
