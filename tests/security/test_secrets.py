@@ -63,7 +63,9 @@ class Leaky(Plugin):
             except Told as error:
                 error.add_note(str(form))
                 log.exception("failed", value=form)
-            await context.run_process([sys.executable, "-c", "import sys; print(sys.argv[1]); print(sys.argv[1], file=sys.stderr)", str(form)])
+        for form in forms[:2]:
+            program = "import sys; print(sys.argv[1]); print(sys.argv[1], file=sys.stderr)"
+            await context.run_process([sys.executable, "-c", program, str(form)])
         context.add_secret("added-later")
         log.info("and added-later is one too")
         await asyncio.sleep(0)
@@ -108,7 +110,7 @@ def test_a_secret_is_in_no_file_while_a_task_runs_and_in_none_afterwards(leaky: 
     gate = leaky.data_dir.parent / "gate"
     task_id = leaky.start_task("leaky", secret=WHOLE, copy_of_it=SECRET, gate=str(gate))
     said = ""
-    while "added-later" not in said and "one too" not in said:
+    while "one too" not in said:
         said = leaky.http("GET", f"/api/tasks/{task_id}/logs?limit=5000").text
     for _ in range(2):
         for path in leaky.data_dir.rglob("*"):
