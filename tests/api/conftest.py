@@ -217,7 +217,8 @@ def _client(transport: httpx.AsyncBaseTransport | None, base_url: str) -> httpx.
 async def _on_a_port(app: Starlette) -> AsyncIterator[int]:
     config = uvicorn.Config(
         app, http=BoundedHttp, h11_max_incomplete_event_size=64 * 1_024, ws=BoundedWebSocket,
-        ws_per_message_deflate=False, lifespan="off", log_config=None, proxy_headers=False, ws_ping_interval=None, timeout_graceful_shutdown=1,
+        ws_max_size=16 * 1_024, ws_per_message_deflate=False, lifespan="off", log_config=None,
+        proxy_headers=False, ws_ping_interval=None, timeout_graceful_shutdown=1,
     )  # fmt: skip
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = HttpServer(config)

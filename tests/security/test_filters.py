@@ -13,7 +13,8 @@ KEYS = [
 ]  # fmt: skip
 BOMBS = [
     "(a+)+$", "(a|aa)+$", "(.*a){20}", "((a{1,100}){1,100}){1,100}", "(?:" * 300 + "a" + ")" * 300, "a{1000}" * 140,
-    "(x+x+)+y", "\\C", "(?=a)", "(a)\\1", "[" * 500, "(?P<n>a)", "\\p{Greek}" * 100, "(" * 1_000, "^(([a-z])+.)+[A-Z]([a-z])+$",
+    "(x+x+)+y", "\\C", "(?=a)", "(a)\\1", "[" * 500, "(?P<n>a)", "\\p{Greek}" * 100, "(" * 1_000,
+    "^(([a-z])+.)+[A-Z]([a-z])+$",
 ]  # fmt: skip
 WITHIN_S = 5.0
 
@@ -50,14 +51,18 @@ def test_a_pattern_that_takes_others_for_ever_is_answered_or_refused(here: Targe
 @pytest.mark.parametrize(
     ("query", "status"),
     [
-        ("offset=9223372036854775807", 200), ("offset=9223372036854775808", 400), ("offset=-1", 400), ("offset=1e3", 400),
-        ("limit=0", 400), ("limit=5001", 400), ("limit=99999999999999999999", 400), ("limit=%2b5", 400), ("limit=5_0", 400),
+        ("offset=9223372036854775807", 200), ("offset=9223372036854775808", 400), ("offset=-1", 400), ("offset=1e3",
+        400),
+        ("limit=0", 400), ("limit=5001", 400), ("limit=99999999999999999999", 400), ("limit=%2b5", 400),
+        ("limit=5_0", 400),
         ("limit=\u0665", 400), ("limit=5&limit=5", 400), ("after=-1", 400), ("tail=0", 400), ("after=NaN", 400),
         ("before=9223372036854775807", 200), ("&".join(["search=a"] * 64), 200), ("&".join(["search=a"] * 65), 400),
-        ("search=" + "a" * 1_000, 200), ("search=" + "a" * 1_001, 400), ("source=" + ",".join("abc" for _ in range(64)), 200),
+        ("search=" + "a" * 1_000, 200), ("search=" + "a" * 1_001, 400),
+        ("source=" + ",".join("abc" for _ in range(64)), 200),
         ("source=" + ",".join("abc" for _ in range(65)), 400), ("source=*", 200), ("source='%20OR%201=1", 200),
         ("search=%ff%fe", 200), ("search=%ed%a0%80", 200), ("search=%00", 200), ("search=", 400), ("level=%00", 400),
-        ("since=0001-01-01T00:00:00Z", 200), ("since=9999-12-31T23:59:59Z", 200), ("since=9999-12-31T23:59:59-23:59", 400),
+        ("since=0001-01-01T00:00:00Z", 200), ("since=9999-12-31T23:59:59Z", 200), ("since=9999-12-31T23:59:59-23:59",
+        400),
         ("until=99999-01-01", 400), ("a[]=1", 400), ("search[]=1", 400), (";search=1", 400), ("__proto__=1", 400),
         ("&" * 1_000, 200), ("order=asc;DROP%20TABLE%20tasks", 400), ("total=true&search=a&exclude=!", 200),
     ],

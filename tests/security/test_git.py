@@ -23,11 +23,14 @@ def git(directory: Path, *words: str) -> None:
 @pytest.mark.parametrize(
     "params",
     [
-        {"repository": "--upload-pack=touch PWNED"}, {"repository": "ext::sh -c touch% PWNED"}, {"repository": "fd::17"},
-        {"repository": "ssh://-oProxyCommand=touch PWNED/x"}, {"repository": "-u"}, {"repository": "x@-oProxyCommand=x:y"},
+        {"repository": "--upload-pack=touch PWNED"}, {"repository": "ext::sh -c touch% PWNED"},
+        {"repository": "fd::17"},
+        {"repository": "ssh://-oProxyCommand=touch PWNED/x"}, {"repository": "-u"},
+        {"repository": "x@-oProxyCommand=x:y"},
         {"repository": "https://example.org/x\n--upload-pack=touch PWNED"}, {"repository": "http://example.org/x"},
         {"repository": "/r", "branch": "--upload-pack=touch PWNED"}, {"repository": "/r", "directory": "--config=x"},
-        {"repository": "/r", "branch": "a\0b"}, {"repository": "transport::x"}, {"repository": ["--upload-pack=x", "/r"]},
+        {"repository": "/r", "branch": "a\0b"}, {"repository": "transport::x"}, {"repository": ["--upload-pack=x",
+        "/r"]},
     ],
 )  # fmt: skip
 def test_what_would_be_an_option_or_a_program_is_refused(

@@ -14,7 +14,8 @@ CHANGES = [operation for operation in OPERATIONS if operation.method != "GET"]
 ORIGINS = [
     "null", "", "http://evil.example", "http://{host}.evil.example", "http://evil-{host}", "http://{host}0",
     "https://{host}", "http://127.0.0.1", "http://{host}/", "http://user@{host}", "HTTP://{host}", "//{host}", "{host}",
-    "http://{host} http://evil.example", "http://evil.example http://{host}", "http://{host},null", "http://{host}\t.evil",
+    "http://{host} http://evil.example", "http://evil.example http://{host}", "http://{host},null",
+    "http://{host}\t.evil",
     "file://", "chrome-extension://abcdef", "http://[::1]:{port}", "http://localhost:{port}", "http://{host}#",
 ]  # fmt: skip
 HOSTS = [
@@ -94,7 +95,7 @@ def test_no_websocket_is_opened_for_another_page(here: Target) -> None:
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
 def test_what_another_page_loads_is_refused_and_a_link_is_not(here: Target, site: str) -> None:
-    """An image or a script shows no Origin: it would see nothing, but keep the store busy. Another port is another page."""
+    """An image shows no Origin: it would see nothing, but keep the store busy. Another port is another page."""
     told = ("Host: localhost", f"Sec-Fetch-Site: {site}")
     for path in ("/api/tasks", "/api/tasks/any/logs/stream", "/api/health", "/metrics", "/"):
         for mode, destination in (
@@ -116,7 +117,8 @@ def test_what_another_page_loads_is_refused_and_a_link_is_not(here: Target, site
 def test_nothing_is_granted_to_other_origins(here: Target, operation: Operation) -> None:
     """No CORS: neither on the preflight nor on an answer."""
     asked = ("Host: localhost", "Origin: http://evil.example", f"Access-Control-Request-Method: {operation.method}",
-             "Access-Control-Request-Headers: authorization, content-type", "Access-Control-Request-Private-Network: true")  # fmt: skip
+             "Access-Control-Request-Headers: authorization, content-type",
+             "Access-Control-Request-Private-Network: true")  # fmt: skip
     for method in ("OPTIONS", "GET", operation.method):
         answer = here.ask(f"{method} {path_of(operation)} HTTP/1.1", *asked)
         assert not [name for name in answer.headers if name.startswith("access-control")]

@@ -94,9 +94,14 @@ def test_what_never_ends_is_cut_off_and_not_kept(here: Target, beginning: bytes,
     with socket.create_connection(("127.0.0.1", here.port), 10) as connection:
         connection.sendall(beginning)
         with pytest.raises(OSError, match=r"reset|[Bb]roken pipe"):
-            for _ in range(ENDLESS_BYTES // len(block)):
-                connection.sendall(block)
+            send_on(connection, block)
     assert resident_kib(here) - before_kib < 20_000
+
+
+def send_on(connection: socket.socket, block: bytes) -> None:
+    """Again and again, for as long as it is taken."""
+    for _ in range(ENDLESS_BYTES // len(block)):
+        connection.sendall(block)
 
 
 def test_a_head_that_is_too_large_is_431_however_it_comes(here: Target) -> None:
@@ -120,7 +125,8 @@ def test_an_odd_method_does_nothing(here: Target, method: str) -> None:
         "/assets/..%2f..%2fpyproject.toml", "/assets/..%252f..%252fpyproject.toml", "/assets/..\\..\\pyproject.toml",
         "/assets/..%5c..%5cpyproject.toml", "/assets/%00", "/assets/x%00.js", "//etc/passwd", "/%2fetc/passwd",
         "/assets//etc/passwd", "/assets/%2e%2e/%2e%2e/pyproject.toml", "/assets/..;/..;/pyproject.toml",
-        "/file:///etc/passwd", "/assets/....//....//pyproject.toml", "/assets/%c0%ae%c0%ae/x", "/tasks/..%2f..%2fschema.sql", "/assets-old/x.js", "/.env", "/.git/config",
+        "/file:///etc/passwd", "/assets/....//....//pyproject.toml", "/assets/%c0%ae%c0%ae/x",
+        "/tasks/..%2f..%2fschema.sql", "/assets-old/x.js", "/.env", "/.git/config",
     ],
 )  # fmt: skip
 def test_no_path_leads_out_of_the_page(here: Target, path: str) -> None:

@@ -20,7 +20,8 @@ SECRET = 'hunter2"and\\more/Ünd?=%&'
 SECOND = "second-line-of-a-key"
 WHOLE = f"{SECRET}\n{SECOND}"
 FORMS = [
-    SECRET, SECOND, quote(SECRET, safe=""), base64.b64encode(WHOLE.encode()).decode(), orjson.dumps(SECRET).decode()[1:-1],
+    SECRET, SECOND, quote(SECRET, safe=""), base64.b64encode(WHOLE.encode()).decode(),
+    orjson.dumps(SECRET).decode()[1:-1],
     ascii(SECRET)[1:-1], base64.urlsafe_b64encode(SECRET.encode()).decode().rstrip("="),
 ]  # fmt: skip
 LEAKY = '''

@@ -18,7 +18,8 @@ class Environ(Plugin):
 
     async def execute(self, params, context):
         import os, sys
-        await context.run_process([sys.executable, "-c", "import os; print(sorted(os.environ.items()))"], env={**os.environ})
+        await context.run_process([sys.executable, "-c", "import os; print(sorted(os.environ.items()))"],
+        env={**os.environ})
         context.logger.info(f"{sorted(os.environ.items())}")
 '''
 

@@ -82,7 +82,8 @@ TEXTS = [
     "e\u0301" * 300, "x" * 200_000, "\ud83d", "=cmd|' /C calc'!A0", "\t\v\f", "", " ", "\n" * 1_000,
 ]  # fmt: skip
 KEYS = ["__proto__", "constructor", "seq", "level", "source", "message", "self", "timestamp", "task_id", "metadata",
-        "", "a.b", "$", "$.x", "\ud800", "\0", "progress", "group", "exception", "continued", "dropped", "args"]  # fmt: skip
+        "", "a.b", "$", "$.x", "\ud800", "\0", "progress", "group", "exception", "continued", "dropped",
+        "args"]  # fmt: skip
 POISON: list[Any] = [
     *TEXTS, *HOSTILE, Recursive(), Leaves(), Speaks(), Wrong("wr\ud800ng"), Unspeakable("x"), dead(),
     deep(300), deep(254),
