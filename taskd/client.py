@@ -75,6 +75,8 @@ class Client:
     def __init__(self, server: str, token: str | None = None) -> None:
         if not server.startswith(("http://", "https://")):
             raise Invalid(f"--server {server!r}: expected a URL such as http://127.0.0.1:8642.")
+        if token and not re.fullmatch(r"[ -~]+", token):
+            raise Invalid("--token: expected visible ASCII characters.")  # and the token is not repeated
         self.server = server.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 

@@ -9,7 +9,7 @@ kept, as the field `args`.
 """
 
 import sys
-from typing import Any
+from typing import Any, cast
 
 from taskd.entries import Level
 from taskd.masking import Masker
@@ -105,8 +105,10 @@ def _with(more: tuple[object, ...], metadata: dict[str, Any]) -> dict[str, Any]:
 
 def as_level(level: object) -> Level:
     """The level that a name, or a number of stdlib logging's, means; INFO for what means none."""
-    if isinstance(level, Level):
-        return level
-    if isinstance(level, int):
-        return _ERROR if level >= 40 else _WARNING if level >= 30 else _INFO if level >= 20 else _DEBUG
-    return _LEVELS.get(str.upper(level), _INFO) if isinstance(level, str) else _INFO
+    kind = type(level)  # not what it says it is: its own code may raise
+    if kind is Level:
+        return cast(Level, level)
+    if issubclass(kind, int):
+        number = int.__index__(cast(int, level))
+        return _ERROR if number >= 40 else _WARNING if number >= 30 else _INFO if number >= 20 else _DEBUG
+    return _LEVELS.get(str.upper(cast(str, level)), _INFO) if issubclass(kind, str) else _INFO

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ValidationError
 
 from taskd.errors import Fault, ParamsInvalid, PluginNotFound
+from taskd.sanitise import clean_text
 from taskd.tracebacks import exception_line, mark_as_own
 
 if TYPE_CHECKING:
@@ -208,8 +209,8 @@ def _loaded(plugin: type[Any]) -> LoadedPlugin:
     _check_call(plugin, takes_context)
     return LoadedPlugin(
         name=name,
-        title=str(getattr(plugin, "title", "") or name),
-        description=inspect.getdoc(plugin) or "" if plugin.__doc__ else "",
+        title=clean_text(str(getattr(plugin, "title", "") or name)),
+        description=clean_text(inspect.getdoc(plugin) or "") if plugin.__doc__ else "",
         params_schema=model.model_json_schema() if model else {"type": "object"},
         takes_context=takes_context,
         is_async=inspect.iscoroutinefunction(plugin.execute),

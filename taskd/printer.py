@@ -23,6 +23,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from taskd.visible import shown, shown_json
+
 Json = dict[str, Any]
 
 LEVEL_STYLES = {"DEBUG": "dim", "INFO": "green", "WARNING": "yellow", "ERROR": "bold red"}
@@ -31,8 +33,6 @@ GROUP_INDENT = " " * 2
 # Deeper is as deep: groups whose end a filter leaves out must not push the text off the screen.
 GROUP_DEPTH_MAX = 10
 IN_THE_MESSAGE = frozenset({"progress", "group", "exception", "continued"})
-# C0 and C1 controls but tab, and what reorders or breaks text (Unicode, UAX 9 and UAX 14).
-_UNSAFE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 class Printer(Protocol):
@@ -50,7 +50,8 @@ class Printer(Protocol):
 def make_printer(output: str, *, live: bool = False, seq: bool = False) -> Printer:
     """The printer for `--output`; `live` where the log is followed, so that bars make sense; `seq`: show it."""
     if output == "ndjson":
-        return StreamPrinter(sys.stdout, lambda entry: orjson.dumps(entry).decode())
+        shown_to = shown_json if sys.stdout.isatty() else str
+        return StreamPrinter(sys.stdout, lambda entry: shown_to(orjson.dumps(entry).decode()))
     if sys.stdout.isatty():
         return TerminalPrinter(terminal(sys.stdout), live=live, seq=seq)
     groups = Groups()
@@ -72,16 +73,6 @@ def terminal(stream: TextIO) -> Console:
         emoji=False,
         soft_wrap=True,
     )
-
-
-def shown(text: str) -> str:
-    """`text` in one line, with everything that a terminal would obey made visible."""
-    return _UNSAFE.sub(_escaped, text)
-
-
-def _escaped(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    return {10: "\\n", 13: "\\r"}.get(code) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
 
 
 class Groups:

@@ -29,11 +29,13 @@ import uvloop
 from taskd import shipped
 from taskd.api import page
 from taskd.api.app import create_app
+from taskd.api.protocol import BoundedHttp, BoundedWebSocket
 from taskd.errors import TaskdError
 from taskd.plugins import BrokenPlugin
 from taskd.service import Service
 from taskd.settings import Settings
 from taskd.version import __version__
+from taskd.visible import shown
 
 # How long the HTTP server waits, twice, for answers that are under way when the service has stopped.
 CLOSE_WAIT_S = 1
@@ -57,12 +59,35 @@ def run(settings: Settings) -> None:
     # Pending entries are many, live for seconds and are in no cycle: at Python's thresholds the
     # collector would go through all of them again and again, on the loop, while they are emitted.
     gc.set_threshold(50_000, 20, 100)
-    logging.getLogger("uvicorn.error").addFilter(_is_news)
-    logging.basicConfig(format="taskd: %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    # The settings have it. In the environment, every process that a task starts would have it too.
+    os.environ.pop("TASKD_TOKEN", None)
+    _log_to_stderr()
     with listening(settings) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings, listener))
         if not runner.run(_nothing_left()):
             _leave()
+
+
+class _Formatter(logging.Formatter):
+    """Lines in which nothing speaks to the terminal: errors tell of what clients and plugins have sent."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(shown, super().format(record).split("\n")))
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter("taskd: %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    # What a client does wrong is told to the client: here, anybody could fill the disk with it.
+    uvicorn_log = logging.getLogger("uvicorn.error")
+    uvicorn_log.setLevel(logging.ERROR)
+    uvicorn_log.addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    # An answer is cut short on purpose where what was sent must not be taken for whole, and whoever did it said why.
+    return "returned without completing response" not in record.getMessage()
 
 
 async def serve(settings: Settings, listener: socket.socket) -> None:
@@ -81,11 +106,6 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
         await server.answered(CLOSE_WAIT_S)
         server.should_exit = True
         await serving
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    # An answer is cut short on purpose where what was sent must not be taken for whole, and whoever did it said why.
-    return "returned without completing response" not in record.getMessage()
 
 
 class HttpServer(uvicorn.Server):
@@ -120,7 +140,8 @@ def _tell_broken(broken: Iterable[BrokenPlugin]) -> None:
     for plugin in broken:
         # A file by its name alone, as the listing has it in full; an error in one line.
         name = Path(plugin.name).name if plugin.name.endswith(".py") else plugin.name
-        print(f"taskd: plugin {name} cannot be loaded: {' '.join(plugin.error.split())}", file=sys.stderr)
+        error = " ".join(plugin.error.split())
+        print(f"taskd: plugin {shown(name)} cannot be loaded: {shown(error)}", file=sys.stderr)
 
 
 def tell_unbuilt(folder: Path) -> None:
@@ -132,8 +153,9 @@ def tell_unbuilt(folder: Path) -> None:
 def _config(service: Service) -> uvicorn.Config:
     return uvicorn.Config(
         create_app(service),
-        http="httptools",
-        ws="websockets-sansio",
+        http=BoundedHttp,
+        h11_max_incomplete_event_size=service.settings.head_bytes_max,
+        ws=BoundedWebSocket,
         lifespan="off",
         log_config=None,
         access_log=False,

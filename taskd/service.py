@@ -258,7 +258,8 @@ def _held(data_dir: Path) -> Iterator[None]:
     The lock ends with the process, however it ends. Raises `DataDirHeld` and `StoreError`.
     """
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        # Logs hold what tasks were told, so they are for their owner; a directory that is there stays as it is.
+        data_dir.mkdir(0o700, parents=True, exist_ok=True)
         lock = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise StoreError(

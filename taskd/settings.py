@@ -139,6 +139,9 @@ class Settings(BaseSettings):
         description="Entries from which on the text of an ended task's log is indexed; shorter ones are read.",
     )
     query_timeout_s: float = Field(10.0, gt=0, le=600, description="Longest time (s) that one query may take.")
+    head_bytes_max: int = Field(
+        64 * KIB, ge=8 * KIB, le=1 * MIB, description="Bytes of one request's line and headers; more are refused (431)."
+    )
     body_bytes_max: int = Field(1 * MIB, ge=1_024, description="Bytes of one request's body.")
     websocket_input_bytes_max: int = Field(
         16 * KIB,

@@ -11,7 +11,8 @@ from datetime import datetime
 import orjson
 from rich.text import Text
 
-from taskd.printer import INDENT, Json, shown, terminal
+from taskd.printer import INDENT, Json, terminal
+from taskd.visible import shown
 
 STATUS_STYLES = {
     "succeeded": "green",

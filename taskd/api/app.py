@@ -56,7 +56,8 @@ def create_app(service: Service) -> Starlette:
     app.state.service = service
     app.state.viewers = Viewers(service.settings.viewers_max)
     app.state.metrics = metrics.registry_of(service, app.state.viewers)
-    app.state.openapi = responses.encode(openapi.document(operations, __version__))
+    locked = service.settings.token is not None
+    app.state.openapi = responses.encode(openapi.document(operations, __version__, locked=locked))
     return app
 
 

@@ -7,6 +7,10 @@ send it: a browser says in `Origin` which page asks, and a WebSocket or a change
 any other page is refused. And, where a token is set, is it known: as a bearer token, as the
 page's cookie or as a WebSocket's sub-protocol, never in the URL, which ends up in logs.
 
+A page elsewhere that only reads (an image, a script) shows no `Origin`, and may not see the answer
+either; but it could keep the store busy and take the seats of viewers. Browsers tell of it in
+`Sec-Fetch-Site` (W3C Fetch Metadata), and it is refused, unless a person follows a link.
+
 The cookie's value is derived from the token, so whoever reads it has not read the token; a
 new token ends every session. Comparisons take the same time for every wrong value.
 """
@@ -73,6 +77,8 @@ class Guard:
         own = _origin_of(scope["scheme"], hosts[0])
         if _changes(scope) and origins not in ([], [own]):
             return problem(403, f"Origin {', '.join(origins)!r}: expected {own!r} or none.")
+        if _is_of_another_page(headers, scope):
+            return problem(403, f"Sec-Fetch-Site {headers['sec-fetch-site']!r}: expected a request of our own page.")
         if self._token and not self._is_public(scope) and not self._is_known(scope):
             return problem(401, TOKEN_MISSING, headers=CHALLENGE)
         return None
@@ -139,6 +145,12 @@ def _is_address(name: str) -> bool:
 
 def _changes(scope: Scope) -> bool:
     return scope["type"] == "websocket" or scope["method"] not in _READING
+
+
+def _is_of_another_page(headers: Headers, scope: Scope) -> bool:
+    if headers.get("sec-fetch-site") not in ("cross-site", "same-site"):
+        return False
+    return _changes(scope) or headers.get("sec-fetch-mode") != "navigate" or headers.get("sec-fetch-dest") != "document"
 
 
 def _origin_of(scheme: str, host: str) -> str:

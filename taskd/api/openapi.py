@@ -76,8 +76,8 @@ OPERATIONS = (
 )
 
 
-def document(operations: Iterable[Operation], version: str) -> dict[str, Any]:
-    """The whole document for `operations`."""
+def document(operations: Iterable[Operation], version: str, *, locked: bool = False) -> dict[str, Any]:
+    """The whole document for `operations`; `locked`: the service has a token."""
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
         if operation.documented:
@@ -92,7 +92,7 @@ def document(operations: Iterable[Operation], version: str) -> dict[str, Any]:
         },
         "paths": paths,
         "components": {"schemas": _schemas(), "securitySchemes": _SECURITY},
-        "security": [{}, {"bearer": []}, {"session": []}],
+        "security": [*([] if locked else [{}]), {"bearer": []}, {"session": []}],
     }
 
 

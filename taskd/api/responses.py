@@ -197,9 +197,10 @@ async def _read_bounded(request: Request) -> bytes:
 
 
 def _check_media_type(request: Request) -> None:
-    given = request.headers.get("content-type", "")
-    if given.partition(";")[0].strip().lower() != "application/json":
-        raise Refused(415, f"Content-Type {given!r}: expected application/json.")
+    # Of two, whoever looked at the request before us may have read the other one.
+    given = request.headers.getlist("content-type")
+    if len(given) != 1 or given[0].partition(";")[0].strip().lower() != "application/json":
+        raise Refused(415, f"Content-Type {', '.join(given)!r}: expected application/json.")
 
 
 def _validated(body: bytes, shape: type[ShapeT]) -> ShapeT:

@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from taskd import shipped
 from taskd.api.app import create_app
+from taskd.api.protocol import BoundedHttp, BoundedWebSocket
 from taskd.server import HttpServer
 from taskd.service import Service
 from tests.api.gates import close_all
@@ -215,7 +216,8 @@ def _client(transport: httpx.AsyncBaseTransport | None, base_url: str) -> httpx.
 @asynccontextmanager
 async def _on_a_port(app: Starlette) -> AsyncIterator[int]:
     config = uvicorn.Config(
-        app, ws="websockets-sansio", ws_per_message_deflate=False, lifespan="off", log_config=None,
+        app, http=BoundedHttp, h11_max_incomplete_event_size=64 * 1_024, ws=BoundedWebSocket,
+        ws_max_size=16 * 1_024, ws_per_message_deflate=False, lifespan="off", log_config=None,
         proxy_headers=False, ws_ping_interval=None, timeout_graceful_shutdown=1,
     )  # fmt: skip
     with socket.create_server(("127.0.0.1", 0)) as listener:
