@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "taskd"
 
 # From the ground up. A module imports only from lines above its own, or from its left.
 LAYERS = """
-version errors entries settings shipped waiting metrics turns
+version errors entries settings shipped waiting metrics turns signals console descriptors
 patterns fields folding tasks filters queries sanitise masking secrets counts outlines tracebacks
 journal flood queue progress logger hub lines speech
 persistence.base persistence.connection persistence.appending persistence.committer persistence.schema
@@ -20,7 +20,7 @@ writer pages exporting follow context plugins execution endings
 live manager watchdog service
 api api.schemas api.operations api.responses api.auth api.following api.tasks api.logs api.live api.stream api.export
 api.health api.metrics api.page api.openapi api.app
-server client printer tables arguments template cli demo
+connections server client printer tables arguments template cli demo
 """
 ORDER = {name: place for place, name in enumerate(LAYERS.split())}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__main__.py")
