@@ -1,6 +1,18 @@
-"""Lets `python -m taskd` do what `taskd` does."""
+"""The process of the `taskd` command: ready to be stopped before anything else is loaded."""
 
-from taskd.cli import main
+import sys
+
+from taskd.signals import leave_while_loading
+
+
+def main() -> None:
+    """The entry point."""
+    # Most of the time of a start is that of imports.
+    leave_while_loading(serving="serve" in sys.argv)
+    from taskd.cli import main as run
+
+    run()
+
 
 if __name__ == "__main__":
     main()

@@ -22,16 +22,17 @@ import orjson
 
 from taskd.arguments import params_of, settings_given, settings_options
 from taskd.client import Client, Invalid, NotFound, Parameters, Refused, Unreachable
+from taskd.console import open_missing_streams
 from taskd.entries import Level
 from taskd.errors import PluginNotWritten, SettingsError, TaskdError
 from taskd.printer import Printer, ShownStream, make_printer, say
 from taskd.settings import load_settings
+from taskd.signals import INTERRUPTED, StopSignals, loaded
 from taskd.tables import SHORT_ID, lasted, named, print_plugins, print_tasks
 from taskd.tasks import TaskStatus
 from taskd.version import __version__
 
 DEFAULT_SERVER = "http://127.0.0.1:8642"
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 PIPE_CLOSED = 141  # 128 + SIGPIPE
 
 # The first class that an error is an instance of decides.
@@ -48,7 +49,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def main() -> None:
-    """The entry point: runs the command and ends the process with its exit code."""
+    """Run the command and end the process with its exit code."""
+    open_missing_streams()
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # stdout is a TextIOWrapper
     try:
         # Not `cli.main`, which ends the process with 1 where a pipe is closed.
@@ -87,6 +89,8 @@ def main() -> None:
 @click.pass_context
 def cli(context: click.Context, server: str, token: str | None) -> None:
     """Runs asyncio plugins as tasks and gives every task its own log."""
+    if context.invoked_subcommand != "serve":
+        loaded()
     context.obj = {"server": server, "token": token}
 
 
@@ -150,14 +154,19 @@ output_option = click.option(
 
 def serve(**options: Any) -> None:
     """
-    Run the service until SIGINT or SIGTERM.
+    Run the service until SIGINT, SIGTERM or SIGHUP.
 
     Each option is also an environment variable: --data-dir is TASKD_DATA_DIR. Exits 1 where it
     could not start, and 2 for a bad setting.
     """
+    signals = StopSignals()
+    settings = load_settings(**settings_given(options))
     from taskd.server import run as run_server  # what only the service needs
 
-    run_server(load_settings(**settings_given(options)))
+    try:
+        run_server(settings, signals)
+    finally:
+        signals.over()
 
 
 cli.add_command(click.Command("serve", callback=serve, params=[*settings_options()], help=serve.__doc__))

@@ -16,8 +16,11 @@ from taskd.errors import ParameterInvalid
 from taskd.filters import LogFilter
 from taskd.outlines import Outline, make_bins
 from taskd.persistence.base import LogPersistenceService, Span
-from taskd.queries import PAGE_ENTRIES_MAX, LogQuery
+from taskd.queries import LogQuery
 from taskd.writer import LogWriter, Snapshot
+
+# Entries that an export reads at a time: what a client that does not read keeps in memory.
+READ_ENTRIES = 1_000
 
 
 class Logs(Protocol):
@@ -100,7 +103,7 @@ async def read_next(logs: Logs, task_id: str, query: LogQuery) -> Nearest | None
 async def read_all(logs: Logs, task_id: str, query: LogQuery, newest: int) -> AsyncGenerator[list[LogEntry], None]:
     """All matches up to the seq `newest`, some at a time, in the order asked for. Raises as `read_page` does."""
     before = min(query.before or newest + 1, newest + 1)
-    asked = replace(query, before=before, limit=PAGE_ENTRIES_MAX, offset=0)
+    asked = replace(query, before=before, limit=READ_ENTRIES, offset=0)
     more = True
     while more:
         # Each time anew: what was pending may be stored by now.

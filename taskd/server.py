@@ -16,7 +16,6 @@ import contextlib
 import gc
 import logging
 import os
-import signal
 import socket
 import sys
 import threading
@@ -29,13 +28,18 @@ import uvloop
 from taskd import shipped
 from taskd.api import page
 from taskd.api.app import create_app
-from taskd.api.protocol import BoundedHttp, BoundedWebSocket
+from taskd.connections import cut, watch_clients
+from taskd.console import patient_streams
+from taskd.descriptors import fitted
 from taskd.errors import TaskdError
 from taskd.plugins import BrokenPlugin
+from taskd.protocols import EdgeConfig
 from taskd.service import Service
 from taskd.settings import Settings
+from taskd.signals import StopSignals
 from taskd.version import __version__
 from taskd.visible import shown
+from taskd.waiting import first
 
 # How long the HTTP server waits, twice, for answers that are under way when the service has stopped.
 CLOSE_WAIT_S = 1
@@ -46,9 +50,9 @@ SWITCH_INTERVAL_S = 0.0002
 UNBUILT = "taskd: the page in the browser was not built; / says how to build it"
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, signals: StopSignals) -> None:
     """
-    Serve until SIGINT or SIGTERM, and return when everything is stored and closed.
+    Serve until SIGINT, SIGTERM or SIGHUP, and return when everything is stored and closed.
 
     Raises `TaskdError` where it could not start. Does not return, but ends the process with exit
     code 0, where a plugin's thread or coroutine will not end.
@@ -61,11 +65,15 @@ def run(settings: Settings) -> None:
     gc.set_threshold(50_000, 20, 100)
     # The settings have it. In the environment, every process that a task starts would have it too.
     os.environ.pop("TASKD_TOKEN", None)
-    _log_to_stderr()
-    with listening(settings) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(settings, listener))
-        if not runner.run(_nothing_left()):
-            _leave()
+    with patient_streams() as drain:
+        _log_to_stderr()
+        settings = fitted(settings)
+        with listening(settings) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(settings, listener, signals))
+            if not runner.run(_nothing_left()):
+                # A thread or coroutine would keep the process for ever; all that matters is closed.
+                drain()
+                os._exit(0)
 
 
 class _Formatter(logging.Formatter):
@@ -90,28 +98,47 @@ def _is_news(record: logging.LogRecord) -> bool:
     return "returned without completing response" not in record.getMessage()
 
 
-async def serve(settings: Settings, listener: socket.socket) -> None:
+async def serve(settings: Settings, listener: socket.socket, signals: StopSignals) -> None:
     """Serve on `listener` until a signal asks for the stop. Not to be cancelled: send the signal."""
     stop = asyncio.Event()
-    async with Service(settings) as service:
-        _on_signals(stop, service)
-        server = HttpServer(_config(service))
+    service = Service(settings)
+    _on_signals(signals, stop, service)
+    if not await _started(service, stop):
+        return
+    try:
+        server = HttpServer(EdgeConfig(create_app(service), settings, close_wait_s=2 * CLOSE_WAIT_S))
         serving = asyncio.create_task(server.serve([listener]), name="http")
         if await server.started_or(serving):
             _tell_broken(service.plugins.broken)
             print(f"taskd {__version__} ready on {url(listener)}", file=sys.stderr, flush=True)
             tell_unbuilt(shipped.PAGE)
-            await _first(serving, asyncio.create_task(stop.wait(), name="stop"))
+            await first(serving, stop.wait())
         await service.stop()
         await server.answered(CLOSE_WAIT_S)
         server.should_exit = True
         await serving
+    finally:
+        await service.stop()
+
+
+async def _started(service: Service, stop: asyncio.Event) -> bool:
+    """Start the service; False where the stop was asked for first: then what had been opened is closed."""
+    starting = asyncio.create_task(service.__aenter__(), name="start")
+    await first(starting, stop.wait())
+    if not starting.done():
+        # It may be interrupted anywhere, as by a kill: the next start does it again.
+        starting.cancel()
+        await asyncio.wait([starting])
+        if starting.cancelled() or starting.exception() is not None:
+            return False
+    await starting
+    return True
 
 
 class HttpServer(uvicorn.Server):
     """uvicorn's server, without signal handlers of its own, that tells when it accepts connections."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: EdgeConfig) -> None:
         super().__init__(config)
         self._accepting = asyncio.Event()
 
@@ -126,7 +153,7 @@ class HttpServer(uvicorn.Server):
 
     async def started_or(self, serving: asyncio.Task[None]) -> bool:
         """Wait until connections are accepted, or until `serving` ended without; whether they are."""
-        await _first(serving, asyncio.create_task(self._accepting.wait(), name="http started"))
+        await first(serving, self._accepting.wait())
         return self._accepting.is_set()
 
     async def answered(self, within_s: float) -> None:
@@ -134,6 +161,15 @@ class HttpServer(uvicorn.Server):
         # uvicorn's own shutdown would cut off a reader (1012) before it is told of the end.
         if under_way := set(self.server_state.tasks):
             await asyncio.wait(under_way, timeout=within_s)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Whoever does not take the end of its answer is cut off, before uvicorn complains about it.
+        asyncio.get_running_loop().call_later(CLOSE_WAIT_S, self._cut)
+        await super().shutdown(sockets)
+
+    def _cut(self) -> None:
+        for connection in self.server_state.connections:
+            cut(connection.transport)
 
 
 def _tell_broken(broken: Iterable[BrokenPlugin]) -> None:
@@ -150,24 +186,6 @@ def tell_unbuilt(folder: Path) -> None:
         print(UNBUILT, file=sys.stderr, flush=True)
 
 
-def _config(service: Service) -> uvicorn.Config:
-    return uvicorn.Config(
-        create_app(service),
-        http=BoundedHttp,
-        h11_max_incomplete_event_size=service.settings.head_bytes_max,
-        ws=BoundedWebSocket,
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,  # the Host and Origin that are checked are those that came
-        ws_max_size=service.settings.websocket_input_bytes_max,
-        ws_per_message_deflate=False,
-        ws_ping_interval=None,  # frames of our own keep the connection alive, and find out a dead one
-        timeout_graceful_shutdown=CLOSE_WAIT_S,
-    )
-
-
 @contextlib.contextmanager
 def listening(settings: Settings) -> Iterator[socket.socket]:
     """A socket that listens on the settings' address; raises `TaskdError` where that cannot be had."""
@@ -179,7 +197,7 @@ def listening(settings: Settings) -> Iterator[socket.socket]:
             "Is another taskd running there? Stop it, or choose another --port."
         ) from error
     with listener:
-        _release_stuck_readers(listener, settings.send_timeout_s)
+        watch_clients(listener, settings.send_timeout_s)
         yield listener
 
 
@@ -197,35 +215,19 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _release_stuck_readers(listener: socket.socket, send_timeout_s: float) -> None:
-    # A transport that is closed waits for its buffer, and a reader that is stuck never drains it:
-    # only the kernel ends that (RFC 5482). Connections inherit the option from the listener. Half the
-    # time, for it begins when the sending has been given up, and is looked at only now and then.
-    if sys.platform == "linux":
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(send_timeout_s * 500))
-
-
 def url(listener: socket.socket) -> str:
     """The address that `listener` has, as a URL."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _on_signals(stop: asyncio.Event, service: Service) -> None:
+def _on_signals(signals: StopSignals, stop: asyncio.Event, service: Service) -> None:
     def asked() -> None:
         if stop.is_set():
             service.hurry()
         stop.set()
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, asked)
-
-
-async def _first(serving: asyncio.Task[None], other: asyncio.Task[object]) -> None:
-    """Wait for whichever of the two ends first; `serving` goes on."""
-    await asyncio.wait((serving, other), return_when=asyncio.FIRST_COMPLETED)
-    other.cancel()
+    signals.tell(asked)
 
 
 async def _nothing_left() -> bool:
@@ -239,10 +241,3 @@ async def _nothing_left() -> bool:
     return not stubborn and not any(
         not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()
     )
-
-
-def _leave() -> None:
-    """End the process where a thread or coroutine would keep it for ever; all that matters is closed."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)

@@ -123,6 +123,23 @@ class Settings(BaseSettings):
         8 * MIB, ge=1, description="Live bytes kept for one reader; a slower one goes back to the store."
     )
     viewers_max: int = Field(2_000, ge=1, description="Readers that follow logs at once; more are refused (503).")
+    connections_max: int = Field(
+        4_000,
+        ge=2,
+        description="Connections of all kinds at once; idle ones make room for more, else more are refused (503).",
+    )
+    keep_alive_s: float = Field(
+        5.0,
+        gt=0,
+        le=600,
+        description="Longest time (s) that a connection stays open after an answer without a request.",
+    )
+    request_timeout_s: float = Field(
+        20.0, gt=0, le=600, description="Longest time (s) that a client may take to send a request, head and body."
+    )
+    head_bytes_max: int = Field(
+        32 * KIB, ge=1 * KIB, le=1 * MIB, description="Bytes of one request's line and headers; more are refused (431)."
+    )
     page_bytes_max: int = Field(8 * MIB, ge=1, description="Bytes of entries in one page; the rest is on the next.")
     frame_entries_max: int = Field(500, ge=1, le=5_000, description="Entries in one WebSocket frame.")
     frame_bytes_max: int = Field(256 * KIB, ge=1, description="Bytes of entries in one WebSocket frame.")
@@ -131,7 +148,7 @@ class Settings(BaseSettings):
     )
     ping_interval_s: float = Field(14.0, gt=0, le=15, description="Longest silence (s) on a live connection.")
     send_timeout_s: float = Field(
-        20.0, gt=0, le=30, description="Longest time (s) that a reader may take to accept a frame."
+        20.0, gt=0, le=30, description="Longest time (s) for which a client may take nothing of its answer or frames."
     )
     index_entries_min: int = Field(
         20_000,
@@ -139,9 +156,6 @@ class Settings(BaseSettings):
         description="Entries from which on the text of an ended task's log is indexed; shorter ones are read.",
     )
     query_timeout_s: float = Field(10.0, gt=0, le=600, description="Longest time (s) that one query may take.")
-    head_bytes_max: int = Field(
-        64 * KIB, ge=8 * KIB, le=1 * MIB, description="Bytes of one request's line and headers; more are refused (431)."
-    )
     body_bytes_max: int = Field(1 * MIB, ge=1_024, description="Bytes of one request's body.")
     websocket_input_bytes_max: int = Field(
         16 * KIB,
@@ -216,6 +230,7 @@ class Settings(BaseSettings):
         _require(2 * self.journal_segment_bytes <= self.journal_bytes_max, "journal_bytes_max must hold two segments")
         _require(self.retry_delay_s <= self.retry_delay_max_s, "retry_delay_s must not exceed retry_delay_max_s")
         _require(self.frame_interval_s < self.ping_interval_s, "frame_interval_s must be below ping_interval_s")
+        _require(self.viewers_max < self.connections_max, "viewers_max must be below connections_max")
         needs_token = not is_loopback(self.host) and not self.token and not self.token_file
         _require(not needs_token, f"host {self.host!r} is reachable from outside and needs a token or token_file")
         return self

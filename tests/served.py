@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -81,6 +82,7 @@ class Served:
         self.port = port
         self.environment = ENVIRONMENT | environment
         self.said: list[str] = []
+        self.before_start: Callable[[], object] | None = None  # called in the new process
 
     def start(self) -> Self:
         """Start the server and wait for its ready line; broken plugins are told before it."""
@@ -89,6 +91,7 @@ class Served:
             stderr=subprocess.PIPE,
             text=True,
             env=self.environment,
+            preexec_fn=self.before_start,
         )
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, daemon=True)

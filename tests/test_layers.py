@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "taskd"
 
 # From the ground up. A module imports only from lines above its own, or from its left.
 LAYERS = """
-version errors entries settings shipped visible waiting metrics turns
+version errors entries settings shipped visible waiting metrics turns signals console descriptors
 patterns fields folding tasks filters queries sanitise masking secrets counts outlines tracebacks
 journal flood queue progress logger hub lines speech
 persistence.base persistence.connection persistence.appending persistence.committer persistence.schema
@@ -19,8 +19,8 @@ speaking streams records uncaught spreading capture process
 writer pages exporting follow context plugins execution endings
 live manager watchdog service
 api api.schemas api.operations api.responses api.auth api.following api.tasks api.logs api.live api.stream api.export
-api.health api.metrics api.page api.openapi api.app api.protocol
-server client printer tables arguments template cli demo
+api.health api.metrics api.page api.openapi api.app
+connections protocols server client printer tables arguments template cli demo
 """
 ORDER = {name: place for place, name in enumerate(LAYERS.split())}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__main__.py")

@@ -105,6 +105,7 @@ def test_an_unknown_setting_is_refused() -> None:
         ({"batch_max": 11, "queue_max": 10}, "batch_max must not exceed queue_max"),
         ({"queue_bytes_max": 64 * KIB}, "queue_bytes_max must hold one largest entry"),
         ({"retry_delay_s": 6}, "retry_delay_s must not exceed retry_delay_max_s"),
+        ({"viewers_max": 4_000, "connections_max": 4_000}, "viewers_max must be below connections_max"),
         ({"frame_interval_s": 0.02, "ping_interval_s": 0.01}, "frame_interval_s must be below ping_interval_s"),
     ],
 )

@@ -5,14 +5,13 @@ An export that cannot go on (the store fails, the task is deleted, the service s
 its last line and is cut without the last chunk; one whose server dies has no last line at all.
 """
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from taskd.api.following import Viewers, first_of, until_gone, viewers_of
 from taskd.api.operations import Answer, Operation, parameters_of, service_of, task_id_of
@@ -36,15 +35,13 @@ async def export_logs(request: Request) -> Response:
     stated = [(name, value) for name, value in asked if name != "format"]
     export = Export(task.id, task.plugin, stated, task.last_seq, query.format)
     pages = read_all(service.manager, task.id, query, task.last_seq)
-    return LogExport(export, export.body(pages), viewers_of(request), service.settings.send_timeout_s)
+    return LogExport(export, export.body(pages), viewers_of(request))
 
 
 class LogExport(Response):
     """The file, for as long as the client takes it."""
 
-    def __init__(
-        self, export: Export, body: AsyncGenerator[bytes, None], viewers: Viewers, send_timeout_s: float
-    ) -> None:
+    def __init__(self, export: Export, body: AsyncGenerator[bytes, None], viewers: Viewers) -> None:
         # Not Response.__init__: it would take the body, of which there is none yet, for empty.
         self.status_code = 200
         self.media_type = MEDIA_TYPES[export.format]
@@ -54,15 +51,10 @@ class LogExport(Response):
         self._export = export
         self._body = body
         self._viewers = viewers
-        self._send_timeout_s = send_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def limited(message: Message) -> None:
-            async with asyncio.timeout(self._send_timeout_s):
-                await send(message)
-
         with self._viewers.seat():
-            serving = self._serve_head(limited) if scope["method"] == "HEAD" else self._serve(limited)
+            serving = self._serve_head(send) if scope["method"] == "HEAD" else self._serve(send)
             await first_of(until_gone(receive), serving, f"export {scope['path']}")
 
     async def _serve_head(self, send: Send) -> None:
@@ -80,8 +72,6 @@ class LogExport(Response):
                     await _send_chunk(send, chunk)
                 async for chunk in body:
                     await _send_chunk(send, chunk)
-            except TimeoutError:
-                return  # It takes nothing any more.
             except TaskdError as error:
                 logger.warning("an export broke off: %s", error)
                 await _send_chunk(send, self._export.tail())

@@ -7,7 +7,6 @@ Whoever comes back with `after` = the last seq seen misses nothing and repeats n
 every way this can break off is harmless: the close code only says whether to come back.
 """
 
-import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import aclosing
@@ -27,7 +26,6 @@ from taskd.hub import Matches
 from taskd.queries import FOLLOW, PARAMETERS, LogQuery
 from taskd.settings import Settings
 from taskd.tasks import Task
-from taskd.waiting import Limit
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +41,7 @@ _MESSAGE_BYTES = 2
 
 
 class Gone(Exception):
-    """The client left, or takes so long to accept a frame that it is treated as if it had."""
+    """The client left, or took nothing for so long that its connection was cut (see `taskd.connections`)."""
 
 
 async def live(websocket: WebSocket) -> None:
@@ -70,7 +68,6 @@ class View:
         self._manager = service.manager
         self._stopping = service.stopping
         self._settings: Settings = service.settings
-        self._limit = Limit(service.settings.send_timeout_s)
 
     async def run(self) -> None:
         """Send and watch until one of the two ends; then close. May be cancelled."""
@@ -128,16 +125,14 @@ class View:
 
     async def _send(self, frame: str) -> None:
         try:
-            with self._limit:
-                await self._websocket.send_text(frame)
-        except (TimeoutError, WebSocketDisconnect) as error:
+            await self._websocket.send_text(frame)
+        except WebSocketDisconnect as error:
             raise Gone from error
 
     async def _close(self, code: int) -> None:
         try:
-            async with asyncio.timeout(self._settings.send_timeout_s):
-                await self._websocket.close(code)
-        except (TimeoutError, WebSocketDisconnect):
+            await self._websocket.close(code)
+        except WebSocketDisconnect:
             return  # It left before it was told.
 
 

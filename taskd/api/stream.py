@@ -11,7 +11,7 @@ from contextlib import aclosing
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from taskd.api import schemas
 from taskd.api.following import Pace, Viewers, asked, first_of, until_gone, viewers_of
@@ -19,7 +19,6 @@ from taskd.api.operations import Answer, Operation, service_of
 from taskd.errors import TaskdError
 from taskd.follow import End, Entries, Event, follow
 from taskd.queries import FOLLOW, PARAMETERS
-from taskd.waiting import Limit
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +41,7 @@ async def stream_logs(request: Request) -> Response:
         page_entries=settings.frame_entries_max,
     )
     pace = Pace(settings.frame_interval_s)
-    return LogStream(events, pace, viewers_of(request), settings.send_timeout_s)
+    return LogStream(events, pace, viewers_of(request))
 
 
 class LogStream(Response):
@@ -50,9 +49,7 @@ class LogStream(Response):
 
     media_type = MEDIA_TYPE
 
-    def __init__(
-        self, events: AsyncGenerator[Event, None], pace: Pace, viewers: Viewers, send_timeout_s: float
-    ) -> None:
+    def __init__(self, events: AsyncGenerator[Event, None], pace: Pace, viewers: Viewers) -> None:
         # Not Response.__init__: it would take the body, of which there is none yet, for empty.
         self.status_code = 200
         self.background = None
@@ -60,24 +57,15 @@ class LogStream(Response):
         self._events = events
         self._pace = pace
         self._viewers = viewers
-        self._send_timeout_s = send_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        limit = Limit(self._send_timeout_s)
-
-        async def limited(message: Message) -> None:
-            with limit:
-                await send(message)
-
         with self._viewers.seat():
-            await first_of(until_gone(receive), self._serve(limited), f"stream {scope['path']}")
+            await first_of(until_gone(receive), self._serve(send), f"stream {scope['path']}")
 
     async def _serve(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         try:
             ended = await self._send_lines(send)
-        except TimeoutError:
-            return  # It takes nothing any more.
         except TaskdError as error:
             logger.warning("a stream broke off: %s", error)
             return

@@ -10,13 +10,12 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from websockets.asyncio.client import ClientConnection, connect
 
 from taskd import shipped
 from taskd.api.app import create_app
-from taskd.api.protocol import BoundedHttp, BoundedWebSocket
+from taskd.protocols import EdgeConfig
 from taskd.server import HttpServer
 from taskd.service import Service
 from tests.api.gates import close_all
@@ -188,7 +187,7 @@ def serve(tmp_path: Path, plugins: Path) -> Serve:
     async def serving(**settings: Any) -> AsyncIterator[Served]:
         async with running_service(tmp_path, **_over(plugins, settings)) as service:
             app = create_app(service)
-            async with _on_a_port(app) as port, _client(None, f"http://127.0.0.1:{port}") as http:
+            async with _on_a_port(app, service) as port, _client(None, f"http://127.0.0.1:{port}") as http:
                 served = Served(service, app, http)
                 served.port = port
                 yield served
@@ -214,12 +213,8 @@ def _client(transport: httpx.AsyncBaseTransport | None, base_url: str) -> httpx.
 
 
 @asynccontextmanager
-async def _on_a_port(app: Starlette) -> AsyncIterator[int]:
-    config = uvicorn.Config(
-        app, http=BoundedHttp, h11_max_incomplete_event_size=64 * 1_024, ws=BoundedWebSocket,
-        ws_max_size=16 * 1_024, ws_per_message_deflate=False, lifespan="off", log_config=None,
-        proxy_headers=False, ws_ping_interval=None, timeout_graceful_shutdown=1,
-    )  # fmt: skip
+async def _on_a_port(app: Starlette, service: Service) -> AsyncIterator[int]:
+    config = EdgeConfig(app, service.settings, close_wait_s=1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = HttpServer(config)
         serving = asyncio.create_task(server.serve([listener]), name="http")

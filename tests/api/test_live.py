@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from typing import Any
@@ -183,6 +184,18 @@ async def test_the_pace_gathers_live_entries_but_never_what_is_stored_or_at_hand
         return clock.time() - begun >= 0.015
 
     assert [await rests(event) for event in (last, some, CaughtUp(2), some, last)] == [False] * 4 + [True]
+
+
+async def test_where_the_loop_is_full_a_viewer_is_served_less_often() -> None:
+    """A rest that ended late makes the next one longer, and one that did not does not."""
+    loop = asyncio.get_running_loop()
+    pace, last = Pace(interval_s=0.01), Entries([Matches([entry(1, 1)])])
+    await pace.rest(CaughtUp(1))
+    loop.call_later(0.005, time.sleep, 0.1)
+    await pace.rest(last)
+    begun = loop.time()
+    await pace.rest(last)
+    assert loop.time() - begun >= 0.1
 
 
 async def test_what_is_said_in_one_breath_shares_a_frame(serve: Serve) -> None:

@@ -1,0 +1,112 @@
+"""
+The service's own words on stdout and stderr: whoever reads them, or does not, the service goes on.
+
+A pipe whose reader sleeps, a terminal that is stopped, a reader that has gone: a write to one of them
+waits for ever or fails, and on the loop it would take everything with it. So a thread writes, nobody
+waits for it, what it cannot write is let go, and what has no room (`WAITING_MAX`) is dropped.
+"""
+
+import contextlib
+import io
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TextIO
+
+WAITING_MAX = 1_000
+DRAIN_WAIT_S = 0.5
+_STREAMS = ((1, "stdout"), (2, "stderr"))
+
+
+def open_missing_streams() -> None:
+    """
+    Give the descriptors 0 to 2 to the null device where they are closed (`2>&-`).
+
+    Otherwise the next file that is opened has one of them, and gets every word meant for stderr.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free
+    for descriptor, name in _STREAMS:
+        if getattr(sys, name) is None:
+            nowhere = io.FileIO(descriptor, "w", closefd=False)
+            setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(nowhere), "utf-8", "backslashreplace"))
+
+
+@contextlib.contextmanager
+def patient_streams() -> Iterator[Callable[[], None]]:
+    """
+    `sys.stdout` and `sys.stderr` never wait and never fail, for the length of a `with` block.
+
+    Gives what is to be called before the process is ended inside the block.
+    """
+    before = {name: getattr(sys, name) for _, name in _STREAMS}
+    outlets = [_Outlet(descriptor) for descriptor, _ in _STREAMS]
+    for outlet, (_, name) in zip(outlets, _STREAMS, strict=True):
+        setattr(sys, name, _text(outlet, before[name]))
+
+    def drain() -> None:
+        deadline = time.monotonic() + DRAIN_WAIT_S
+        for outlet, (_, name) in zip(outlets, _STREAMS, strict=True):
+            getattr(sys, name).flush()
+            outlet.drain(deadline)
+
+    try:
+        yield drain
+    finally:
+        drain()
+        for _, name in _STREAMS:
+            setattr(sys, name, before[name])
+
+
+def _text(outlet: "_Outlet", like: TextIO) -> TextIO:
+    like.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(outlet), like.encoding, errors="backslashreplace", newline="\n", line_buffering=True
+    )
+
+
+class _Outlet(io.RawIOBase):
+    """One descriptor, written by a thread of its own."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        # Its `put` may be entered again, by a destructor that has something to say.
+        self._waiting: queue.SimpleQueue[bytes | threading.Event] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name=f"console {descriptor}", daemon=True).start()
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        return os.isatty(self._descriptor)
+
+    def write(self, data: object, /) -> int:
+        words = bytes(data)  # type: ignore[call-overload]  # a buffer, of whatever kind
+        if self._waiting.qsize() < WAITING_MAX:
+            self._waiting.put(words)
+        return len(words)
+
+    def drain(self, deadline: float) -> None:
+        """Wait until all has been written that was said so far, or the deadline is there."""
+        written = threading.Event()
+        self._waiting.put(written)
+        written.wait(max(0.0, deadline - time.monotonic()))
+
+    def _run(self) -> None:
+        while True:
+            words = self._waiting.get()
+            if isinstance(words, threading.Event):
+                words.set()
+                continue
+            with contextlib.suppress(OSError):
+                while words:
+                    words = words[os.write(self._descriptor, words) :]

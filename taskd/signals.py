@@ -1,0 +1,67 @@
+"""
+The signals that ask the service to stop: SIGINT, SIGTERM, and SIGHUP when its terminal is closed.
+
+They are in order from the first import to the last line. While modules load nothing is open and
+the process just leaves. From then on each is counted, and told on the loop to whoever serves. None
+has its default meaning again: one that comes late would turn an orderly end into a death.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+def leave_while_loading(*, serving: bool) -> None:
+    """Let a signal end the process at once: with 0 where it was to serve, else as shells have it."""
+    code = 0 if serving else INTERRUPTED
+    numbers = _stopping() if serving else [signal.SIGINT]
+    for number in numbers:
+        signal.signal(number, lambda *_: os._exit(code))
+
+
+def loaded() -> None:
+    """For commands other than `serve`: signals have their usual meaning again."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in _stopping():
+        if number is not signal.SIGINT:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _stopping() -> list[signal.Signals]:
+    # Under `nohup` SIGHUP is ignored, and that is meant.
+    hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hangup]
+
+
+class StopSignals:
+    """What was asked of the process so far. Made once, in the main thread; it is never undone."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tell: Callable[[], None] = lambda: None
+        for number in _stopping():
+            signal.signal(number, self._come)
+
+    def tell(self, tell: Callable[[], None]) -> None:
+        """Have `tell` called on the running loop for each signal, those included that have come already."""
+        self._loop, self._tell = asyncio.get_running_loop(), tell
+        for _ in range(self.asked):
+            tell()
+
+    def over(self) -> None:
+        """All is done: from here on they are ignored."""
+        # The interpreter, at its own end, takes handlers away, and with them the process; this it leaves.
+        for number in _stopping():
+            signal.signal(number, signal.SIG_IGN)
+
+    def _come(self, number: int, frame: FrameType | None) -> None:
+        self.asked += 1
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop has closed: there is nothing left to stop
+                self._loop.call_soon_threadsafe(self._tell)
