@@ -169,7 +169,10 @@ class HttpConnection(HttpToolsProtocol):
 
     def _upgrade(self) -> None:
         if not self._should_upgrade():
-            self._refuse(501, "Upgrade: expected websocket.")
+            # Answered as if it had not asked (RFC 9110, 7.8); what comes behind may be of that protocol.
+            self._deaf = True
+            self._unheard_bytes = 0
+            self.cycle.keep_alive = False
             return
         self.handle_websocket_upgrade()
         protocol = self.transport.get_protocol()

@@ -139,7 +139,7 @@ def test_no_path_leads_out_of_the_page(here: Target, path: str) -> None:
 
 def test_a_list_of_ranges_is_not_worked_through(here: Target) -> None:
     """Starlette CVE-2025-62727: the whole is sent, in one piece."""
-    ranges = "Range: bytes=" + ",".join(f"{n}-{n}" for n in range(5_000))
+    ranges = "Range: bytes=" + ",".join(f"{n}-{n}" for n in range(3_000))
     answer, whole = (here.ask("GET / HTTP/1.1", "Host: localhost", *more) for more in ([ranges], []))
     assert answer.status == 200
     assert answer.body == whole.body
