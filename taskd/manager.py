@@ -10,14 +10,13 @@ while a stubborn child runs. Whatever a plugin does ends its own task and reache
 
 import asyncio
 import logging
-import shutil
 from collections import deque
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import orjson
 
-from taskd.context import task_dir
+from taskd.deletions import Deletions
 from taskd.entries import timestamp_now
 from taskd.errors import ParamsInvalid, Stopping, TaskConflict, TaskdError, TooManyTasks
 from taskd.journal import Journal
@@ -45,13 +44,19 @@ class TaskManager:
     """The tasks of one service. Made on the running loop; `stop` ends it."""
 
     def __init__(
-        self, settings: Settings, store: LogPersistenceService, journal: Journal, plugins: PluginRegistry
+        self,
+        settings: Settings,
+        store: LogPersistenceService,
+        journal: Journal,
+        plugins: PluginRegistry,
+        deletions: Deletions,
     ) -> None:
         self.store = store
         self.page_bytes_max = settings.page_bytes_max
         self._settings = settings
         self._journal = journal
         self._plugins = plugins
+        self._deletions = deletions
         self._live: dict[str, LiveTask] = {}
         self._queued: deque[LiveTask] = deque()
         self._running: set[str] = set()
@@ -187,12 +192,15 @@ class TaskManager:
         return await self.submit(task.plugin, merged, retry_of=task_id)
 
     async def delete(self, task_id: str) -> None:
-        """Delete an ended task, its log and its files. Raises `TaskNotFound`, and `TaskConflict` while it runs."""
+        """
+        Delete an ended task and its files and, in the background, its log.
+
+        Raises `TaskNotFound`, and `TaskConflict` while it runs.
+        """
         task = await self.task(task_id)
         if not task.status.ended:
             raise TaskConflict(f"Task {task_id} has not ended ({task.status}); cancel it before deleting it.")
-        await self.store.delete_task(task_id)
-        await asyncio.to_thread(shutil.rmtree, task_dir(self._settings, task_id), ignore_errors=True)
+        await self._deletions.delete([task_id])
 
     # Running them
 
