@@ -3,6 +3,9 @@
 -- PRAGMA user_version, at the end, numbers it: a taskd opens no database with a greater number
 -- than its own. A change here raises it and brings a migration.
 
+-- A new database has PRAGMA auto_vacuum = INCREMENTAL, so that what deleting leaves free can leave the file:
+-- see taskd/persistence/schema.py, for it must be set before all else.
+
 PRAGMA application_id = 1952543595; -- 'task': this database is taskd's
 
 CREATE TABLE tasks (

@@ -80,4 +80,9 @@ class TaskContext:
 
 def task_dir(settings: Settings, task_id: str) -> Path:
     """Where a task's own files are."""
-    return (settings.data_dir / "tasks" / task_id).resolve()
+    return tasks_dir(settings) / task_id
+
+
+def tasks_dir(settings: Settings) -> Path:
+    """Where the files of all tasks are."""
+    return (settings.data_dir / "tasks").resolve()

@@ -35,7 +35,8 @@ class Ending:
 
 def ending_of(outcome: Outcome, stop_as: TaskStatus | None, started_at: str | None, masker: Masker) -> Ending:
     """The ending that an outcome is. `stop_as`: the task was asked to stop, and then ends as this."""
-    finished_at = timestamp_now()
+    # The clock may have been set back meanwhile: a task does not end before it has started.
+    finished_at = max(timestamp_now(), started_at or "")
     after = f"after {_seconds(started_at, finished_at)}" if started_at else "before it ran"
     if outcome.error is not None:
         return _failed(outcome.error, finished_at, after, masker)
@@ -84,5 +85,4 @@ def _result(value: Any, masker: Masker) -> tuple[Any, list[Words]]:
 
 def _seconds(started_at: str, finished_at: str) -> str:
     took = datetime.fromisoformat(finished_at) - datetime.fromisoformat(started_at)
-    # The clock may have been set back meanwhile.
-    return f"{max(0.0, took.total_seconds()):,.1f} s"
+    return f"{took.total_seconds():,.1f} s"

@@ -11,7 +11,6 @@ while a stubborn child runs. Whatever a plugin does ends its own task and reache
 
 import asyncio
 import logging
-import shutil
 from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import replace
@@ -19,7 +18,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from taskd.context import task_dir
+from taskd.deletions import Deletions
 from taskd.entries import timestamp_now
 from taskd.errors import ParamsInvalid, Stopping, TaskConflict, TaskdError, TooManyTasks
 from taskd.journal import Journal
@@ -56,6 +55,7 @@ class TaskManager:
         journal: Journal,
         plugins: PluginRegistry,
         metrics: Metrics,
+        deletions: Deletions,
     ) -> None:
         self.store = store
         self.page_bytes_max = settings.page_bytes_max
@@ -64,6 +64,7 @@ class TaskManager:
         self._plugins = plugins
         self._metrics = metrics
         self._ended: dict[str, Tally] = {}
+        self._deletions = deletions
         self._live: dict[str, LiveTask] = {}
         self._queued: Turns[LiveTask] = Turns()
         self._running: set[str] = set()
@@ -240,12 +241,15 @@ class TaskManager:
         return await self.submit(task.plugin, merged, retry_of=task_id)
 
     async def delete(self, task_id: str) -> None:
-        """Delete an ended task, its log and its files. Raises `TaskNotFound`, and `TaskConflict` while it runs."""
+        """
+        Delete an ended task and its files and, in the background, its log.
+
+        Raises `TaskNotFound`, and `TaskConflict` while it runs.
+        """
         task = await self.task(task_id)
         if not task.status.ended:
             raise TaskConflict(f"Task {task_id} has not ended ({task.status}); cancel it before deleting it.")
-        await self.store.delete_task(task_id)
-        await asyncio.to_thread(shutil.rmtree, task_dir(self._settings, task_id), ignore_errors=True)
+        await self._deletions.delete([task_id])
 
     # Running them
 

@@ -2,7 +2,7 @@
 `Service`: opens everything in order and closes it in reverse. The only place where the parts meet.
 
     data directory held → store open → journal recovered → orphans interrupted → journal begun
-    → capture → plugins → manager → watchdog → ready
+    → capture → plugins → deletions → manager → watchdog → retention → ready
 
 Stopping: new tasks are refused; running ones finish, or are cancelled, or are left behind;
 every writer ends with all stored; readers whose log has ended get its end, and the others are
@@ -24,14 +24,18 @@ from typing import Self
 
 from taskd import journal, shipped
 from taskd.capture import capture_installed
+from taskd.context import tasks_dir
+from taskd.deletions import Deletions, deleting
 from taskd.entries import Level, LogEntry, timestamp_now
 from taskd.errors import DataDirHeld, StoreError, TaskNotFound
+from taskd.filters import LogFilter
 from taskd.journal import Journal
 from taskd.manager import TaskManager
 from taskd.metrics import Metrics
 from taskd.persistence import LogPersistenceService, open_persistence
 from taskd.plugins import PluginRegistry
 from taskd.queue import SYSTEM
+from taskd.retention import Retention, retaining
 from taskd.settings import Settings
 from taskd.tasks import TaskEnd, TaskStatus
 from taskd.version import __version__
@@ -66,8 +70,10 @@ class Service:
 
     store: LogPersistenceService
     journal: Journal
+    deletions: Deletions
     manager: TaskManager
     watchdog: Watchdog
+    retention: Retention
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -84,6 +90,7 @@ class Service:
         async with AsyncExitStack() as stack:
             stack.enter_context(_held(self.settings.data_dir))
             self.store = await stack.enter_async_context(open_persistence(self.settings, self.metrics))
+            newest = await self.store.newest_timestamp()
             await recover_journal(self.settings.data_dir / "journal", self.store)
             await interrupt_orphans(self.store)
             self.journal = stack.enter_context(_begun_journal(self.settings))
@@ -92,9 +99,15 @@ class Service:
             asyncio.get_running_loop().set_default_executor(threads)
             stack.enter_context(capture_installed(self.settings.capture_level))
             self._load_plugins()
-            self.manager = TaskManager(self.settings, self.store, self.journal, self.plugins, self.metrics)
+            self.deletions = await stack.enter_async_context(deleting(self.store, tasks_dir(self.settings)))
+            self.manager = TaskManager(
+                self.settings, self.store, self.journal, self.plugins, self.metrics, self.deletions
+            )
             self.watchdog = Watchdog(self.settings, self.metrics, self.manager.task_of)
             stack.enter_context(self.watchdog.watching())
+            self.retention = Retention(self.settings, self.store, self.deletions, newest)
+            if self.settings.retention_days or self.settings.retention_bytes_max:
+                await stack.enter_async_context(retaining(self.retention))
             if self.settings.journal_sync_ms:
                 await stack.enter_async_context(_syncing(self.journal, self.settings.journal_sync_ms / 1_000))
             self._stack = stack.pop_all()
@@ -140,6 +153,9 @@ class Service:
 
     def _passing_notices(self) -> Iterator[str]:
         """Those that go by themselves."""
+        if self.store.notice:
+            yield self.store.notice
+        yield from self.retention.notices
         if self.watchdog.recent:
             yield self.watchdog.recent
         if not self.manager.has_room:
@@ -210,14 +226,19 @@ async def interrupt_orphans(store: LogPersistenceService) -> None:
     """
     End what a process left that died: as `interrupted`, with an entry that says so.
 
-    Exactly once: entry and status are one transaction, after which the task is no orphan.
+    Exactly once: entry and status are one transaction, after which the task is no orphan. When it
+    ended nobody knows; it was there when it said its last word, and that counts as its end.
     """
     for task in await store.unended_tasks():
         was = "running" if task.status is TaskStatus.RUNNING else "waiting to run"
-        now = timestamp_now()
         message = f"interrupted: the task was {was} when taskd stopped without ending it"
+        now = finished_at = timestamp_now()
+        if task.started_at is not None:
+            last = (await store.counts(task.id)).stats(LogFilter()).last_timestamp
+            finished_at = max(task.started_at, last or "")
+            message += f"; it was last heard of at {finished_at}"
         entry = LogEntry.make(task.last_seq + 1, now, Level.ERROR, SYSTEM, message, None)
-        await store.append(task.id, [entry], end=TaskEnd(TaskStatus.INTERRUPTED, now, None, message))
+        await store.append(task.id, [entry], end=TaskEnd(TaskStatus.INTERRUPTED, finished_at, None, message))
 
 
 @contextlib.contextmanager

@@ -164,6 +164,27 @@ class Settings(BaseSettings):
     )
     readers: int = Field(3, ge=1, le=16, description="Connections (and threads) for reading the database.")
 
+    # What is kept
+    retention_days: float = Field(
+        0.0, ge=0, le=36_500, description="Days after its end for which a task is kept, log and files; 0 keeps all."
+    )
+    retention_bytes_max: int = Field(
+        0,
+        ge=0,
+        description="Bytes of the database in use above which the oldest ended tasks are deleted; 0 sets no limit.",
+    )
+    retention_interval_s: float = Field(
+        60.0, gt=0, le=86_400, description="Time (s) from one pass of deletions to the next, and before the first."
+    )
+    retention_share_max: float = Field(
+        0.1, gt=0, le=0.1, description="Share of all tasks that one pass may delete; it may always delete one."
+    )
+    retention_suspend_s: float = Field(
+        86_400.0,
+        ge=0,
+        description="Time (s) without deletions by age after the clock has jumped; by size they go on.",
+    )
+
     # Tasks
     tasks_running_max: int = Field(100, ge=1, description="Tasks that run at once; more wait their turn.")
     tasks_queued_max: int = Field(1_000, ge=1, description="Tasks that may wait; more are refused (429).")
@@ -229,6 +250,10 @@ class Settings(BaseSettings):
         )
         _require(2 * self.journal_segment_bytes <= self.journal_bytes_max, "journal_bytes_max must hold two segments")
         _require(self.retry_delay_s <= self.retry_delay_max_s, "retry_delay_s must not exceed retry_delay_max_s")
+        _require(
+            not 0 < self.retention_bytes_max < MIB,
+            f"retention_bytes_max must be 0 or at least {MIB:,}, or an empty database would exceed it",
+        )
         _require(self.frame_interval_s < self.ping_interval_s, "frame_interval_s must be below ping_interval_s")
         _require(self.viewers_max < self.connections_max, "viewers_max must be below connections_max")
         needs_token = not is_loopback(self.host) and not self.token and not self.token_file

@@ -11,6 +11,7 @@ by creation, and the random end is what a person types.
 import secrets
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -106,3 +107,9 @@ def new_task_id() -> str:
     value = (_last_ms >> 12) << 80 | 0x7 << 76 | (_last_ms & 4_095) << 64 | 0b10 << 62 | random & (1 << 62) - 1
     digits = f"{value:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def first_id_of(timestamp: str) -> str:
+    """What sorts before the id of every task created from `timestamp` on, and after those of all before it."""
+    digits = f"{int(datetime.fromisoformat(timestamp).timestamp() * 1_000):012x}"
+    return f"{digits[:8]}-{digits[8:]}"

@@ -1,6 +1,7 @@
 """Waiting for the first of several things, and not for longer than a time."""
 
 import asyncio
+import weakref
 from types import TracebackType
 from typing import Any
 
@@ -32,14 +33,17 @@ class Limit:
         self._seconds = seconds
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[Any] | None = None
+        # Weakly: the timer outlives the waits, and a task that has ended keeps what it had in hand.
+        self._task: weakref.ref[asyncio.Task[Any]] | None = None
         self._waiting = False
         self._until = 0.0
         self._over = False
 
     def __enter__(self) -> None:
         if self._task is None:
-            self._task = asyncio.current_task()
+            task = asyncio.current_task()
+            assert task is not None
+            self._task = weakref.ref(task)
         self._waiting = True
         self._until = self._loop.time() + self._seconds
         if self._timer is None:
@@ -49,19 +53,21 @@ class Limit:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._waiting = False
-        if not self._over or self._task is None:
+        task = None if self._task is None else self._task()
+        if not self._over or task is None:
             return
         self._over = False
         # Somebody else may have cancelled it meanwhile: that counts more.
-        if self._task.uncancel() == 0 and kind is asyncio.CancelledError:
+        if task.uncancel() == 0 and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
     def _look(self) -> None:
         self._timer = None
-        if not self._waiting or self._task is None:
+        task = None if self._task is None else self._task()
+        if not self._waiting or task is None:
             return
         if self._loop.time() < self._until:
             self._timer = self._loop.call_at(self._until, self._look)
         else:
             self._over = True
-            self._task.cancel()
+            task.cancel()

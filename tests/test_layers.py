@@ -14,10 +14,11 @@ version errors entries settings shipped visible waiting metrics turns signals co
 patterns fields folding tasks filters queries sanitise masking secrets counts outlines tracebacks
 journal flood queue progress logger hub lines speech
 persistence.base persistence.connection persistence.appending persistence.committer persistence.schema
-persistence.blocks persistence.search persistence.indexer persistence.sqlite persistence
+persistence.blocks persistence.search persistence.indexer persistence.purging persistence.checkpoints
+persistence.sqlite persistence
 speaking streams records uncaught spreading capture process
 writer pages exporting follow context plugins execution endings
-live manager watchdog service
+live deletions manager watchdog retention service
 api api.schemas api.operations api.responses api.auth api.following api.tasks api.logs api.live api.stream api.export
 api.health api.metrics api.page api.openapi api.app
 connections protocols server client printer tables arguments template cli demo

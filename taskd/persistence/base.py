@@ -75,8 +75,44 @@ class LogPersistenceService(Protocol):
         entries may then be stored all the same.
         """
 
-    async def delete_task(self, task_id: str) -> bool:
-        """Delete an ended task with its log; False where there is none."""
+    @property
+    def notice(self) -> str | None:
+        """What an operator should know and do, though the store works; None where there is nothing."""
+
+    @property
+    def wal_bytes(self) -> int:
+        """Bytes that are committed and not yet in their place."""
+
+    async def hide_tasks(self, task_ids: Sequence[str]) -> list[str]:
+        """
+        Begin to delete tasks: those that have ended, which are returned, are not there any more.
+
+        Others, and those that are hidden already, are left as they are.
+        """
+
+    async def hidden_tasks(self) -> list[str]:
+        """The tasks whose deletion was begun and is not finished."""
+
+    async def purge(self, task_ids: Sequence[str]) -> None:
+        """Delete hidden tasks with their logs, in bites beside what is stored meanwhile. May be done again."""
+
+    async def give_back(self) -> None:
+        """Give the disk back what deleting has left free, as far as that is worth it; in bites too."""
+
+    async def used_bytes(self) -> int:
+        """Bytes of the disk that hold something."""
+
+    async def count_tasks(self) -> int:
+        """How many tasks there are."""
+
+    async def oldest_ended(self, limit: int, ended_before: str | None = None) -> list[str]:
+        """
+        Ended tasks, those first that were created first; with `ended_before`, those that were
+        both created and ended before that time.
+        """
+
+    async def newest_timestamp(self) -> str | None:
+        """The greatest timestamp of an entry; None where there is none."""
 
     async def task(self, task_id: str) -> Task:
         """The task. Raises `TaskNotFound`."""
@@ -104,6 +140,9 @@ class LogPersistenceService(Protocol):
         """
         Matches in `order`, after `offset` of them, at most `limit` and `bytes_max` bytes (one
         entry may exceed it); and whether there are more.
+
+        Raises `TaskNotFound`, as all that follows does but `counts`, where there is no such task
+        (any more): what is being deleted must not look like a log that ends here.
         """
 
     async def count(self, task_id: str, log_filter: LogFilter, span: Span) -> int:

@@ -22,6 +22,7 @@ from taskd.errors import StoreUnavailable
 from taskd.metrics import Metrics
 from taskd.persistence.appending import Append, append_all
 from taskd.persistence.connection import CLOSED, Operation, T, in_thread, store_error
+from taskd.waiting import first
 
 # Entries in one transaction: enough that the commit costs nothing beside them, few enough
 # that a new task does not wait for long behind them.
@@ -46,6 +47,8 @@ class Committer:
         self._metrics = metrics
         self._waiting: list[_Waiting] = []
         self._work = asyncio.Event()
+        self._idle = asyncio.Event()
+        self.commits = 0
         self._closed = False
         self._task = asyncio.get_running_loop().create_task(self._run(), name="committer")
 
@@ -62,11 +65,17 @@ class Committer:
         """The same for a batch. Raises what `append_all` has against it."""
         await self._done(append)
 
+    async def idle(self, timeout_s: float) -> bool:
+        """Wait until nothing is written and nothing waits to be, at most `timeout_s`; whether it came to that."""
+        await first(self._idle.wait(), timeout_s=timeout_s)
+        return self._idle.is_set()
+
     def _done(self, work: Operation[Any] | Append) -> asyncio.Future[Any]:
         if self._closed:
             raise StoreUnavailable(CLOSED)
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(work, done))
+        self._idle.clear()
         self._work.set()
         return done
 
@@ -80,6 +89,8 @@ class Committer:
         while self._waiting or not self._closed:
             # Plugin code that cancels every asyncio task it finds must not stop the store.
             with contextlib.suppress(asyncio.CancelledError):
+                if not self._waiting:
+                    self._idle.set()
                 await self._work.wait()
                 self._work.clear()
                 while self._waiting:
@@ -97,6 +108,7 @@ class Committer:
         return taken
 
     async def _commit(self, taken: list[_Waiting]) -> None:
+        self.commits += 1
         work = [waiting.work for waiting in taken]
         outcomes: Sequence[Any]
         try:

@@ -87,9 +87,17 @@ async def interruptible(connection: aiosqlite.Connection, operation: Operation[T
     """`operation` in the connection's thread, which is free again when this returns or raises."""
 
     def unless_given_up(raw: sqlite3.Connection) -> T:
+        assert isinstance(raw, Connection)
         # An interrupt before the statement begins would be for nothing.
         check_wanted(raw)
-        return operation(raw)
+        try:
+            return operation(raw)
+        except (sqlite3.OperationalError, StoreTimeout):
+            if not raw.given_up:
+                raise
+        # Not from there: the error keeps the frames that it came through, these a page of entries,
+        # and asyncio's futures keep the error in a cycle, which nobody looks for in a long time.
+        raise StoreTimeout(GIVEN_UP)
 
     raw = connection._conn
     assert isinstance(raw, Connection)

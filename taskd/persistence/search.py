@@ -24,6 +24,7 @@ from typing import Any
 
 from taskd.counts import Count, LogCounts, Stats
 from taskd.entries import Level, LogEntry
+from taskd.errors import TaskNotFound
 from taskd.filters import LogFilter
 from taskd.folding import may_contain
 from taskd.outlines import Outline
@@ -86,7 +87,7 @@ class Part:
 
 @contextmanager
 def searching(connection: sqlite3.Connection, task_id: str, log_filter: LogFilter, span: Span) -> Iterator["Search"]:
-    """A search in one state of the database; it finds nothing where there is no such task."""
+    """A search in one state of the database. Raises `TaskNotFound` where there is no such task in it."""
     connection.execute("BEGIN")
     try:
         yield Search(connection, task_id, log_filter, span)
@@ -99,7 +100,9 @@ class Search:
 
     def __init__(self, connection: sqlite3.Connection, task_id: str, log_filter: LogFilter, span: Span) -> None:
         state = connection.execute(STATE, (task_id,)).fetchone()
-        last_seq, blocks, first_row, searchable = state or (0, 0, None, 0)
+        if state is None:
+            raise TaskNotFound(task_id)
+        last_seq, blocks, first_row, searchable = state
         self._blocks: int = blocks
         self._first_row: int | None = first_row
         self._searchable: int = searchable

@@ -27,31 +27,35 @@ from taskd.metrics import Metrics
 from taskd.outlines import Outline
 from taskd.persistence.appending import Append
 from taskd.persistence.base import Span, TaskFilter
+from taskd.persistence.checkpoints import Checkpointer, checkpointing, prepare_checkpointer
 from taskd.persistence.committer import Committer
 from taskd.persistence.connection import CLOSED, Operation, connect, in_thread, interruptible, store_error
-from taskd.persistence.indexer import Indexer, indexing, prepare_writer, remove_rows
+from taskd.persistence.indexer import Indexer, indexing, prepare_writer
+from taskd.persistence.purging import Purger, used_bytes
 from taskd.persistence.schema import prepare
 from taskd.persistence.search import searching
 from taskd.queries import Order
 from taskd.settings import Settings
-from taskd.tasks import Task, TaskEnd, TaskStatus
-
-# Entries deleted in one transaction: others wait a few milliseconds behind it, not seconds.
-DELETE_ENTRIES_MAX = 5_000
+from taskd.tasks import Task, TaskEnd, TaskStatus, first_id_of
 
 INSERT_TASK = """
 INSERT INTO tasks (id, plugin, params_json, secrets_json, status, created_at, retry_of)
 VALUES (?, ?, ?, ?, 'queued', ?, ?)
 """
 START_TASK = "UPDATE tasks SET status = 'running', started_at = ? WHERE id = ? AND status = 'queued'"
-HIDE_TASK = """
-UPDATE tasks SET deleted_at = ? WHERE id = ? AND deleted_at IS NULL AND status NOT IN ('queued', 'running')
+HIDE_TASKS = """
+UPDATE tasks SET deleted_at = ?
+WHERE id IN (SELECT value FROM json_each(?)) AND deleted_at IS NULL AND status NOT IN ('queued', 'running')
+RETURNING id
 """
 HIDDEN_TASKS = "SELECT id FROM tasks WHERE deleted_at IS NOT NULL"
-DELETE_ENTRIES = """
-DELETE FROM task_logs WHERE id IN (SELECT id FROM task_logs WHERE task_id = ? ORDER BY seq LIMIT ?)
+# Those that were created later need not be looked at: they have not ended before either.
+OLDEST_ENDED = """
+SELECT id FROM tasks WHERE id < ? AND finished_at < ? AND deleted_at IS NULL AND status NOT IN ('queued', 'running')
+ORDER BY id LIMIT ?
 """
-DELETE_TASK = "DELETE FROM tasks WHERE id = ?"
+COUNT_TASKS = "SELECT count(*) FROM tasks WHERE deleted_at IS NULL"
+NEWEST_TIMESTAMP = "SELECT max(timestamp) FROM task_logs"
 COUNTS = """
 SELECT level, source, count, first_seq, last_seq, first_timestamp, last_timestamp
 FROM log_counts WHERE task_id = ?
@@ -89,6 +93,8 @@ async def open_sqlite(path: str, settings: Settings, metrics: Metrics) -> AsyncI
             await in_thread(write, prepare_writer)
             read = [await stack.enter_async_context(connect(path)) for _ in range(settings.readers)]
             index = await stack.enter_async_context(connect(path))
+            checkpoint = await stack.enter_async_context(connect(path))
+            await in_thread(checkpoint, prepare_checkpointer)
             for connection in (*read, index):
                 await in_thread(connection, _prepare_reader)
         except sqlite3.Error as error:
@@ -96,10 +102,11 @@ async def open_sqlite(path: str, settings: Settings, metrics: Metrics) -> AsyncI
         committer = Committer(write, metrics)
         stack.push_async_callback(committer.close)
         indexer = await stack.enter_async_context(indexing(index, committer, settings.index_entries_min))
-        store = SqliteStore(path, settings, committer, read, indexer)
+        checkpointer = await stack.enter_async_context(
+            checkpointing(checkpoint, path, committer, settings.query_timeout_s)
+        )
+        store = SqliteStore(path, settings, committer, read, indexer, checkpointer)
         stack.callback(store.close)
-        for task_id in await store.hidden_tasks():
-            await store.purge(task_id)
         yield store
 
 
@@ -144,6 +151,7 @@ class SqliteStore:
         committer: Committer,
         readers: list[aiosqlite.Connection],
         indexer: Indexer,
+        checkpointer: Checkpointer,
     ) -> None:
         self.url = f"sqlite:///{path}"
         self._path = Path(path)
@@ -151,6 +159,8 @@ class SqliteStore:
         self._settings = settings
         self._committer = committer
         self._indexer = indexer
+        self._checkpointer = checkpointer
+        self._purger = Purger(committer)
         self._readers = readers
         self._idle: asyncio.LifoQueue[aiosqlite.Connection] = asyncio.LifoQueue()
         for connection in readers:
@@ -171,6 +181,16 @@ class SqliteStore:
         if self._identity() == self._file:
             return None
         return f"The database {self._path} was removed or replaced: what is stored now goes to a file without a name."
+
+    @property
+    def notice(self) -> str | None:
+        """What an operator should know, though the store works: that another program keeps files large."""
+        return self._checkpointer.held
+
+    @property
+    def wal_bytes(self) -> int:
+        """How large the write-ahead log is."""
+        return self._checkpointer.wal_bytes
 
     def _identity(self) -> tuple[int, int] | None:
         try:
@@ -202,25 +222,35 @@ class SqliteStore:
         await self._committer.append(Append(task_id, entries, progress_json, end))
         self._indexer.note(task_id, len(entries), ended=end is not None)
 
-    async def delete_task(self, task_id: str) -> bool:
-        hide = (timestamp_now(), task_id)
-        hidden = await self._committer.do(lambda connection: connection.execute(HIDE_TASK, hide).rowcount > 0)
-        if hidden:
-            await self.purge(task_id)
-        return hidden
+    # Deleting
+
+    async def hide_tasks(self, task_ids: Sequence[str]) -> list[str]:
+        hide = (timestamp_now(), orjson.dumps(list(task_ids)).decode())
+        rows = await self._committer.do(lambda connection: connection.execute(HIDE_TASKS, hide).fetchall())
+        return [row[0] for row in rows]
 
     async def hidden_tasks(self) -> list[str]:
-        """The tasks whose deletion was begun: a crash may have left some."""
         return [row[0] for row in await self._all(HIDDEN_TASKS, ())]
 
-    async def purge(self, task_id: str) -> None:
-        """Delete a hidden task's entries, some at a time, and then the task; from log_search first, which asks them."""
-        while await self._committer.do(lambda connection: remove_rows(connection, task_id, DELETE_ENTRIES_MAX)):
-            pass
-        bite = (task_id, DELETE_ENTRIES_MAX)
-        while await self._committer.do(lambda connection: connection.execute(DELETE_ENTRIES, bite).rowcount):
-            pass
-        await self._committer.do(lambda connection: connection.execute(DELETE_TASK, (task_id,)) and None)
+    async def purge(self, task_ids: Sequence[str]) -> None:
+        await self._purger.purge(task_ids)
+
+    async def give_back(self) -> None:
+        await self._purger.give_back()
+
+    async def used_bytes(self) -> int:
+        return await self._read(used_bytes)
+
+    async def count_tasks(self) -> int:
+        return int((await self._all(COUNT_TASKS, ()))[0][0])
+
+    async def oldest_ended(self, limit: int, ended_before: str | None = None) -> list[str]:
+        before = ("~", "~") if ended_before is None else (first_id_of(ended_before), ended_before)
+        return [row[0] for row in await self._all(OLDEST_ENDED, (*before, limit))]
+
+    async def newest_timestamp(self) -> str | None:
+        newest: str | None = (await self._all(NEWEST_TIMESTAMP, ()))[0][0]
+        return newest
 
     # Reading tasks
 

@@ -219,18 +219,34 @@ async def test_tasks_are_listed_newest_first_and_by_what_is_asked(store: LogPers
 
 
 async def test_only_an_ended_task_is_deleted_and_then_wholly(store: LogPersistenceService) -> None:
-    """Its log and its counts go with it; others stay."""
+    """Hidden it is not there any more; purged, its log and its counts are gone. Others stay."""
     gone, kept = await created(store), await created(store)
-    await store.append(gone, entries(range(1, 9)))
+    await store.append(gone, entries(range(1, 3_001)))
     await store.append(kept, entries([1]))
-    assert not await store.delete_task(gone)
+    assert await store.hide_tasks([gone, kept]) == []
     await store.append(gone, [], end=ENDED)
-    assert await store.delete_task(gone)
-    assert not await store.delete_task(gone)
-    assert (await stored(store, gone), await stored(store, kept)) == ([], entries([1]))
+    assert await store.hide_tasks([gone, kept]) == [gone]
+    assert await store.hide_tasks([gone, kept]) == []
+    assert (await store.hidden_tasks(), await store.count_tasks()) == ([gone], 1)
+    for asked in (stored(store, gone), store.task(gone), store.append(gone, entries([3_001]))):
+        with pytest.raises(TaskNotFound):
+            await asked
+    await store.purge([gone])
+    await store.purge([gone, kept])
+    assert (await store.hidden_tasks(), await stored(store, kept)) == ([], entries([1]))
     assert list(await store.counts(gone)) == []
-    with pytest.raises(TaskNotFound):
-        await store.append(gone, entries([9]))
+
+
+async def test_the_oldest_ended_tasks_are_those_that_were_created_first(store: LogPersistenceService) -> None:
+    """With a time, those created and ended before it; what has not ended, or is from the future, is none of them."""
+    first, running, second = [await created(store) for _ in range(3)]
+    for task_id in (second, first):
+        await store.append(task_id, [], end=ENDED)
+    assert await store.oldest_ended(9) == [first, second]
+    assert await store.oldest_ended(1) == [first]
+    assert await store.oldest_ended(9, ended_before="9999-01-01T00:00:00.000000Z") == [first, second]
+    assert await store.oldest_ended(9, ended_before=ENDED.finished_at) == []
+    assert running not in await store.oldest_ended(9)
 
 
 async def test_an_end_is_final(store: LogPersistenceService) -> None:

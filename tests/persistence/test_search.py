@@ -16,7 +16,7 @@ import pytest
 from benchmarks.logs import RARE, RARE_RUSSIAN, task_of, write_logs
 from taskd.counts import LogCounts
 from taskd.entries import Level, LogEntry, timestamp_of
-from taskd.errors import StoreTimeout
+from taskd.errors import StoreTimeout, TaskNotFound
 from taskd.filters import SQL_FUNCTIONS, LogFilter
 from taskd.folding import FOLDING_MAX, folds_to_ascii, may_contain
 from taskd.outlines import Outline, make_bins
@@ -183,8 +183,10 @@ async def test_a_deleted_task_leaves_nothing_in_the_index(databases: dict[str, P
     """Neither blocks nor pieces; what is written later is found, and only that."""
     path = Path(shutil.copy(databases["whole"], tmp_path / "taskd.db"))
     async with open_persistence(Settings(data_dir=tmp_path)) as store:
-        assert await store.delete_task(TASK)
-        assert await store.page(TASK, LogFilter(), Span(), order="asc", offset=0, limit=9, bytes_max=99) == ([], False)
+        assert await store.hide_tasks([TASK]) == [TASK]
+        await store.purge([TASK])
+        with pytest.raises(TaskNotFound):
+            await store.page(TASK, LogFilter(), Span(), order="asc", offset=0, limit=9, bytes_max=99)
     with sqlite3.connect(path) as connection:
         for table in ("log_blocks", "log_indexes"):
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
