@@ -151,6 +151,11 @@ export class LogReader {
     this.address.setLines({ from: Math.min(anchor, seq), to: Math.max(anchor, seq) });
   }
 
+  /** Go to the search field. */
+  search(): void {
+    this.searchAsked++;
+  }
+
   unselect(): void {
     this.head = this.#row = null;
     this.address.setLines(null);
@@ -198,7 +203,7 @@ export class LogReader {
   /** The first or the next match of the text, beyond the line that is selected. */
   async find(direction: Direction): Promise<void> {
     if (!this.text) {
-      this.searchAsked++;
+      this.search();
       return;
     }
     await this.#find(direction, this.#from(direction));
@@ -253,7 +258,7 @@ export class LogReader {
       first: () => this.#first(),
       last: () => this.#last(),
       follow: () => (this.session.view.following ? this.pause() : this.follow()),
-      search: () => this.searchAsked++,
+      search: () => this.search(),
       next: () => this.find('next'),
       previous: () => this.find('previous'),
       only: () => this.toggleOnly(),
@@ -267,7 +272,7 @@ export class LogReader {
       fold: () => this.#fold(),
       wrap: () => this.setWrap(!this.wrap),
       time: () => this.#cycleTimes(),
-      help: () => (this.help = true),
+      help: () => this.setHelp(true),
       escape: () => this.#escape(),
     };
     const done = deeds[deed]();
@@ -276,11 +281,21 @@ export class LogReader {
   }
 
   toggleDetail(): void {
-    if (this.aside === 'entry') this.aside = null;
-    else {
-      if (this.head === null) this.#move(1, false);
-      this.aside = 'entry';
-    }
+    if (this.aside !== 'entry' && this.head === null) this.#move(1, false);
+    this.toggleAside('entry');
+  }
+
+  /** Show `aside` beside the log, or close it where it is shown. */
+  toggleAside(aside: Aside): void {
+    this.aside = this.aside === aside ? null : aside;
+  }
+
+  closeAside = (): void => {
+    this.aside = null;
+  };
+
+  setHelp(help: boolean): void {
+    this.help = help;
   }
 
   async copy(): Promise<void> {
