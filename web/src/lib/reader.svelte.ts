@@ -10,6 +10,7 @@ import { Finder, type Direction } from './finder.svelte';
 import { LEVELS, hasEnded, problemOf, type Entry, type Level, type Task } from './api';
 import { NO_FILTER, isEmpty, isSame, type LogFilter } from './filter';
 import type { Deed } from './keys';
+import { remember, remembered } from './memory';
 import { anyOf, needleOf, type Needle } from './needle';
 import { LogSession, type Located } from './session.svelte';
 import { TIME_MODES, type TimeMode } from './times';
@@ -475,19 +476,3 @@ export const LEVEL_NAMES: Record<Level, string> = {
   ERROR: 'Error',
 };
 export const LEVELS_SHOWN = [...LEVELS].reverse();
-
-function remembered(name: string): string | null {
-  try {
-    return localStorage.getItem(`taskd.${name}`);
-  } catch {
-    return null; // the browser keeps nothing for this page
-  }
-}
-
-function remember(name: string, value: string): void {
-  try {
-    localStorage.setItem(`taskd.${name}`, value);
-  } catch {
-    // Then it holds until the page is left.
-  }
-}
