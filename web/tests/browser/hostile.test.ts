@@ -68,7 +68,7 @@ test('whatever a plugin says, wherever it says it, is text', async ({ browser, f
     expect(await harm(page), 'the task and its sources').toEqual([]);
     await page.setViewportSize(PHONE);
     await page.reload();
-    await shows(page, entries.length);
+    await log(page).locator('[data-seq]').nth(3).waitFor();
     expect(await harm(page), 'on a phone').toEqual([]);
     const bad = encodeURIComponent('<b>\u202e');
     await page.goto(`/tasks/${id}?source=${bad}&exclude=${bad}&meta.${bad}=1&find=${bad}`);
