@@ -50,6 +50,11 @@ test('whatever a plugin says, wherever it says it, is text', async ({ browser, f
     await shows(page, 1);
     await shows(page, entries.length);
     expect(await page.getByText('<img src=x onerror=alert(1)>').count()).toBeGreaterThan(3);
+    // What is copied is what was said; an escape is not, and leads nowhere.
+    const texts = await log(page).locator('.message').allTextContents();
+    expect(texts).toContain('<script>window.owned=1</script>');
+    expect(texts).toContain('click');
+    expect(texts.some((text) => text.startsWith('\u202aa\u202bb\u202cc\u202dd\u202etxt.exe'))).toBe(true);
     // The detail of what has fields of its own: the exception with its frames, a progress, a group.
     await log(page).focus();
     await page.keyboard.press('x');
