@@ -49,7 +49,7 @@ class Hostile(Plugin):
         code = compile("raise error", f"/srv/{MARKUP}{TURNS}.py", "exec").replace(co_name=f"{MARKUP}{TURNS}")
         kind = type(f"{MARKUP}{TURNS}", (Exception,), {})
         try:
-            exec(code, {"error": kind(text)})  # noqa: S102 -- it is what is tested
+            exec(code, {"error": kind(text)})
         except Exception as error:
             raise RuntimeError(text) from error
 
