@@ -2,11 +2,13 @@
  * The page against its bars: frames, memory, the first row, jumps, the end of a log that no
  * browser could hold, and how long it takes from a plugin's call until its line is painted.
  *
- *     make page && node benchmarks/page.mjs [--quick]
+ *     make page && node benchmarks/page.mjs [--quick] [--minutes 10]
  *
  * In headless Chromium, with a real `taskd serve` and a task of a million lines that goes on at
  * 10,000 a second. Values are medians of three rounds; `--quick` takes one, of fewer lines, and
- * says that it works, not how well. The log of ten million lines alone is not stored but answered
+ * says that it works, not how well. `--minutes` does something else: for so long it looks at the
+ * task as a person does, following, searching, jumping and filtering, and watches heap and frames.
+ * The log of ten million lines alone is not stored but answered
  * by the benchmark, for it is the viewport that is asked whether it gets to the last one.
  */
 import { mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
@@ -22,6 +24,7 @@ const ROUNDS = QUICK ? 1 : 3;
 const COUNT = QUICK ? 50_000 : 1_000_000;
 const LOOK_S = QUICK ? 2 : 8;
 const HEAP_S = QUICK ? 5 : 40;
+const MINUTES = Number(process.argv[process.argv.indexOf('--minutes') + 1]) || 0;
 const RATE = 10_000;
 const JUMPS = 12;
 const HUGE = 10_000_000;
@@ -286,13 +289,91 @@ async function holding(browser, address) {
   await context.close();
 }
 
+/**
+ * `MINUTES` of a person's work with the task while it goes on, and after each round the heap.
+ * @param {import('playwright-core').Browser} browser @param {Served} server
+ */
+async function staying(browser, server) {
+  const id = await server.submit('viewed', {
+    count: COUNT,
+    gate: server.gate('stay'),
+    rate: RATE,
+    seconds: MINUTES * 60 + 120,
+  });
+  await server.reached(id, COUNT, 600_000);
+  const opened = await look(browser, `${server.url}/tasks/${id}`);
+  const { page, debug, context } = opened;
+  server.open('stay');
+  const heaps = [];
+  const long = [];
+  const p95 = [];
+  const end = performance.now() + MINUTES * 60_000;
+  for (let n = 0; performance.now() < end; n++) {
+    const looked = frames(opened, 20, 0);
+    await page.waitForTimeout(4_000);
+    for (let each = 0; each < 3; each++) await jump(page, 1 + (((3 * n + each) * 611_953 + 7_919) % COUNT));
+    await page.getByRole('log').press('/');
+    await page.keyboard.type(`number ${(n * 7_919) % COUNT}`);
+    await page.keyboard.press('Enter');
+    await page.waitForTimeout(1_500);
+    await page.keyboard.press('Enter');
+    await page.waitForTimeout(500);
+    await page.keyboard.press('Escape');
+    await page.mouse.move(700, 500);
+    for (let each = 0; each < 20; each++) {
+      await page.mouse.wheel(0, each % 2 ? 900 : -700);
+      await page.waitForTimeout(50);
+    }
+    await page.getByRole('button', { name: /^Warn/ }).first().click();
+    await page.waitForTimeout(1_000);
+    await page.getByRole('button', { name: 'Clear filters' }).first().click();
+    await page.waitForTimeout(500);
+    await page.getByRole('log').press('G');
+    const { longest, p95: late } = await looked;
+    long.push(longest);
+    p95.push(late);
+    heaps.push(await heap(debug));
+    console.error(
+      `round ${n + 1}: heap ${round(heaps.at(-1) ?? NaN)} MB, longest task ${round(longest, 0)} ms`,
+    );
+  }
+  const third = Math.max(1, Math.floor(heaps.length / 3));
+  const [early, late] = [median(heaps.slice(0, third)), median(heaps.slice(-third))];
+  tell(`heap in the first third of ${MINUTES} minutes`, round(early), 'MB', '≤ 40 MB', early <= 40);
+  tell('heap in the last third', round(late), 'MB', 'flat', late - early <= 5);
+  tell('highest heap', round(Math.max(...heaps)), 'MB', '≤ 40 MB', Math.max(...heaps) <= 40);
+  tell(
+    'longest task in all that time',
+    round(Math.max(...long), 0),
+    'ms',
+    '≤ 100 ms',
+    Math.max(...long) <= 100,
+  );
+  tell('rounds with no task over 100 ms', long.filter((ms) => ms <= 100).length, `of ${long.length}`);
+  tell('frame p95, median of the rounds', round(median(p95)), 'ms');
+  tell('lines at the end', (await server.task(id)).last_seq, '');
+  await context.close();
+  await server.fetch(`/api/tasks/${id}/cancel`, { method: 'POST' });
+  await server.ended(id);
+}
+
 /** A log of ten million lines, as the server would tell of it. @param {import('playwright-core').Browser} browser @param {Served} server */
 async function huge(browser, server) {
-  const id = await server.run('viewed', { count: 10, gate: server.gate('go'), rate: 1, seconds: 0 });
+  const id = await server.run('viewed', {
+    count: 10,
+    gate: server.gate('go'),
+    rate: 1,
+    seconds: 0,
+  });
   const context = await browser.newContext({ viewport: DESK });
   const page = await context.newPage();
   const entry = (/** @type {number} */ seq) => ({
-    ...{ seq, timestamp: '2026-01-01T00:00:00.000000Z', level: 'INFO', source: 'huge' },
+    ...{
+      seq,
+      timestamp: '2026-01-01T00:00:00.000000Z',
+      level: 'INFO',
+      source: 'huge',
+    },
     ...{ message: `line ${seq}`, metadata: null },
   });
   await page.route(/\/api\/tasks\/[^/]+\/logs(\/outline)?\?/, async (route) => {
@@ -301,8 +382,18 @@ async function huge(browser, server) {
     const after = tail ? HUGE - tail : Number(query.get('after') ?? 0);
     const count = Math.min(tail || Number(query.get('limit') ?? 0), HUGE - after);
     const entries = Array.from({ length: count }, (_, i) => entry(after + 1 + i));
-    const rest = { total: HUGE, last_seq: HUGE, more: after + count < HUGE, ended: true };
-    const counted = { by_level: { INFO: HUGE }, by_source: { huge: HUGE }, bins: [], anchors: [] };
+    const rest = {
+      total: HUGE,
+      last_seq: HUGE,
+      more: after + count < HUGE,
+      ended: true,
+    };
+    const counted = {
+      by_level: { INFO: HUGE },
+      by_source: { huge: HUGE },
+      bins: [],
+      anchors: [],
+    };
     await route.fulfill({ json: { entries, ...rest, ...counted } });
   });
   await page.goto(`${server.url}/tasks/${id}`);
@@ -406,16 +497,22 @@ function show() {
   console.log([head, `| ${widths.map((width) => '-'.repeat(width)).join(' | ')} |`, ...body].join('\n'));
   const results = new URL('results/', HERE);
   mkdirSync(results, { recursive: true });
-  writeFileSync(new URL('page.json', results), JSON.stringify({ quick: QUICK, table }, null, 2));
+  writeFileSync(
+    new URL(MINUTES ? 'page-minutes.json' : 'page.json', results),
+    JSON.stringify({ quick: QUICK, table }, null, 2),
+  );
 }
 
 const server = await new Served('--plugins', fileURLToPath(new URL('plugins', HERE))).start();
 const browser = await launchChromium(['--js-flags=--expose-gc', '--enable-precise-memory-info']);
 try {
-  sizes();
-  await million(browser, server);
-  await huge(browser, server);
-  await accessible(browser, server);
+  if (MINUTES) await staying(browser, server);
+  else {
+    sizes();
+    await million(browser, server);
+    await huge(browser, server);
+    await accessible(browser, server);
+  }
 } finally {
   await browser.close();
   await server.remove();

@@ -1,11 +1,12 @@
 import { defineConfig } from 'vitest/config';
 
-// One file after the other: each has a server and a browser of its own, and the machine few cores.
+// Two files at a time, each with a server and a browser of its own: a test waits more than it works.
 export default defineConfig({
   test: {
     environment: 'node',
     include: ['tests/browser/**/*.test.ts'],
-    fileParallelism: false,
+    pool: 'threads',
+    maxWorkers: 2,
     testTimeout: 60_000,
     hookTimeout: 60_000,
   },

@@ -11,6 +11,10 @@ export default mergeConfig(
     test: {
       environment: 'happy-dom',
       include: ['tests/unit/**/*.test.ts', 'tests/components/**/*.test.ts'],
+      // One happy-dom for all: to make one for each file takes longer than the tests.
+      pool: 'threads',
+      isolate: false,
+      maxWorkers: 1,
       passWithNoTests: false,
       restoreMocks: true,
     },

@@ -50,9 +50,10 @@ class Pen {
     return kind === 5 ? 2 : kind === 2 ? 4 : 1;
   }
 
+  /** The bright colours are the plain ones, which can be read as it is; but grey and white as text. */
   #colour(front: boolean, value: number): void {
-    if (front) this.#front = `f${value}`;
-    else this.#back = `g${value}`;
+    if (front) this.#front = `f${value === 8 || value === 15 ? value : value % 8}`;
+    else this.#back = `g${value % 8}`;
   }
 
   #simple(code: number): void {

@@ -137,6 +137,8 @@ export function hasEnded(task: Task): boolean {
 
 /** The event that the window gets when the service asks for its token. */
 export const LOCKED = 'taskd-locked';
+/** The event that the window gets when the service could not do what it was asked for. */
+export const TROUBLED = 'taskd-troubled';
 
 async function request(path: string, init: RequestInit = {}): Promise<Response> {
   let response: Response;
@@ -153,6 +155,7 @@ async function request(path: string, init: RequestInit = {}): Promise<Response> 
   if (response.ok) return response;
   // Whoever shows the page asks for the token then, whatever was asked for.
   if (response.status === 401) dispatchEvent(new Event(LOCKED));
+  if (response.status >= 500) dispatchEvent(new Event(TROUBLED));
   throw await refusal(response);
 }
 
@@ -210,6 +213,7 @@ export const listTasks = (before: string | null, limit: number, signal?: AbortSi
     signal,
   );
 export const showTask = (task: string, signal?: AbortSignal) => get<Task>(taskPath(task), signal);
+export const readHealth = (signal: AbortSignal) => get<{ notices?: string[] }>('/api/health', signal);
 export const listPlugins = () =>
   get<{ plugins: PluginShown[]; broken: { name: string; error: string }[] }>('/api/plugins');
 export const createTask = (plugin: string, params: unknown) => post<Task>('/api/tasks', { plugin, params });

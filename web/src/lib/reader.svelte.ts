@@ -10,6 +10,7 @@ import { Finder, type Direction } from './finder.svelte';
 import { LEVELS, hasEnded, problemOf, type Entry, type Level, type Task } from './api';
 import { NO_FILTER, isEmpty, isSame, type LogFilter } from './filter';
 import type { Deed } from './keys';
+import { remember, remembered } from './memory';
 import { anyOf, needleOf, type Needle } from './needle';
 import { LogSession, type Located } from './session.svelte';
 import { TIME_MODES, type TimeMode } from './times';
@@ -151,6 +152,11 @@ export class LogReader {
     this.address.setLines({ from: Math.min(anchor, seq), to: Math.max(anchor, seq) });
   }
 
+  /** Go to the search field. */
+  search(): void {
+    this.searchAsked++;
+  }
+
   unselect(): void {
     this.head = this.#row = null;
     this.address.setLines(null);
@@ -198,7 +204,7 @@ export class LogReader {
   /** The first or the next match of the text, beyond the line that is selected. */
   async find(direction: Direction): Promise<void> {
     if (!this.text) {
-      this.searchAsked++;
+      this.search();
       return;
     }
     await this.#find(direction, this.#from(direction));
@@ -253,7 +259,7 @@ export class LogReader {
       first: () => this.#first(),
       last: () => this.#last(),
       follow: () => (this.session.view.following ? this.pause() : this.follow()),
-      search: () => this.searchAsked++,
+      search: () => this.search(),
       next: () => this.find('next'),
       previous: () => this.find('previous'),
       only: () => this.toggleOnly(),
@@ -267,7 +273,7 @@ export class LogReader {
       fold: () => this.#fold(),
       wrap: () => this.setWrap(!this.wrap),
       time: () => this.#cycleTimes(),
-      help: () => (this.help = true),
+      help: () => this.setHelp(true),
       escape: () => this.#escape(),
     };
     const done = deeds[deed]();
@@ -276,11 +282,21 @@ export class LogReader {
   }
 
   toggleDetail(): void {
-    if (this.aside === 'entry') this.aside = null;
-    else {
-      if (this.head === null) this.#move(1, false);
-      this.aside = 'entry';
-    }
+    if (this.aside !== 'entry' && this.head === null) this.#move(1, false);
+    this.toggleAside('entry');
+  }
+
+  /** Show `aside` beside the log, or close it where it is shown. */
+  toggleAside(aside: Aside): void {
+    this.aside = this.aside === aside ? null : aside;
+  }
+
+  closeAside = (): void => {
+    this.aside = null;
+  };
+
+  setHelp(help: boolean): void {
+    this.help = help;
   }
 
   async copy(): Promise<void> {
@@ -460,19 +476,3 @@ export const LEVEL_NAMES: Record<Level, string> = {
   ERROR: 'Error',
 };
 export const LEVELS_SHOWN = [...LEVELS].reverse();
-
-function remembered(name: string): string | null {
-  try {
-    return localStorage.getItem(`taskd.${name}`);
-  } catch {
-    return null; // the browser keeps nothing for this page
-  }
-}
-
-function remember(name: string, value: string): void {
-  try {
-    localStorage.setItem(`taskd.${name}`, value);
-  } catch {
-    // Then it holds until the page is left.
-  }
-}

@@ -35,6 +35,8 @@ const LEAP_AGAIN_MS = 1_000;
 const PENDING_MAX = 20_000;
 const SLOW_MS = 500;
 const FACETS_MS = 2_000;
+const OUTLINE_AGAIN_MS = 2_000;
+const OUTLINE_AGAIN_MAX_MS = 30_000;
 const RANGE_MAX = 100_000;
 const RANGE_PAGE = 5_000;
 const GROUP_END_TRIES = 5;
@@ -179,7 +181,7 @@ export class LogSession {
 
   async #openWhole(epoch: Epoch): Promise<void> {
     const outline = this.#readOutline(epoch);
-    outline.catch(() => undefined); // told below, where all the rest went well
+    outline.catch(() => undefined); // dealt with below, where all the rest went well
     const [task, page] = await Promise.all([
       api.showTask(this.#id, epoch.signal),
       api.readPage(this.#id, new URLSearchParams({ tail: String(TAIL) }), epoch.signal),
@@ -193,12 +195,24 @@ export class LogSession {
     }
     this.#setTask(task);
     this.#begin(epoch, page.ended);
-    // Counts and timeline may come later: the rows do not wait for them.
-    outline
-      .then((known) => {
-        if (epoch === this.#epoch) this.#setOutline(epoch, known);
-      })
-      .catch((error: unknown) => this.#openFailed(epoch, error));
+    void this.#takeOutline(epoch, outline);
+  }
+
+  /** Counts and timeline may come later, also much later: the rows neither wait for them nor go with them. */
+  async #takeOutline(epoch: Epoch, asked: Promise<api.Outline>, wait = OUTLINE_AGAIN_MS): Promise<void> {
+    try {
+      const known = await asked;
+      if (epoch === this.#epoch) this.#setOutline(epoch, known);
+    } catch (error) {
+      if (epoch !== this.#epoch || isAbort(error)) return;
+      if (problemOf(error).status === 404) this.#openFailed(epoch, error);
+      else setTimeout(() => this.#outlineAgain(epoch, wait), wait);
+    }
+  }
+
+  #outlineAgain(epoch: Epoch, waited: number): void {
+    if (epoch !== this.#epoch) return;
+    void this.#takeOutline(epoch, this.#readOutline(epoch), Math.min(OUTLINE_AGAIN_MAX_MS, 2 * waited));
   }
 
   async #openFiltered(epoch: Epoch): Promise<void> {

@@ -5,6 +5,7 @@
 
 export { default as ConfirmDialog } from './ConfirmDialog.svelte';
 export { default as EntryDetail } from './EntryDetail.svelte';
+export { default as HealthBanner } from './HealthBanner.svelte';
 export { default as KeyHelp } from './KeyHelp.svelte';
 export { default as Login } from './Login.svelte';
 export { default as PanelHead } from './PanelHead.svelte';

@@ -43,7 +43,7 @@ class FakeSocket {
 }
 
 /** A log on a server: what is asked for is answered from `log`. */
-const server = { log: [] as Entry[], task: task(), asked: [] as string[], down: false };
+const server = { log: [] as Entry[], task: task(), asked: [] as string[], down: false, busy: false };
 
 function answer(path: string): unknown {
   const url = new URL(path, 'http://x');
@@ -71,12 +71,13 @@ const timers = { toFake: ['setTimeout', 'setInterval', 'clearTimeout', 'clearInt
 beforeEach(() => {
   vi.useFakeTimers({ toFake: [...timers.toFake] });
   FakeSocket.all = [];
-  Object.assign(server, { log: entries(1, 100), task: task(), asked: [], down: false });
+  Object.assign(server, { log: entries(1, 100), task: task(), asked: [], down: false, busy: false });
   vi.stubGlobal('WebSocket', FakeSocket);
   vi.stubGlobal('requestAnimationFrame', (run: () => void) => setTimeout(run, 16));
   vi.stubGlobal('fetch', (path: string) => {
     server.asked.push(path);
     if (server.down) return Promise.reject(new TypeError('refused'));
+    if (server.busy && path.includes('/outline')) return Promise.resolve(new Response('{}', { status: 503 }));
     return Promise.resolve(new Response(JSON.stringify(answer(path)), { status: 200 }));
   });
 });
@@ -104,6 +105,21 @@ function held(session: LogSession): (number | undefined)[] {
 const hello = (last_seq: number): Frame => ({ type: 'hello', task: task(), last_seq });
 const say = (from: number, to: number): Frame => ({ type: 'entries', entries: entries(from, to) });
 const numbers = (to: number) => Array.from({ length: to }, (_, i) => i + 1);
+
+test('where the counts cannot be had now the rows stay, and the counts come later', async () => {
+  server.busy = true;
+  const session = await opened();
+  expect(session.phase).toBe('ready');
+  expect(held(session)).toEqual(numbers(100));
+  expect(session.counts.INFO).toBe(0);
+  await pass(2_000);
+  server.busy = false;
+  await pass(3_000);
+  expect(session.phase).toBe('ready');
+  expect(session.counts.INFO).toBe(0);
+  await pass(2_000);
+  expect(session.counts.INFO).toBe(100);
+});
 
 describe('each entry once, in order', () => {
   test('the socket goes on after the last seq of the page', async () => {

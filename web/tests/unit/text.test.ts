@@ -17,7 +17,7 @@ describe('ansi', () => {
   });
 
   test.for([
-    ['bright and background', '\x1b[92;41mx', 'f10 g1'],
+    ['bright and background', '\x1b[92;41mx', 'f2 g1'],
     ['the first 16 of 256', '\x1b[38;5;3mx', 'f3'],
     ['another of 256 is left as text is', '\x1b[38;5;200mx', ''],
     ['true colour does not eat what follows', '\x1b[38;2;1;2;3;4mx', 'underline'],
