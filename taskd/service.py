@@ -14,7 +14,7 @@ import contextlib
 import fcntl
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -22,20 +22,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from taskd import journal, shipped
+from taskd import shipped
 from taskd.capture import capture_installed
-from taskd.entries import Level, LogEntry, timestamp_now
-from taskd.errors import DataDirHeld, StoreError, TaskNotFound
+from taskd.errors import DataDirHeld, StoreError
 from taskd.journal import Journal
 from taskd.manager import TaskManager
 from taskd.persistence import LogPersistenceService, open_persistence
 from taskd.plugins import PluginRegistry
-from taskd.queue import SYSTEM
+from taskd.recovery import Patience, interrupt_orphans, recover_journal
 from taskd.settings import Settings
-from taskd.tasks import TaskEnd, TaskStatus
 from taskd.version import __version__
 
-RECOVERY_BATCH = 10_000
 # Threads beside one for each running task: deletions, the journal's sync.
 SPARE_THREADS = 16
 
@@ -72,8 +69,9 @@ class Service:
         async with AsyncExitStack() as stack:
             stack.enter_context(_held(self.settings.data_dir))
             self.store = await stack.enter_async_context(open_persistence(self.settings))
-            await recover_journal(self.settings.data_dir / "journal", self.store)
-            await interrupt_orphans(self.store)
+            patience = Patience(self.settings.start_wait_s)
+            await recover_journal(self.settings.data_dir / "journal", self.store, patience)
+            await interrupt_orphans(self.store, patience)
             self.journal = stack.enter_context(_begun_journal(self.settings))
             # Plugins move what blocks into threads: a few long ones must not keep the others waiting.
             threads = ThreadPoolExecutor(self.settings.tasks_running_max + SPARE_THREADS, "taskd")
@@ -104,7 +102,7 @@ class Service:
 
     def health(self) -> Health:
         """How the service is now."""
-        faults = (self.store.fault, *self.manager.store_faults, self.journal.fault)
+        faults = (self.store.fault, *self.manager.store_faults, self.journal.fault, self.journal.sync_fault)
         return Health(
             problems=[fault for fault in faults if fault],
             version=__version__,
@@ -117,72 +115,6 @@ class Service:
         for directory in (shipped.PLUGINS, *self.settings.plugins):
             self.plugins.load_directory(directory)
         self.plugins.load_entry_points()
-
-
-async def recover_journal(directory: Path, store: LogPersistenceService) -> None:
-    """
-    Store what a process that died had accepted and not yet committed, and the ends of its tasks.
-
-    By `(task_id, seq)`, so it may be interrupted anywhere and done again. Entries of tasks that
-    were deleted are let go.
-    """
-    recovered = 0
-    segments = journal.recover(directory)
-    tasks: list[journal.Recovered] | None = []
-    while tasks is not None:
-        # The next segment is read, in a thread, while this one is stored.
-        tasks, stored = await asyncio.gather(
-            asyncio.to_thread(next, segments, None),
-            asyncio.gather(*[_append_recovered(store, task) for task in tasks]),
-        )
-        recovered += sum(stored)
-    journal.clear(directory)
-    if recovered:
-        _log.info("The last process died; %d entries that it had accepted were read from its journal", recovered)
-
-
-async def _append_recovered(store: LogPersistenceService, task: journal.Recovered) -> int:
-    """Store what is not stored yet; how many entries the journal had."""
-    try:
-        new = _without_holes(task.entries, (await store.task(task.task_id)).last_seq)
-        for start in range(0, len(new), RECOVERY_BATCH):
-            await store.append(task.task_id, new[start : start + RECOVERY_BATCH])
-        if task.end is not None:
-            await store.append(task.task_id, [], end=task.end)
-    except TaskNotFound:
-        return 0
-    return len(task.entries)
-
-
-def _without_holes(entries: Sequence[LogEntry], last_seq: int) -> list[LogEntry]:
-    """
-    The entries after `last_seq`; in the place of each that is missing, one that says so.
-
-    One is missing only where the journal was full or could not be written, as health then said.
-    """
-    new: list[LogEntry] = []
-    for entry in entries:
-        for seq in range(last_seq + 1, entry.seq):
-            message = "lost: this entry was neither stored nor in the journal, which was full, when taskd died"
-            new.append(LogEntry.make(seq, entry.timestamp, Level.ERROR, SYSTEM, message, b'{"dropped":1}'))
-        if entry.seq > last_seq:
-            new.append(entry)
-            last_seq = entry.seq
-    return new
-
-
-async def interrupt_orphans(store: LogPersistenceService) -> None:
-    """
-    End what a process left that died: as `interrupted`, with an entry that says so.
-
-    Exactly once: entry and status are one transaction, after which the task is no orphan.
-    """
-    for task in await store.unended_tasks():
-        was = "running" if task.status is TaskStatus.RUNNING else "waiting to run"
-        now = timestamp_now()
-        message = f"interrupted: the task was {was} when taskd stopped without ending it"
-        entry = LogEntry.make(task.last_seq + 1, now, Level.ERROR, SYSTEM, message, None)
-        await store.append(task.id, [entry], end=TaskEnd(TaskStatus.INTERRUPTED, now, None, message))
 
 
 @contextlib.contextmanager

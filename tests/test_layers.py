@@ -12,12 +12,12 @@ PACKAGE = Path(__file__).parent.parent / "taskd"
 LAYERS = """
 version errors entries settings shipped waiting
 patterns fields folding tasks filters queries sanitise masking secrets counts outlines tracebacks
-journal flood queue progress logger hub lines speech
+segments journal flood queue progress logger hub lines speech
 persistence.base persistence.connection persistence.appending persistence.committer persistence.schema
 persistence.blocks persistence.search persistence.indexer persistence.sqlite persistence
 speaking streams records uncaught spreading capture process
 writer pages exporting follow context plugins execution endings
-live manager service
+live manager recovery service
 api api.schemas api.operations api.responses api.auth api.following api.tasks api.logs api.live api.stream api.export
 api.health api.page api.openapi api.app
 server client printer tables arguments template cli demo

@@ -11,7 +11,8 @@ import pytest
 from taskd.errors import DataDirHeld, StoreError
 from taskd.filters import LogFilter
 from taskd.follow import End, Entries, follow
-from taskd.service import Service, interrupt_orphans
+from taskd.recovery import interrupt_orphans
+from taskd.service import Service
 from taskd.settings import Settings
 from taskd.tasks import TaskStatus
 from tests.conftest import messages, read_all, running_service
