@@ -99,6 +99,14 @@ def clear(directory: Path) -> None:
             ) from error
 
 
+def set_aside(directory: Path, kept: Path) -> bool:
+    """Rename a journal that has segments to `kept`; whether it had."""
+    if not any(OUR_NAME.fullmatch(path.name) for path in _files(directory)):
+        return False
+    directory.rename(kept)
+    return True
+
+
 def segments_in(directory: Path) -> list[Path]:
     """The files of a journal: those that are taskd's. Raises `JournalNewer` and `JournalUnreadable`."""
     return [path for path in _files(directory) if _serial_of(path) is not None]

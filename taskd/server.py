@@ -22,6 +22,7 @@ import sys
 import threading
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 import uvloop
@@ -65,21 +66,41 @@ def run(settings: Settings) -> None:
 
 
 async def serve(settings: Settings, listener: socket.socket) -> None:
-    """Serve on `listener` until a signal asks for the stop. Not to be cancelled: send the signal."""
+    """
+    Serve on `listener` until a signal asks for the stop. Not to be cancelled: send the signal.
+
+    Where the database turns out to be damaged, the service begins anew with another; connections
+    that come meanwhile wait.
+    """
     stop = asyncio.Event()
-    async with Service(settings) as service:
-        _on_signals(stop, service)
-        server = HttpServer(_config(service))
-        serving = asyncio.create_task(server.serve([listener]), name="http")
-        if await server.started_or(serving):
-            _tell_broken(service.plugins.broken)
-            print(f"taskd {__version__} ready on {url(listener)}", file=sys.stderr, flush=True)
-            tell_unbuilt(shipped.PAGE)
-            await _first(serving, asyncio.create_task(stop.wait(), name="stop"))
-        await service.stop()
-        await server.answered(CLOSE_WAIT_S)
-        server.should_exit = True
-        await serving
+    notices: list[str] = []
+    again, announced = True, False
+    while again:
+        async with Service(settings, notices) as service:
+            _on_signals(stop, service)
+            await _serve(service, listener, stop, announced)
+        announced = True
+        again = service.store.corrupt.is_set() and not stop.is_set()
+        notices = service.notices
+        service.threads.shutdown(wait=False)
+
+
+async def _serve(service: Service, listener: socket.socket, stop: asyncio.Event, announced: bool) -> None:
+    """Serve until the stop is asked for, or the service should begin anew."""
+    server = HttpServer(_config(service))
+    # A copy: uvicorn closes the sockets that it is given.
+    serving = asyncio.create_task(server.serve([listener.dup()]), name="http")
+    if await server.started_or(serving):
+        if not announced:
+            _tell_ready(service, url(listener))
+        corrupt = asyncio.create_task(service.store.corrupt.wait(), name="corrupt")
+        await _first(serving, asyncio.create_task(stop.wait(), name="stop"), corrupt)
+    if service.store.corrupt.is_set():
+        service.hurry()  # what tasks say from now on has no place
+    await service.stop()
+    await server.answered(CLOSE_WAIT_S)
+    server.should_exit = True
+    await serving
 
 
 class HttpServer(uvicorn.Server):
@@ -108,6 +129,12 @@ class HttpServer(uvicorn.Server):
         # uvicorn's own shutdown would cut off a reader (1012) before it is told of the end.
         if under_way := set(self.server_state.tasks):
             await asyncio.wait(under_way, timeout=within_s)
+
+
+def _tell_ready(service: Service, address: str) -> None:
+    _tell_broken(service.plugins.broken)
+    print(f"taskd {__version__} ready on {address}", file=sys.stderr, flush=True)
+    tell_unbuilt(shipped.PAGE)
 
 
 def _tell_broken(broken: Iterable[BrokenPlugin]) -> None:
@@ -194,10 +221,11 @@ def _on_signals(stop: asyncio.Event, service: Service) -> None:
         loop.add_signal_handler(number, asked)
 
 
-async def _first(serving: asyncio.Task[None], other: asyncio.Task[object]) -> None:
-    """Wait for whichever of the two ends first; `serving` goes on."""
-    await asyncio.wait((serving, other), return_when=asyncio.FIRST_COMPLETED)
-    other.cancel()
+async def _first(serving: asyncio.Task[None], *others: asyncio.Task[Any]) -> None:
+    """Wait for whichever ends first; `serving` goes on."""
+    await asyncio.wait((serving, *others), return_when=asyncio.FIRST_COMPLETED)
+    for other in others:
+        other.cancel()
 
 
 async def _nothing_left() -> bool:

@@ -4,6 +4,9 @@
     data directory held → store open → journal recovered → orphans interrupted → journal begun
     → capture → plugins → manager → ready
 
+A store that is damaged is set aside, at the start or, where that is found out later, at the stop
+that `store.corrupt` asks for; see `taskd.persistence.soundness`.
+
 Stopping: new tasks are refused; running ones finish, or are cancelled, or are left behind;
 every writer ends with all stored; readers whose log has ended get its end, and the others are
 sent away to come back; the store closes. Each step is idempotent.
@@ -14,7 +17,7 @@ import contextlib
 import fcntl
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -22,12 +25,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from taskd import shipped
+from taskd import segments, shipped
 from taskd.capture import capture_installed
-from taskd.errors import DataDirHeld, StoreError
+from taskd.errors import DataDirHeld, StoreCorrupt, StoreError
 from taskd.journal import Journal
 from taskd.manager import TaskManager
-from taskd.persistence import LogPersistenceService, open_persistence
+from taskd.persistence import LogPersistenceService, open_persistence, set_aside_database
+from taskd.persistence.soundness import free_name, stamp_now
 from taskd.plugins import PluginRegistry
 from taskd.recovery import Patience, interrupt_orphans, recover_journal
 from taskd.settings import Settings
@@ -57,8 +61,10 @@ class Service:
     journal: Journal
     manager: TaskManager
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, notices: Sequence[str] = ()) -> None:
         self.settings = settings
+        # What happened that a person should know of, and is over.
+        self.notices = [*notices]
         self.plugins = PluginRegistry()
         self.stopping = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -68,14 +74,12 @@ class Service:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             stack.enter_context(_held(self.settings.data_dir))
-            self.store = await stack.enter_async_context(open_persistence(self.settings))
-            patience = Patience(self.settings.start_wait_s)
-            await recover_journal(self.settings.data_dir / "journal", self.store, patience)
-            await interrupt_orphans(self.store, patience)
+            await self._open_store(stack)
             self.journal = stack.enter_context(_begun_journal(self.settings))
             # Plugins move what blocks into threads: a few long ones must not keep the others waiting.
             threads = ThreadPoolExecutor(self.settings.tasks_running_max + SPARE_THREADS, "taskd")
             asyncio.get_running_loop().set_default_executor(threads)
+            self.threads = threads
             stack.enter_context(capture_installed(self.settings.capture_level))
             self._load_plugins()
             self.manager = TaskManager(self.settings, self.store, self.journal, self.plugins)
@@ -99,6 +103,55 @@ class Service:
     def hurry(self) -> None:
         """Cut the waits of a stop for running tasks short. No entry is lost by it."""
         self._hurry.set()
+
+    async def _open_store(self, stack: AsyncExitStack) -> None:
+        """Open the store and make up for a death before; where it is damaged, with a new one in its place."""
+        try:
+            await self._open_store_there_is(stack)
+        except StoreCorrupt as error:
+            self._set_aside(str(error))
+            await self._open_store_there_is(stack)
+
+    async def _open_store_there_is(self, stack: AsyncExitStack) -> None:
+        async with AsyncExitStack() as opening:
+            self.store = await opening.enter_async_context(open_persistence(self.settings))
+            patience = Patience(self.settings.start_wait_s)
+            await recover_journal(self._journal_dir, self.store, patience)
+            await interrupt_orphans(self.store, patience)
+            for notice in self.store.notices:
+                self._notice(notice)
+            # Done last, when the store and the journal are closed and the data directory is still held.
+            stack.callback(self._set_aside_if_corrupt)
+            stack.push_async_exit(opening.pop_all())
+
+    def _set_aside_if_corrupt(self) -> None:
+        if self.store.corrupt.is_set():
+            self._set_aside(self.store.fault or "The database is damaged.")
+
+    def _set_aside(self, why: str) -> None:
+        """
+        Keep a damaged database beside the new one that is begun, with what the journal has for its tasks.
+
+        Raises `StoreError` where that cannot be, or has been done too often.
+        """
+        stamp = stamp_now()
+        journal = free_name(self.settings.data_dir / f"journal.corrupt-{stamp}")
+        moved = []
+
+        def journal_first() -> None:
+            moved.extend([journal] if segments.set_aside(self._journal_dir, journal) else [])
+
+        kept = set_aside_database(self.settings, stamp, journal_first)
+        with_journal = f" What the journal had for it is kept in {journal}." if moved else ""
+        self._notice(f"{why} It is kept as {kept}, and a new one was begun.{with_journal}")
+
+    def _notice(self, notice: str) -> None:
+        self.notices.append(notice)
+        _log.error("%s", notice)
+
+    @property
+    def _journal_dir(self) -> Path:
+        return self.settings.data_dir / "journal"
 
     def health(self) -> Health:
         """How the service is now."""

@@ -13,7 +13,8 @@ LAYERS = """
 version errors entries settings shipped waiting
 patterns fields folding tasks filters queries sanitise masking secrets counts outlines tracebacks
 segments journal flood queue progress logger hub lines speech
-persistence.base persistence.connection persistence.appending persistence.committer persistence.schema
+persistence.base persistence.connection persistence.soundness persistence.appending persistence.committer
+persistence.schema
 persistence.blocks persistence.search persistence.indexer persistence.sqlite persistence
 speaking streams records uncaught spreading capture process
 writer pages exporting follow context plugins execution endings

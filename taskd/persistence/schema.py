@@ -10,17 +10,21 @@ from pathlib import Path
 
 from taskd import shipped
 from taskd.errors import StoreError, StoreNewer
+from taskd.persistence.soundness import APPLICATION_ID, check
 
 SCHEMA_VERSION = 2
-APPLICATION_ID = 0x7461736B  # 'task'
 CACHE_KIB = 16_384
 CHECKPOINT_PAGES = 4_000  # of 4 KiB
 
 EVERYTHING = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid"
 
 
-def prepare(connection: sqlite3.Connection, path: str, synchronous: str) -> None:
-    """Make the database ready for writing. Raises `StoreError` where it is not taskd's, or a newer one's."""
+def prepare(connection: sqlite3.Connection, path: str) -> None:
+    """
+    Make the database ready, and find out whether it is sound.
+
+    Raises `StoreError` where it is not taskd's, a newer one's or damaged.
+    """
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > SCHEMA_VERSION:
         raise StoreNewer(
@@ -32,25 +36,37 @@ def prepare(connection: sqlite3.Connection, path: str, synchronous: str) -> None
     empty = version == 0 and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if application_id != APPLICATION_ID and not empty:
         raise StoreError(f"The database {path} holds tables that are not taskd's; give another --database.")
+    wanted = _wanted()
+    if not empty:
+        check(connection, path, dict(wanted))
     connection.execute("PRAGMA journal_mode = WAL")
+    # The whole schema or nothing, also when killed in the middle.
+    if empty:
+        connection.executescript(f"BEGIN IMMEDIATE; {Path(shipped.SCHEMA).read_text()}; COMMIT;")
+    elif version < SCHEMA_VERSION:
+        _upgrade(connection, wanted)
+
+
+def configure(connection: sqlite3.Connection, synchronous: str) -> None:
+    """Set what a connection that writes needs."""
     connection.execute(f"PRAGMA synchronous = {synchronous}")
     connection.execute("PRAGMA foreign_keys = ON")
     # Many tasks write in many places at once: with SQLite's 2 MB and 4 MB their pages are
     # written out and read again within one transaction, and copied into the file time and again.
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-    # The whole schema or nothing, also when killed in the middle.
-    if empty:
-        connection.executescript(f"BEGIN IMMEDIATE; {Path(shipped.SCHEMA).read_text()}; COMMIT;")
-    elif version < SCHEMA_VERSION:
-        _upgrade(connection)
 
 
-def _upgrade(connection: sqlite3.Connection) -> None:
+def _wanted() -> list[tuple[str, str]]:
+    """What a new database has, by name."""
     fresh = sqlite3.connect(":memory:")
     fresh.executescript(Path(shipped.SCHEMA).read_text())
     wanted = fresh.execute(EVERYTHING).fetchall()
     fresh.close()
+    return wanted
+
+
+def _upgrade(connection: sqlite3.Connection, wanted: list[tuple[str, str]]) -> None:
     connection.execute("BEGIN IMMEDIATE")
     for name, sql in wanted:
         # Looked up each time: a virtual table comes with tables of its own.

@@ -11,7 +11,7 @@ import fcntl
 import functools
 import os
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,16 +21,34 @@ import orjson
 
 from taskd.counts import Count, LogCounts, Stats
 from taskd.entries import Level, LogEntry, timestamp_now
-from taskd.errors import DataDirHeld, StoreError, StoreUnavailable, TaskNotFound
+from taskd.errors import DataDirHeld, StoreCorrupt, StoreError, StoreUnavailable, TaskNotFound
 from taskd.filters import SQL_FUNCTIONS, LogFilter
 from taskd.outlines import Outline
 from taskd.persistence.appending import Append
 from taskd.persistence.base import Span, TaskFilter
 from taskd.persistence.committer import Committer
-from taskd.persistence.connection import CLOSED, Operation, connect, in_thread, interruptible, store_error
+from taskd.persistence.connection import (
+    CLOSED,
+    Operation,
+    code_of,
+    connect,
+    in_thread,
+    interruptible,
+    read_leniently,
+    store_error,
+)
 from taskd.persistence.indexer import Indexer, indexing, prepare_writer, remove_rows
-from taskd.persistence.schema import prepare
+from taskd.persistence.schema import configure, prepare
 from taskd.persistence.search import searching
+from taskd.persistence.soundness import (
+    HEAD_BYTES,
+    Soundness,
+    check_sides,
+    holder_of,
+    is_taskds,
+    keep_unread_log,
+    set_aside,
+)
 from taskd.queries import Order
 from taskd.settings import Settings
 from taskd.tasks import Task, TaskEnd, TaskStatus
@@ -77,35 +95,73 @@ async def open_sqlite(path: str, settings: Settings) -> AsyncIterator["SqliteSto
     """
     The store in the file `path`, created where it is missing.
 
-    Raises `StoreNewer` for a database of a newer taskd and `StoreError` for what is no
-    database or cannot be opened; the file is then left as it was.
+    Raises `StoreNewer` for a database of a newer taskd, `StoreCorrupt` for one of taskd's that is
+    damaged, and `StoreError` for what is no database or cannot be opened; the file is then left as
+    it was.
     """
     async with AsyncExitStack() as stack:
-        stack.enter_context(_held(path))
+        head = stack.enter_context(_held(path))
         try:
-            write = await stack.enter_async_context(connect(path))
-            await in_thread(write, functools.partial(prepare, path=path, synchronous=settings.synchronous))
-            await in_thread(write, prepare_writer)
+            check_sides(path)
+            notice = await _prepared(path)
             read = [await stack.enter_async_context(connect(path)) for _ in range(settings.readers)]
             index = await stack.enter_async_context(connect(path))
             for connection in (*read, index):
                 await in_thread(connection, _prepare_reader)
-        except sqlite3.Error as error:
-            raise StoreError(f"The database {path} cannot be opened: {error}.") from error
-        committer = Committer(write)
+        except (sqlite3.Error, StoreCorrupt) as error:
+            raise _cannot_open(path, error, is_taskds(path, settings.data_dir, head)) from error
+        await in_thread(index, read_leniently)
+        soundness = Soundness()
+        committer = Committer(lambda: _writer(path, settings.synchronous), soundness)
         stack.push_async_callback(committer.close)
-        indexer = await stack.enter_async_context(indexing(index, committer, settings.index_entries_min))
-        store = SqliteStore(path, settings, committer, read, indexer)
+        indexer = await stack.enter_async_context(indexing(index, committer, soundness, settings.index_entries_min))
+        store = SqliteStore(path, settings, committer, read, indexer, soundness)
+        store.notices += [notice] if notice else []
         stack.callback(store.close)
         for task_id in await store.hidden_tasks():
             await store.purge(task_id)
         yield store
 
 
+async def _prepared(path: str) -> str | None:
+    """Look at the database and bring it up to date; what is to be said of it."""
+
+    def look(connection: sqlite3.Connection) -> str | None:
+        connection.execute("PRAGMA schema_version").fetchone()  # the log is read here
+        notice = keep_unread_log(connection, path)
+        prepare(connection, path)
+        return notice
+
+    async with connect(path) as connection:
+        return await in_thread(connection, look)
+
+
+def _cannot_open(path: str, error: sqlite3.Error | StoreCorrupt, taskds: bool) -> StoreError:
+    told = store_error(error)
+    if taskds and isinstance(told, StoreCorrupt):
+        return told if told is error else StoreCorrupt(f"The database {path} is damaged: {error}.")
+    return StoreError(f"The database {path} cannot be opened: {error}.")
+
+
+@asynccontextmanager
+async def _writer(path: str, synchronous: str) -> AsyncIterator[aiosqlite.Connection]:
+    async with connect(path) as connection:
+        await in_thread(connection, functools.partial(configure, synchronous=synchronous))
+        await in_thread(connection, prepare_writer)
+        await in_thread(connection, read_leniently)
+        yield connection
+
+
+def set_aside_sqlite(path: str, stamp: str, before: Callable[[], None]) -> Path:
+    """Set the database's files aside, with nobody else at them; see `taskd.persistence.soundness`."""
+    with _held(path):
+        return set_aside(path, stamp, before)
+
+
 @contextmanager
-def _held(path: str) -> Iterator[None]:
+def _held(path: str) -> Iterator[bytes]:
     """
-    Hold the database for this process: two services on one would end each other's tasks.
+    Hold the database for this process: two services on one would end each other's tasks. Its first bytes.
 
     With flock, which SQLite does not use; the lock ends with the process, however it ends. It is
     let go only after the connections are closed: closing a file drops SQLite's own locks on it.
@@ -117,12 +173,14 @@ def _held(path: str) -> Iterator[None]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
+        holder = holder_of(descriptor)
         os.close(descriptor)
         raise DataDirHeld(
-            f"The database {path} is in use by another taskd; stop that one, or give another --database."
+            f"The database {path} is in use by another taskd (process {holder}); "
+            "stop that one, or give another --database."
         ) from error
     try:
-        yield
+        yield os.pread(descriptor, HEAD_BYTES, 0)
     finally:
         os.close(descriptor)
 
@@ -143,13 +201,17 @@ class SqliteStore:
         committer: Committer,
         readers: list[aiosqlite.Connection],
         indexer: Indexer,
+        soundness: Soundness,
     ) -> None:
+        self.notices: list[str] = []
+        self.corrupt = soundness.corrupt
         self.url = f"sqlite:///{path}"
         self._path = Path(path)
         self._file = self._identity()
         self._settings = settings
         self._committer = committer
         self._indexer = indexer
+        self._soundness = soundness
         self._readers = readers
         self._idle: asyncio.LifoQueue[aiosqlite.Connection] = asyncio.LifoQueue()
         for connection in readers:
@@ -166,9 +228,9 @@ class SqliteStore:
 
     @property
     def fault(self) -> str | None:
-        """What is wrong with the file itself, in words; None where nothing is."""
+        """What is wrong with the file itself, or why nothing could be written just now; None where nothing is."""
         if self._identity() == self._file:
-            return None
+            return self._soundness.reason or self._committer.fault
         return f"The database {self._path} was removed or replaced: what is stored now goes to a file without a name."
 
     def _identity(self) -> tuple[int, int] | None:
@@ -314,9 +376,19 @@ class SqliteStore:
             if self._closed:
                 raise StoreUnavailable(CLOSED)
             try:
-                return await interruptible(connection, operation, self._settings.query_timeout_s)
+                return await self._once_or_leniently(connection, operation)
             except sqlite3.Error as error:
-                raise store_error(error) from error
+                raise self._soundness.told(error) from error
+
+    async def _once_or_leniently(self, connection: aiosqlite.Connection, operation: Operation[T]) -> T:
+        try:
+            return await interruptible(connection, operation, self._settings.query_timeout_s)
+        except sqlite3.OperationalError as error:
+            if code_of(error) is not None:
+                raise
+            # Text that is no UTF-8: damage that SQLite does not see. The rest can be read.
+            await in_thread(connection, read_leniently)
+            return await interruptible(connection, operation, self._settings.query_timeout_s)
 
     @asynccontextmanager
     async def _reader(self) -> AsyncGenerator[aiosqlite.Connection, None]:
