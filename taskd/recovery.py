@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from taskd import segments
 from taskd.entries import Level, LogEntry, timestamp_now
-from taskd.errors import StoreUnavailable, TaskNotFound
+from taskd.errors import StoreCorrupt, StoreUnavailable, TaskNotFound
 from taskd.persistence.base import LogPersistenceService
 from taskd.queue import SYSTEM
 from taskd.segments import Recovered
@@ -104,7 +104,11 @@ async def _append_recovered(store: LogPersistenceService, task: Recovered, patie
 async def _append(
     store: LogPersistenceService, task_id: str, entries: Sequence[LogEntry], end: TaskEnd | None, patience: Patience
 ) -> None:
-    await patience(lambda: store.append(task_id, entries, end=end))
+    try:
+        await patience(lambda: store.append(task_id, entries, end=end))
+    except ValueError as error:
+        # It has just said which entry is the last, and now another one is.
+        raise StoreCorrupt(f"The database is damaged: it contradicts itself about task {task_id}: {error}") from error
 
 
 def _without_holes(task: Recovered, last_seq: int) -> Iterator[LogEntry]:

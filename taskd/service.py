@@ -60,6 +60,7 @@ class Service:
     store: LogPersistenceService
     journal: Journal
     manager: TaskManager
+    threads: ThreadPoolExecutor
 
     def __init__(self, settings: Settings, notices: Sequence[str] = ()) -> None:
         self.settings = settings
@@ -74,12 +75,11 @@ class Service:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             stack.enter_context(_held(self.settings.data_dir))
+            # Plugins move what blocks into threads: a few long ones must not keep the others waiting.
+            self.threads = ThreadPoolExecutor(self.settings.tasks_running_max + SPARE_THREADS, "taskd")
+            asyncio.get_running_loop().set_default_executor(self.threads)
             await self._open_store(stack)
             self.journal = stack.enter_context(_begun_journal(self.settings))
-            # Plugins move what blocks into threads: a few long ones must not keep the others waiting.
-            threads = ThreadPoolExecutor(self.settings.tasks_running_max + SPARE_THREADS, "taskd")
-            asyncio.get_running_loop().set_default_executor(threads)
-            self.threads = threads
             stack.enter_context(capture_installed(self.settings.capture_level))
             self._load_plugins()
             self.manager = TaskManager(self.settings, self.store, self.journal, self.plugins)

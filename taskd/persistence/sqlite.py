@@ -86,6 +86,8 @@ UNENDED = f"SELECT {TASK_COLUMNS} FROM tasks WHERE status IN ('queued', 'running
 SECRETS = "SELECT secrets_json FROM tasks WHERE id = ?"
 
 
+_STATUSES = {status.value: status for status in TaskStatus}
+
 T = TypeVar("T")
 Row = tuple[Any, ...]
 
@@ -417,15 +419,23 @@ def _task_of(row: Row) -> Task:
     return Task(
         id=task_id,
         plugin=plugin,
-        params=orjson.loads(params),
-        status=TaskStatus(status),
+        params=_json_of(params) or {},
+        status=_STATUSES.get(status, TaskStatus.INTERRUPTED),
         created_at=created,
         started_at=started,
         finished_at=finished,
-        result=None if result is None else orjson.loads(result),
+        result=_json_of(result),
         error=error,
         retry_of=retry_of,
-        last_seq=last_seq,
-        progress=None if progress is None else orjson.loads(progress),
-        counts={level: orjson.loads(counts).get(level.value, 0) for level in Level},
+        last_seq=last_seq if isinstance(last_seq, int) else 0,
+        progress=_json_of(progress),
+        counts={level: (_json_of(counts) or {}).get(level.value, 0) for level in Level},
     )
+
+
+def _json_of(text: str | None) -> Any:
+    """The value; None for what is none any more: one damaged row must not take the list of tasks with it."""
+    try:
+        return None if text is None else orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
