@@ -117,6 +117,13 @@ class Served:
         self._reader.join(STOP_WAIT_S)
         return code
 
+    def start_and_kill(self, after_s: float) -> None:
+        """A start that dies after a while, wherever it then is; the moment is what matters."""
+        command = [*taskd("serve"), "--port", str(self.port), *self.options]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=self.environment) as process:
+            time.sleep(after_s)
+            process.kill()
+
     def __enter__(self) -> Self:
         return self.start()
 

@@ -28,7 +28,7 @@ def test_kill_9_loses_nothing_whose_call_had_returned(tmp_path: Path, record_pro
     for _ in range(ROUNDS):
         served.start()
         ids = {served.submit("teller", oracle=str(oracle), burst=5) for _ in range(TASKS)}
-        time.sleep(rng.uniform(0.1, 2.5))  # the moment of the kill is what is random here
+        time.sleep(rng.uniform(0.1, scaled(0.6, 2.5)))  # the moment of the kill is what is random here
         served.stop(signal.SIGKILL)
         with served:
             checked += check(served, oracle, ids)

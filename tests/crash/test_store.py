@@ -252,7 +252,7 @@ def test_a_large_database_is_served_within_seconds_of_a_kill(tmp_path: Path, rec
             for task_id in ids:
                 served.wait_for(task_id, "number 500")
             served.stop(signal.SIGKILL)
-        start_and_kill(served, 0.4)
+        served.start_and_kill(0.6)
         began = time.monotonic()
         with served:
             assert health(served) == ""
@@ -267,20 +267,6 @@ def test_a_large_database_is_served_within_seconds_of_a_kill(tmp_path: Path, rec
     record_property("healthy after (s), worst", round(max(took_s), 2))
     if scaled(False, True):
         assert max(took_s) < 3
-
-
-def start_and_kill(served: Served, after_s: float) -> None:
-    """A start that dies somewhere in its recovery."""
-    options = ["--port", "0", *served.options]
-    with subprocess.Popen([*taskd_serve(), *options], stderr=subprocess.DEVNULL) as process:
-        time.sleep(after_s)  # the moment of the kill is what matters here
-        process.kill()
-
-
-def taskd_serve() -> list[str]:
-    import sys
-
-    return [sys.executable, "-m", "taskd", "serve"]
 
 
 def make_large(path: Path, size: int) -> None:
