@@ -89,11 +89,10 @@ class Committer:
         return done
 
     async def close(self) -> None:
-        """Do what waits, then stop. Idempotent."""
+        """Do what waits, then stop; the connection is left to `let_go`. Idempotent."""
         self._closed = True
         self._work.set()
         await self._task
-        await self._let_go()
 
     async def _run(self) -> None:
         while self._waiting or not self._closed:
@@ -143,10 +142,11 @@ class Committer:
         told = self._soundness.told(error)
         self._fault, self._fault_at = str(told), time.monotonic()
         if isinstance(error, sqlite3.Error) and code_of(error) == sqlite3.SQLITE_IOERR:
-            await self._let_go()
+            await self.let_go()
         return told
 
-    async def _let_go(self) -> None:
+    async def let_go(self) -> None:
+        """Close the connection; the next transaction, where there is one, gets another."""
         self._connection = None
         with contextlib.suppress(sqlite3.Error):
             await self._opened.aclose()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from taskd import shipped
 from taskd.errors import StoreError, StoreNewer
-from taskd.persistence.soundness import APPLICATION_ID, check
+from taskd.persistence.soundness import APPLICATION_ID, check, keep_unread_log
 
 SCHEMA_VERSION = 2
 CACHE_KIB = 16_384
@@ -19,9 +19,9 @@ CHECKPOINT_PAGES = 4_000  # of 4 KiB
 EVERYTHING = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid"
 
 
-def prepare(connection: sqlite3.Connection, path: str) -> None:
+def prepare(connection: sqlite3.Connection, path: str) -> str | None:
     """
-    Make the database ready, and find out whether it is sound.
+    Make the database ready, and find out whether it is sound; what is to be said of it.
 
     Raises `StoreError` where it is not taskd's, a newer one's or damaged.
     """
@@ -37,6 +37,7 @@ def prepare(connection: sqlite3.Connection, path: str) -> None:
     if application_id != APPLICATION_ID and not empty:
         raise StoreError(f"The database {path} holds tables that are not taskd's; give another --database.")
     wanted = _wanted()
+    notice = keep_unread_log(connection, path)
     if not empty:
         check(connection, path, dict(wanted))
     connection.execute("PRAGMA journal_mode = WAL")
@@ -45,6 +46,7 @@ def prepare(connection: sqlite3.Connection, path: str) -> None:
         connection.executescript(f"BEGIN IMMEDIATE; {Path(shipped.SCHEMA).read_text()}; COMMIT;")
     elif version < SCHEMA_VERSION:
         _upgrade(connection, wanted)
+    return notice
 
 
 def configure(connection: sqlite3.Connection, synchronous: str) -> None:

@@ -162,8 +162,11 @@ def keep_unread_log(connection: sqlite3.Connection, path: str) -> str | None:
     log = Path(f"{path}-wal")
     if not log.exists():
         return None
+    read = int(connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1])
+    if read < 0:  # somebody else is at it
+        return None
     with log.open("rb") as file:
-        unread = _unread_commits(file, _frames_read(connection))
+        unread = _unread_commits(file, read)
     if not unread:
         return None
     told = f"The write-ahead log of the database {path} is damaged: {unread} commits in it cannot be read."
@@ -174,10 +177,6 @@ def keep_unread_log(connection: sqlite3.Connection, path: str) -> str | None:
         kept.unlink(missing_ok=True)
         return told
     return f"{told} A copy is in {kept}."
-
-
-def _frames_read(connection: sqlite3.Connection) -> int:
-    return max(0, int(connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]))
 
 
 def _unread_commits(log: BinaryIO, read: int) -> int:

@@ -46,7 +46,6 @@ from taskd.persistence.soundness import (
     check_sides,
     holder_of,
     is_taskds,
-    keep_unread_log,
     set_aside,
 )
 from taskd.queries import Order
@@ -103,9 +102,14 @@ async def open_sqlite(path: str, settings: Settings) -> AsyncIterator["SqliteSto
     """
     async with AsyncExitStack() as stack:
         head = stack.enter_context(_held(path))
+        soundness = Soundness()
         try:
             check_sides(path)
             notice = await _prepared(path)
+            committer = Committer(lambda: _writer(path, settings.synchronous), soundness)
+            # Closed last, for it may write: it then copies the log into the file, and removes it.
+            stack.push_async_callback(committer.let_go)
+            stack.push_async_callback(committer.close)
             read = [await stack.enter_async_context(connect(path)) for _ in range(settings.readers)]
             index = await stack.enter_async_context(connect(path))
             for connection in (*read, index):
@@ -113,8 +117,6 @@ async def open_sqlite(path: str, settings: Settings) -> AsyncIterator["SqliteSto
         except (sqlite3.Error, StoreCorrupt) as error:
             raise _cannot_open(path, error, is_taskds(path, settings.data_dir, head)) from error
         await in_thread(index, read_leniently)
-        soundness = Soundness()
-        committer = Committer(lambda: _writer(path, settings.synchronous), soundness)
         stack.push_async_callback(committer.close)
         indexer = await stack.enter_async_context(indexing(index, committer, soundness, settings.index_entries_min))
         store = SqliteStore(path, settings, committer, read, indexer, soundness)
@@ -126,16 +128,8 @@ async def open_sqlite(path: str, settings: Settings) -> AsyncIterator["SqliteSto
 
 
 async def _prepared(path: str) -> str | None:
-    """Look at the database and bring it up to date; what is to be said of it."""
-
-    def look(connection: sqlite3.Connection) -> str | None:
-        connection.execute("PRAGMA schema_version").fetchone()  # the log is read here
-        notice = keep_unread_log(connection, path)
-        prepare(connection, path)
-        return notice
-
     async with connect(path) as connection:
-        return await in_thread(connection, look)
+        return await in_thread(connection, functools.partial(prepare, path=path))
 
 
 def _cannot_open(path: str, error: sqlite3.Error | StoreCorrupt, taskds: bool) -> StoreError:
