@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import httpx
 
-START_WAIT_S = 20.0
+START_WAIT_S = 60.0
 STOP_WAIT_S = 20.0
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("TASKD_")}
 

@@ -133,11 +133,14 @@ def test_a_start_waits_for_a_locked_store_and_then_gives_up_without_the_journal(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 24 MB."""
+    """A file system of some megabytes: more than the tasks say while it is not filled."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], capture_output=True, text=True, check=False
+        ["mount", "-t", "tmpfs", "-o", f"size={scaled(32, 512)}m", "tmpfs", str(disk)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if mounted.returncode:
         pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
@@ -170,9 +173,11 @@ def test_a_full_disk_is_waited_for(tmp_path: Path, small_disk: Path, record_prop
 
 def fill(ballast: Path) -> None:
     """Take all the room there is."""
-    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(4_096))
+    with ballast.open("wb", buffering=0) as file:
+        for size in (1_048_576, 4_096):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(size))
 
 
 def assert_works(served: Served) -> None:
