@@ -125,7 +125,12 @@ class Served:
             process.kill()
 
     def __enter__(self) -> Self:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            raise
 
     def __exit__(self, *raised: object) -> None:
         try:

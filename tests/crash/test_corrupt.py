@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from taskd.persistence.soundness import stamp_now
 from tests.bars import Record, scaled
 from tests.oracle import with_tellers
 from tests.served import Served, run_taskd, wait_until
@@ -191,3 +192,21 @@ def test_the_fourth_within_minutes_is_refused(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "look at the disk" in result.stderr
     assert (served.data_dir / "taskd.db").read_bytes() == b"no database" * 1_000
+
+
+def test_a_running_server_gives_up_at_the_fourth_too(tmp_path: Path) -> None:
+    """It ends with a sentence, and its database stays where it is."""
+    with with_tellers(tmp_path, "--flush-interval-s", "0.1") as served:
+        served.wait_end(served.submit("talk", count=3_000, word="x" * 300))
+        served.submit("teller", oracle=str(tmp_path / "oracle"), burst=5)
+        for number in range(3):
+            (served.data_dir / f"taskd.db.corrupt-{stamp_now()}-{number + 2}").write_bytes(b"")
+        overwrite_pages(served.data_dir / "taskd.db", random.Random(1))
+        deadline = time.monotonic() + 30
+        while served.process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(httpx.TransportError, AssertionError):
+                use(served)
+        assert served.stop() == 1
+    assert served.said[-1].startswith("taskd: The database")
+    assert "look at the disk" in served.said[-1]
+    assert (served.data_dir / "taskd.db").exists()
