@@ -83,16 +83,17 @@ def check(connection: sqlite3.Connection, path: str, expected: dict[str, str]) -
 
     `expected` has the schema's objects by name.
     """
-    there = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
+    # As bytes, for damaged text may be no text.
+    there = dict(connection.execute("SELECT CAST(name AS BLOB), CAST(sql AS BLOB) FROM sqlite_master"))
     for name, sql in expected.items():
-        found = there.get(name)
+        found, written = there.get(name.encode()), sql.encode()
         # Somebody may have altered a table; bytes that changed in their places are damage.
-        if found is not None and found != sql and len(found) == len(sql):
+        if found is not None and found != written and len(found) == len(written):
             raise StoreCorrupt(f"The database {path} is damaged: the schema of {name} is not the one that was written.")
     if Path(path).stat().st_size <= CHECKED_BYTES_MAX:
-        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise StoreCorrupt(f"The database {path} is damaged: {' '.join(found.split())}.")
+        said = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if said != "ok":
+            raise StoreCorrupt(f"The database {path} is damaged: {' '.join(said.split())}.")
     else:
         for tail in TAILS:
             connection.execute(tail).fetchall()

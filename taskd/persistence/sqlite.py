@@ -129,6 +129,7 @@ async def open_sqlite(path: str, settings: Settings) -> AsyncIterator["SqliteSto
 
 async def _prepared(path: str) -> str | None:
     async with connect(path) as connection:
+        await in_thread(connection, read_leniently)
         return await in_thread(connection, functools.partial(prepare, path=path))
 
 

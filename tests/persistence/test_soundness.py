@@ -80,12 +80,17 @@ def schema_changed(path: Path) -> None:
     overwrite(path, data.index(b"started_at    TEXT"), b"started_it")
 
 
+def schema_no_text(path: Path) -> None:
+    data = path.read_bytes()
+    overwrite(path, data.index(b"started_at    TEXT"), b"started_at \xff")
+
+
 def level_changed(path: Path) -> None:
     data = path.read_bytes()
     overwrite(path, data.index(b"INFO", data.index(b"said 250 ") - 40), b"INFA")
 
 
-@pytest.mark.parametrize("damage", [pages_gone, head_gone, cut, schema_changed, level_changed])
+@pytest.mark.parametrize("damage", [pages_gone, head_gone, cut, schema_changed, schema_no_text, level_changed])
 async def test_damage_is_found_at_the_start(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     """And the file is left as it is, until somebody sets it aside."""
     await filled(tmp_path)
