@@ -258,7 +258,7 @@ def test_a_large_database_is_served_within_seconds_of_a_kill(tmp_path: Path, rec
     served = with_tellers(tmp_path)
     served.data_dir.mkdir()
     make_large(served.data_dir / "taskd.db", scaled(10_000_000, 1_000_000_000))
-    took_s = []
+    took_s, cpu_s = [], []
     for _ in range(scaled(1, 5)):
         with served:
             oracle = str(tmp_path / "oracle")
@@ -271,6 +271,7 @@ def test_a_large_database_is_served_within_seconds_of_a_kill(tmp_path: Path, rec
         with served:
             assert health(served) == ""
             took_s.append(time.monotonic() - began)
+            cpu_s.append(processor_s(served))
             for task_id in ids:
                 entries = whole_log(served, task_id)
                 assert_told(entries, noted(tmp_path / "oracle")[task_id])
@@ -281,8 +282,15 @@ def test_a_large_database_is_served_within_seconds_of_a_kill(tmp_path: Path, rec
     took_s.sort()
     record_property("healthy after (s), median", round(took_s[len(took_s) // 2], 2))
     record_property("healthy after (s), worst", round(took_s[-1], 2))
+    record_property("processor time until then (s), worst", max(cpu_s))
     if scaled(False, True):
         assert took_s[len(took_s) // 2] < 3
+
+
+def processor_s(served: Served) -> float:
+    """The processor time of the server so far: on a machine that is busy otherwise it says more than the clock."""
+    fields = Path(f"/proc/{served.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def make_large(path: Path, size: int) -> None:
