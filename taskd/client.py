@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlencode
 
 import orjson
@@ -22,6 +22,9 @@ from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
 from websockets.frames import CloseCode
 
 from taskd.errors import TaskdError
+
+if TYPE_CHECKING:
+    import httpx
 
 ANSWER_WAIT_S = 30.0
 CONNECT_WAIT_S = 5.0
@@ -79,6 +82,8 @@ class Client:
             raise Invalid("--token: expected visible ASCII characters.")  # and the token is not repeated
         self.server = server.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        # Certificates are read where they are needed: that takes longer than most questions.
+        self._verify = server.startswith("https:")
 
     def get(self, path: str, parameters: Parameters = ()) -> Json:
         """The answer to a GET. Raises `ClientError`."""
@@ -88,13 +93,18 @@ class Client:
         """The answer to a POST, with `body` as JSON where there is one. Raises `ClientError`."""
         return self._ask("POST", path, json=body)
 
+    def _http(self) -> "httpx.Client":
+        import httpx
+
+        # No proxies: what is on this machine must not be asked for elsewhere.
+        return httpx.Client(headers=self._headers, timeout=ANSWER_WAIT_S, trust_env=False, verify=self._verify)
+
     def _ask(self, method: str, path: str, **more: Any) -> Json:
         # Not with the module: `taskd serve` loads that too, and would keep 5 MB of it for nothing.
         import httpx
 
         try:
-            # No proxies: what is on this machine must not be asked for elsewhere.
-            with httpx.Client(headers=self._headers, timeout=ANSWER_WAIT_S, trust_env=False) as http:
+            with self._http() as http:
                 answer = http.request(method, self.server + path, **more)
         except httpx.InvalidURL as error:
             raise Invalid(f"--server {self.server!r}: {error}.") from error
@@ -167,7 +177,7 @@ class Client:
         path = f"{self.server}/api/tasks/{task_id}/logs/export"
         try:
             with (
-                httpx.Client(headers=self._headers, timeout=ANSWER_WAIT_S, trust_env=False) as http,
+                self._http() as http,
                 http.stream("GET", path, params=list(parameters)) as answer,
             ):
                 if not answer.is_success:

@@ -4,10 +4,13 @@ Every error that taskd raises on purpose, in one tree.
     TaskdError
     ├── SettingsError        a setting is wrong; nothing was started
     ├── DataDirHeld          another process serves this data directory
+    ├── JournalNewer         the journal was written by a newer taskd
+    ├── JournalUnreadable    a file of the journal cannot be read, or not be removed
     ├── StoreError
     │   ├── StoreUnavailable locked, full or failing: trying again later may work
     │   ├── StoreTimeout     a query took longer than `query_timeout_s`
-    │   └── StoreNewer       the database was written by a newer taskd
+    │   ├── StoreNewer       the database was written by a newer taskd
+    │   └── StoreCorrupt     the database is damaged, or no database
     ├── ParameterInvalid     a query parameter is unknown or has a bad value
     ├── ParamsInvalid        a plugin's params do not validate: every fault with its path
     ├── PluginNotFound       no plugin of that name is loaded
@@ -39,6 +42,14 @@ class DataDirHeld(TaskdError):
     """Another process serves this data directory."""
 
 
+class JournalNewer(TaskdError):
+    """The journal has what only a newer taskd can read; nothing of it was removed."""
+
+
+class JournalUnreadable(TaskdError):
+    """A file of the journal cannot be read or removed."""
+
+
 class StoreError(TaskdError):
     """The store could not do what it was asked."""
 
@@ -53,6 +64,10 @@ class StoreTimeout(StoreError):
 
 class StoreNewer(StoreError):
     """The database has a newer schema than this taskd knows."""
+
+
+class StoreCorrupt(StoreError):
+    """SQLite says that the database is damaged (SQLITE_CORRUPT) or none (SQLITE_NOTADB)."""
 
 
 class ParameterInvalid(TaskdError):

@@ -7,50 +7,39 @@ kernel, which keeps them whatever becomes of us. Not covered, unless `journal_sy
 the machine losing power before the kernel has written those pages. Then what is younger than
 the flush interval may be lost; what is older is committed, with SQLite's own fsync.
 
-A journal is a directory of segments of one size:
-
-    segment   magic, serial, then records          a greater serial is newer
-    record    length, checksum, task, payload      the payload is an entry, or a task's end
-
-Segments are allocated on disk before they are mapped: on a full disk, a write into a hole of a
-sparse mapping is a SIGBUS, which kills. A segment whose records are all committed is used
-again, under a new serial. The checksum of a record begins with the serial, so neither what an
-earlier use left behind nor a torn last record is taken for a record.
+A journal is a directory of segments of one size; what is in them is told in `taskd.segments`,
+which reads them after a death. They are allocated on disk before they are mapped: on a full disk,
+a write into a hole of a sparse mapping is a SIGBUS, which kills. A segment whose records are all
+committed is used again, under a new serial.
 
 The disk it takes is bounded by `journal_bytes_max`. Where no segment can be had (the bound, a
-full disk), entries are accepted all the same and wait for their commit in memory alone:
-`fault` says so, and health shows it. Then `kill -9` loses those.
+full disk, a directory that cannot be written), entries are accepted all the same and wait for
+their commit in memory alone: `fault` says so, and health shows it. Then `kill -9` loses those.
 """
 
 import contextlib
 import errno
 import mmap
 import os
-import struct
 import threading
 import time
 import uuid
-import zlib
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 
-from taskd.entries import LEVELS, LogEntry
-from taskd.tasks import TaskEnd, TaskStatus
+from taskd.segments import HEADER, MAGIC, RECORD, RECORD_BYTES_MAX, SUFFIX, checksum_of, seed_of
+from taskd.tasks import TaskEnd
 
-MAGIC = b"taskd 01"
-HEADER = struct.Struct("<8sQ")
-RECORD = struct.Struct("<II16s")
-SUFFIX = ".journal"
 ALLOCATE_AGAIN_S = 0.5
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 # Looked up once: an append is a microsecond.
 _RECORD_BYTES = RECORD.size
 _pack = RECORD.pack
-_checksum = zlib.crc32
+_checksum = checksum_of
 
 
 class Segment:
@@ -66,12 +55,13 @@ class Segment:
         self.room = 0
         self.tasks = 0
         self.seed = 0
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # Never over a file that is there: it is somebody else's.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(descriptor, 0, size)
             self.map = mmap.mmap(descriptor, size)
         except OSError:
-            path.unlink()
+            _remove(path)
             raise
         finally:
             os.close(descriptor)
@@ -86,7 +76,7 @@ class Segment:
     def close(self) -> None:
         """Unmap it and remove its file: nothing in it is needed."""
         self.map.close()
-        self.path.unlink(missing_ok=True)
+        _remove(self.path)
 
 
 class Journal:
@@ -98,6 +88,7 @@ class Journal:
 
     def __init__(self, directory: Path, *, segment_bytes: int, bytes_max: int) -> None:
         self.fault: str | None = None
+        self.sync_fault: str | None = None
         # Reentrant: a signal handler or a destructor that logs may interrupt an append.
         self.lock = threading.RLock()
         self.current: Segment | None = None
@@ -105,6 +96,7 @@ class Journal:
         self._segment_bytes = segment_bytes
         self._segments_max = max(2, bytes_max // segment_bytes)
         self._segments = 0
+        self._files = 0
         self._serial = 0
         self._again_at = 0.0
         self._free: list[Segment] = []
@@ -127,7 +119,7 @@ class Journal:
 
         None where none can be had or none is large enough; `fault` then says why.
         """
-        if HEADER.size + size > self._segment_bytes:
+        if HEADER.size + size > self._segment_bytes or size > RECORD_BYTES_MAX:
             self.fault = f"An entry of {size:,} bytes is larger than a journal segment ({self._segment_bytes:,})."
             return None
         if not self._free and time.monotonic() < self._again_at:
@@ -137,7 +129,8 @@ class Journal:
         except OSError as error:
             # To try takes milliseconds on a disk that is nearly full, and what is left of it meanwhile.
             self._again_at = time.monotonic() + ALLOCATE_AGAIN_S
-            self.fault = f"The journal is full: {error.strerror}. A crash now loses what is not committed."
+            wrong = "is full" if error.errno in FULL else "cannot be written"
+            self.fault = f"The journal {wrong}: {error.strerror}. A crash now loses what is not committed."
             return None
         if self.current is not None:
             (self._full.add if self.current.tasks else self._free.append)(self.current)
@@ -159,9 +152,14 @@ class Journal:
         """Have the kernel write what it has: what was appended so far then survives a power cut."""
         with self.lock:
             segments = [*self._full, *([self.current] if self.current else [])]
-        for segment in segments:
-            with contextlib.suppress(ValueError):  # closed meanwhile: it was not needed any more
-                segment.map.flush()
+        try:
+            for segment in segments:
+                with contextlib.suppress(ValueError):  # closed meanwhile: it was not needed any more
+                    segment.map.flush()
+        except OSError as error:
+            self.sync_fault = f"The journal cannot be synced: {error.strerror}. A power cut may lose more."
+        else:
+            self.sync_fault = None
 
     def close(self) -> None:
         """Remove what is not needed any more. What is not committed stays, for `recover`."""
@@ -175,7 +173,11 @@ class Journal:
         if self._segments >= self._segments_max:
             raise OSError(errno.EDQUOT, f"it has its {self.bytes_used:,} bytes (journal_bytes_max)")
         self._directory.mkdir(parents=True, exist_ok=True)
-        segment = Segment(self._directory / f"{self._segments + 1:06}{SUFFIX}", self._segment_bytes)
+        segment = None
+        while segment is None:
+            self._files += 1
+            with contextlib.suppress(FileExistsError):
+                segment = Segment(self._directory / f"{self._files:06}{SUFFIX}", self._segment_bytes)
         self._segments += 1
         return segment
 
@@ -222,10 +224,14 @@ class TaskJournal:
             segment.room -= size
             segment.map.write(_pack(length, _checksum(entry, self._seed), self._task) + entry)
 
-    def append_end(self, end: TaskEnd) -> None:
-        """Put the task's end on disk: after a crash it has ended as it did, not as `interrupted`."""
+    def append_end(self, end: TaskEnd, last_seq: int) -> None:
+        """
+        Put the task's end on disk: after a crash it has ended as it did, not as `interrupted`.
+
+        With the last entry's seq: where that one is missing, recovery must know it.
+        """
         told = [end.status.value, end.finished_at, end.result_json, end.error]
-        self.append(orjson.dumps({"end": told}))
+        self.append(orjson.dumps({"end": told, "last_seq": last_seq}))
 
     def committed(self, count: int) -> None:
         """The first `count` records are committed and not needed any more."""
@@ -263,76 +269,7 @@ class TaskJournal:
             self._journal.left(run.segment)
 
 
-class Recovered:
-    """What a task has in the journal of a process that is gone: entries in `seq` order, and perhaps its end."""
-
-    __slots__ = ("end", "entries", "task_id")
-
-    def __init__(self, task_id: str) -> None:
-        self.task_id = task_id
-        self.entries: list[LogEntry] = []
-        self.end: TaskEnd | None = None
-
-    def add(self, payload: bytes) -> None:
-        """Take one record more."""
-        told = orjson.loads(payload)
-        if "end" in told:
-            status, *rest = told["end"]
-            self.end = TaskEnd(TaskStatus(status), *rest)
-        else:
-            level = LEVELS[told["level"]]
-            entry = LogEntry(told["seq"], told["timestamp"], level, told["source"], told["message"], payload)
-            self.entries.append(entry)
-
-
-def recover(directory: Path) -> Iterator[list[Recovered]]:
-    """
-    What the journal of a process that is gone still holds, segment by segment, oldest first.
-
-    The same task may come in several of them. Call `clear` when all of it is stored.
-    """
-    read = sorted((serial, path) for path in segments_in(directory) if (serial := _serial_of(path)))
-    for serial, path in read:
-        tasks: dict[bytes, Recovered] = {}
-        for task, payload in _records(path.read_bytes(), seed_of(serial)):
-            if task not in tasks:
-                tasks[task] = Recovered(str(uuid.UUID(bytes=task)))
-            tasks[task].add(payload)
-        yield list(tasks.values())
-
-
-def clear(directory: Path) -> None:
-    """Remove the segments: all that they hold is stored."""
-    for path in segments_in(directory):
+def _remove(path: Path) -> None:
+    # Where it cannot be removed it does no harm: what is in it is stored, or nothing.
+    with contextlib.suppress(OSError):
         path.unlink()
-
-
-def segments_in(directory: Path) -> list[Path]:
-    """The files of a journal."""
-    return sorted(directory.glob(f"*{SUFFIX}"))
-
-
-def seed_of(serial: int) -> int:
-    """Where the checksums of a segment begin."""
-    return _checksum(serial.to_bytes(8, "little"))
-
-
-def _serial_of(path: Path) -> int:
-    """The serial of a segment; 0 for one that was allocated and not begun, or is none."""
-    with path.open("rb") as file:
-        head = file.read(HEADER.size)
-    magic, serial = HEADER.unpack(head) if len(head) == HEADER.size else (b"", 0)
-    return int(serial) if magic == MAGIC else 0
-
-
-def _records(data: bytes, seed: int) -> Iterator[tuple[bytes, bytes]]:
-    """Task and payload of each whole record, up to the first that is none."""
-    position = HEADER.size
-    while position + RECORD.size <= len(data):
-        length, checksum, task = RECORD.unpack_from(data, position)
-        start = position + RECORD.size
-        payload = data[start : start + length]
-        if not length or _checksum(payload, _checksum(task, seed)) != checksum:
-            return
-        yield task, payload
-        position = start + length

@@ -439,7 +439,7 @@ class LogQueue(asyncio.Queue[LogEntry]):
                 self.emit_system(Level.WARNING, "Those were the last words that were dropped")
             self._take_handed()
             if self._journal is not None and end is not None:
-                self._journal.append_end(end)
+                self._journal.append_end(end, self.last_seq)
             self.closed = True
             self._room.notify_all()
         self._wake()

@@ -99,26 +99,45 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 async def serve(settings: Settings, listener: socket.socket, signals: StopSignals) -> None:
-    """Serve on `listener` until a signal asks for the stop. Not to be cancelled: send the signal."""
+    """
+    Serve on `listener` until a signal asks for the stop. Not to be cancelled: send the signal.
+
+    Where the database turns out to be damaged, the service begins anew with another; connections
+    that come meanwhile wait.
+    """
     stop = asyncio.Event()
-    service = Service(settings)
-    _on_signals(signals, stop, service)
-    if not await _started(service, stop):
-        return
-    try:
-        server = HttpServer(EdgeConfig(create_app(service), settings, close_wait_s=2 * CLOSE_WAIT_S))
-        serving = asyncio.create_task(server.serve([listener]), name="http")
-        if await server.started_or(serving):
-            _tell_broken(service.plugins.broken)
-            print(f"taskd {__version__} ready on {url(listener)}", file=sys.stderr, flush=True)
-            tell_unbuilt(shipped.PAGE)
-            await first(serving, stop.wait())
-        await service.stop()
-        await server.answered(CLOSE_WAIT_S)
-        server.should_exit = True
-        await serving
-    finally:
-        await service.stop()
+    notices: list[str] = []
+    again, announced = True, False
+    while again:
+        service = Service(settings, notices)
+        _on_signals(signals, stop, service)
+        if not await _started(service, stop):
+            return
+        try:
+            await _serve(service, listener, stop, announced)
+        finally:
+            await service.stop()
+        announced = True
+        again = service.store.corrupt.is_set() and not stop.is_set()
+        notices = service.notices
+        service.threads.shutdown(wait=False)
+
+
+async def _serve(service: Service, listener: socket.socket, stop: asyncio.Event, announced: bool) -> None:
+    """Serve until the stop is asked for, or the service should begin anew."""
+    server = HttpServer(EdgeConfig(create_app(service), service.settings, close_wait_s=2 * CLOSE_WAIT_S))
+    # A copy: uvicorn closes the sockets that it is given.
+    serving = asyncio.create_task(server.serve([listener.dup()]), name="http")
+    if await server.started_or(serving):
+        if not announced:
+            _tell_ready(service, url(listener))
+        await first(serving, stop.wait(), service.store.corrupt.wait())
+    if service.store.corrupt.is_set():
+        service.hurry()  # what tasks say from now on has no place
+    await service.stop()
+    await server.answered(CLOSE_WAIT_S)
+    server.should_exit = True
+    await serving
 
 
 async def _started(service: Service, stop: asyncio.Event) -> bool:
@@ -170,6 +189,12 @@ class HttpServer(uvicorn.Server):
     def _cut(self) -> None:
         for connection in self.server_state.connections:
             cut(connection.transport)
+
+
+def _tell_ready(service: Service, address: str) -> None:
+    _tell_broken(service.plugins.broken)
+    print(f"taskd {__version__} ready on {address}", file=sys.stderr, flush=True)
+    tell_unbuilt(shipped.PAGE)
 
 
 def _tell_broken(broken: Iterable[BrokenPlugin]) -> None:

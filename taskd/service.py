@@ -4,6 +4,9 @@
     data directory held → store open → journal recovered → orphans interrupted → journal begun
     → capture → plugins → deletions → manager → watchdog → retention → ready
 
+A store that is damaged is set aside, at the start or, where that is found out later, at the stop
+that `store.corrupt` asks for; see `taskd.persistence.soundness`.
+
 Stopping: new tasks are refused; running ones finish, or are cancelled, or are left behind;
 every writer ends with all stored; readers whose log has ended get its end, and the others are
 sent away to come back; the store closes. Each step is idempotent.
@@ -22,26 +25,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from taskd import journal, shipped
+from taskd import segments, shipped
 from taskd.capture import capture_installed
 from taskd.context import tasks_dir
 from taskd.deletions import Deletions, deleting
-from taskd.entries import Level, LogEntry, timestamp_now
-from taskd.errors import DataDirHeld, StoreError, TaskNotFound
-from taskd.filters import LogFilter
+from taskd.errors import DataDirHeld, StoreCorrupt, StoreError
 from taskd.journal import Journal
 from taskd.manager import TaskManager
 from taskd.metrics import Metrics
-from taskd.persistence import LogPersistenceService, open_persistence
+from taskd.persistence import LogPersistenceService, open_persistence, set_aside_database
+from taskd.persistence.soundness import free_name, stamp_now
 from taskd.plugins import PluginRegistry
-from taskd.queue import SYSTEM
+from taskd.recovery import Patience, interrupt_orphans, recover_journal
 from taskd.retention import Retention, retaining
 from taskd.settings import Settings
-from taskd.tasks import TaskEnd, TaskStatus
 from taskd.version import __version__
 from taskd.watchdog import Watchdog
 
-RECOVERY_BATCH = 10_000
 # Threads beside one for each running task: deletions, the journal's sync.
 SPARE_THREADS = 16
 STOPPING = "taskd is stopping and takes no new tasks; ask again when it has been started again."
@@ -74,13 +74,14 @@ class Service:
     manager: TaskManager
     watchdog: Watchdog
     retention: Retention
+    threads: ThreadPoolExecutor
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, notices: Sequence[str] = ()) -> None:
         self.settings = settings
+        # What was put right and should be known all the same, in whole sentences. For `health`.
+        self.notices = [*notices]
         self.plugins = PluginRegistry()
         self.metrics = Metrics()
-        # What was put right and should be known all the same, in whole sentences. For `health`.
-        self.notices: list[str] = []
         self.stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._stack = AsyncExitStack()
@@ -89,14 +90,11 @@ class Service:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             stack.enter_context(_held(self.settings.data_dir))
-            self.store = await stack.enter_async_context(open_persistence(self.settings, self.metrics))
-            newest = await self.store.newest_timestamp()
-            await recover_journal(self.settings.data_dir / "journal", self.store)
-            await interrupt_orphans(self.store)
-            self.journal = stack.enter_context(_begun_journal(self.settings))
             # Plugins move what blocks into threads: a few long ones must not keep the others waiting.
-            threads = ThreadPoolExecutor(self.settings.tasks_running_max + SPARE_THREADS, "taskd")
-            asyncio.get_running_loop().set_default_executor(threads)
+            self.threads = ThreadPoolExecutor(self.settings.tasks_running_max + SPARE_THREADS, "taskd")
+            asyncio.get_running_loop().set_default_executor(self.threads)
+            await self._open_store(stack)
+            self.journal = stack.enter_context(_begun_journal(self.settings))
             stack.enter_context(capture_installed(self.settings.capture_level))
             self._load_plugins()
             self.deletions = await stack.enter_async_context(deleting(self.store, tasks_dir(self.settings)))
@@ -105,7 +103,7 @@ class Service:
             )
             self.watchdog = Watchdog(self.settings, self.metrics, self.manager.task_of)
             stack.enter_context(self.watchdog.watching())
-            self.retention = Retention(self.settings, self.store, self.deletions, newest)
+            self.retention = Retention(self.settings, self.store, self.deletions, self._newest)
             if self.settings.retention_days or self.settings.retention_bytes_max:
                 await stack.enter_async_context(retaining(self.retention))
             if self.settings.journal_sync_ms:
@@ -129,6 +127,57 @@ class Service:
         """Cut the waits of a stop for running tasks short. No entry is lost by it."""
         self._hurry.set()
 
+    async def _open_store(self, stack: AsyncExitStack) -> None:
+        """Open the store and make up for a death before; where it is damaged, with a new one in its place."""
+        try:
+            await self._open_store_there_is(stack)
+        except StoreCorrupt as error:
+            self._set_aside(str(error))
+            await self._open_store_there_is(stack)
+
+    async def _open_store_there_is(self, stack: AsyncExitStack) -> None:
+        async with AsyncExitStack() as opening:
+            self.store = await opening.enter_async_context(open_persistence(self.settings, self.metrics))
+            # Before anything is added: what the clock said last time.
+            self._newest = await self.store.newest_timestamp()
+            patience = Patience(self.settings.start_wait_s)
+            await recover_journal(self._journal_dir, self.store, patience)
+            await interrupt_orphans(self.store, patience)
+            for notice in self.store.notices:
+                self._notice(notice)
+            # Done last, when the store and the journal are closed and the data directory is still held.
+            stack.callback(self._set_aside_if_corrupt)
+            stack.push_async_exit(opening.pop_all())
+
+    def _set_aside_if_corrupt(self) -> None:
+        if self.store.corrupt.is_set():
+            self._set_aside(self.store.fault or "The database is damaged.")
+
+    def _set_aside(self, why: str) -> None:
+        """
+        Keep a damaged database beside the new one that is begun, with what the journal has for its tasks.
+
+        Raises `StoreError` where that cannot be, or has been done too often.
+        """
+        stamp = stamp_now()
+        journal = free_name(self.settings.data_dir / f"journal.corrupt-{stamp}")
+        moved = []
+
+        def journal_first() -> None:
+            moved.extend([journal] if segments.set_aside(self._journal_dir, journal) else [])
+
+        kept = set_aside_database(self.settings, stamp, journal_first)
+        with_journal = f" What the journal had for it is kept in {journal}." if moved else ""
+        self._notice(f"{why} It is kept as {kept}, and a new one was begun.{with_journal}")
+
+    def _notice(self, notice: str) -> None:
+        self.notices.append(notice)
+        _log.error("%s", notice)
+
+    @property
+    def _journal_dir(self) -> Path:
+        return self.settings.data_dir / "journal"
+
     def health(self) -> Health:
         """How the service is now."""
         return Health(
@@ -150,6 +199,8 @@ class Service:
             yield f"{fault} {pending:,} entries wait in memory and are stored in order when the store takes them again."
         if self.journal.fault:
             yield f"{self.journal.fault} {JOURNAL_ADVICE}"
+        if self.journal.sync_fault:
+            yield self.journal.sync_fault
 
     def _passing_notices(self) -> Iterator[str]:
         """Those that go by themselves."""
@@ -168,77 +219,6 @@ class Service:
         for directory in (shipped.PLUGINS, *self.settings.plugins):
             self.plugins.load_directory(directory)
         self.plugins.load_entry_points()
-
-
-async def recover_journal(directory: Path, store: LogPersistenceService) -> None:
-    """
-    Store what a process that died had accepted and not yet committed, and the ends of its tasks.
-
-    By `(task_id, seq)`, so it may be interrupted anywhere and done again. Entries of tasks that
-    were deleted are let go.
-    """
-    recovered = 0
-    segments = journal.recover(directory)
-    tasks: list[journal.Recovered] | None = []
-    while tasks is not None:
-        # The next segment is read, in a thread, while this one is stored.
-        tasks, stored = await asyncio.gather(
-            asyncio.to_thread(next, segments, None),
-            asyncio.gather(*[_append_recovered(store, task) for task in tasks]),
-        )
-        recovered += sum(stored)
-    journal.clear(directory)
-    if recovered:
-        _log.info("The last process died; %d entries that it had accepted were read from its journal", recovered)
-
-
-async def _append_recovered(store: LogPersistenceService, task: journal.Recovered) -> int:
-    """Store what is not stored yet; how many entries the journal had."""
-    try:
-        new = _without_holes(task.entries, (await store.task(task.task_id)).last_seq)
-        for start in range(0, len(new), RECOVERY_BATCH):
-            await store.append(task.task_id, new[start : start + RECOVERY_BATCH])
-        if task.end is not None:
-            await store.append(task.task_id, [], end=task.end)
-    except TaskNotFound:
-        return 0
-    return len(task.entries)
-
-
-def _without_holes(entries: Sequence[LogEntry], last_seq: int) -> list[LogEntry]:
-    """
-    The entries after `last_seq`; in the place of each that is missing, one that says so.
-
-    One is missing only where the journal was full or could not be written, as health then said.
-    """
-    new: list[LogEntry] = []
-    for entry in entries:
-        for seq in range(last_seq + 1, entry.seq):
-            message = "lost: this entry was neither stored nor in the journal, which was full, when taskd died"
-            new.append(LogEntry.make(seq, entry.timestamp, Level.ERROR, SYSTEM, message, b'{"dropped":1}'))
-        if entry.seq > last_seq:
-            new.append(entry)
-            last_seq = entry.seq
-    return new
-
-
-async def interrupt_orphans(store: LogPersistenceService) -> None:
-    """
-    End what a process left that died: as `interrupted`, with an entry that says so.
-
-    Exactly once: entry and status are one transaction, after which the task is no orphan. When it
-    ended nobody knows; it was there when it said its last word, and that counts as its end.
-    """
-    for task in await store.unended_tasks():
-        was = "running" if task.status is TaskStatus.RUNNING else "waiting to run"
-        message = f"interrupted: the task was {was} when taskd stopped without ending it"
-        now = finished_at = timestamp_now()
-        if task.started_at is not None:
-            last = (await store.counts(task.id)).stats(LogFilter()).last_timestamp
-            finished_at = max(task.started_at, last or "")
-            message += f"; it was last heard of at {finished_at}"
-        entry = LogEntry.make(task.last_seq + 1, now, Level.ERROR, SYSTEM, message, None)
-        await store.append(task.id, [entry], end=TaskEnd(TaskStatus.INTERRUPTED, finished_at, None, message))
 
 
 @contextlib.contextmanager

@@ -3,12 +3,21 @@
 import errno
 import os
 import random
+import shutil
+import tempfile
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
+import orjson
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from taskd.entries import Level, LogEntry
-from taskd.journal import HEADER, RECORD, Journal, Recovered, TaskJournal, clear, recover, segments_in
+from taskd.errors import JournalNewer, JournalUnreadable
+from taskd.journal import Journal, TaskJournal
+from taskd.segments import HEADER, RECORD, Recovered, clear, recover, segments_in
 from taskd.tasks import TaskEnd, TaskStatus, new_task_id
 
 SEGMENT = 4_096
@@ -51,7 +60,7 @@ def test_what_was_appended_is_found_in_order(tmp_path: Path) -> None:
     for seq in range(1, 101):
         for part in parts:
             append(part, range(seq, seq + 1), message=f"ü {seq}")
-    parts[1].append_end(END)
+    parts[1].append_end(END, 0)
     assert len(segments_in(tmp_path)) > 3
     found = recovered(tmp_path)
     for task_id in ids:
@@ -153,17 +162,184 @@ def test_a_length_that_lies_is_no_record(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[HEADER.size : HEADER.size + 4] = b"\xff\xff\xff\xff"
     path.write_bytes(data)
-    assert recovered(tmp_path) == {}
+    assert seqs(tmp_path, task_id) == [2]
 
 
-def test_a_foreign_file_is_left_out(tmp_path: Path) -> None:
-    """And so is one that was allocated and never begun."""
-    (tmp_path / "000001.journal").write_bytes(b"something else" * 100)
+def test_what_is_behind_a_damaged_record_is_found_and_the_damage_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the same segment too: one flipped bit does not take a thousand entries."""
+    journal = begun(tmp_path)
+    task_id = new_task_id()
+    append(journal.task(task_id), range(1, 11))
+    path = segments_in(tmp_path)[0]
+    data = bytearray(path.read_bytes())
+    data[data.index(b'"seq":5,')] ^= 1
+    path.write_bytes(data)
+    assert seqs(tmp_path, task_id) == [1, 2, 3, 4, 6, 7, 8, 9, 10]
+    assert f"{path} is damaged" in caplog.text
+
+
+def test_what_a_task_says_is_never_taken_for_a_record(tmp_path: Path) -> None:
+    """A copy of a record's bytes as a message, with the record in front of it damaged, so that it is looked for."""
+    journal = begun(tmp_path)
+    task_id = new_task_id()
+    part = journal.task(task_id)
+    append(part, range(1, 2))
+    path = segments_in(tmp_path)[0]
+    record = path.read_bytes()[HEADER.size :].rstrip(b"\0").decode("latin-1")
+    append(part, range(2, 4), message=record)
+    data = bytearray(path.read_bytes())
+    for seq in (1, 2):
+        data[data.index(b'"seq":%d,' % seq)] ^= 1
+    path.write_bytes(data)
+    assert seqs(tmp_path, task_id) == [3]
+
+
+FOREIGN = {
+    "000001.journal": b"something else" * 100,
+    "000003.journal": b"taskd 0",
+    "notes.journal": b"",
+    "000001.journal~": b"taskd 01" + bytes(100),
+}
+
+
+def test_a_foreign_file_is_left_alone_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither read, nor removed, nor written over; what was allocated and never begun is ours."""
+    for name, content in FOREIGN.items():
+        (tmp_path / name).write_bytes(content)
     (tmp_path / "000002.journal").write_bytes(bytes(SEGMENT))
-    (tmp_path / "000003.journal").write_bytes(b"")
+    (tmp_path / "000004.journal").mkdir()
+    (tmp_path / "000005.journal").write_bytes(b"")
     assert recovered(tmp_path) == {}
+    assert "000001.journal is not of taskd's journal" in caplog.text
     clear(tmp_path)
     assert segments_in(tmp_path) == []
+    journal = begun(tmp_path)
+    append(journal.task(new_task_id()), range(1, 200))
+    assert len(segments_in(tmp_path)) > 5
+    assert {name: (tmp_path / name).read_bytes() for name in FOREIGN} == FOREIGN
+
+
+def test_a_segment_of_a_newer_taskd_stops_and_stays(tmp_path: Path) -> None:
+    """It may hold entries that only that one can read; nor is anything else removed."""
+    append(begun(tmp_path).task(new_task_id()), range(1, 3))
+    (tmp_path / "000009.journal").write_bytes(b"taskd 02" + bytes(SEGMENT))
+    for attempt in (recovered, clear):
+        with pytest.raises(JournalNewer, match=r"000009\.journal.*newer taskd"):
+            attempt(tmp_path)
+    assert len([*tmp_path.iterdir()]) == 2
+
+
+@pytest.mark.parametrize(
+    "payload", [b'{"kind":"new"}', b'{"end":["postponed","",null,null]}', b"\x93new", b'{"seq":1}']
+)
+def test_a_record_that_is_not_known_stops(tmp_path: Path, payload: bytes) -> None:
+    """Its checksum says that somebody meant it."""
+    journal = begun(tmp_path).task(new_task_id())
+    journal.append(payload)
+    with pytest.raises(JournalNewer, match="does not know"):
+        recovered(tmp_path)
+
+
+def test_what_cannot_be_read_stops(tmp_path: Path) -> None:
+    """A segment, or the directory. (To root no permission is denied: a link to itself cannot be opened either.)"""
+    (tmp_path / "000001.journal").symlink_to(tmp_path / "000001.journal")
+    (tmp_path / "file").write_text("")
+    for directory in (tmp_path, tmp_path / "file"):
+        with pytest.raises(JournalUnreadable, match="cannot be read"):
+            recovered(directory)
+
+
+def test_a_segment_far_larger_than_settings_say_is_read_in_bounded_memory(tmp_path: Path) -> None:
+    """It was written under other settings, or is nonsense with a hole of a gigabyte."""
+    task_id = new_task_id()
+    journal = Journal(tmp_path, segment_bytes=24 * 1_024 * 1_024, bytes_max=1_024 * 1_024 * 1_024)
+    append(journal.task(task_id), range(1, 201), message="x" * 100_000)
+    os.truncate(segments_in(tmp_path)[0], 300 * 1_024 * 1_024)
+    tracemalloc.start()
+    found = [one.entries[-1].seq for part in recover(tmp_path) for one in part]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (len(found) > 3, found[-1]) == (True, 200)
+    assert most < 40 * 1_024 * 1_024
+
+
+def test_a_directory_that_cannot_be_written_any_more_is_said(tmp_path: Path) -> None:
+    """What there was room for goes on, and so does everything when it can be written again."""
+    journal = begun(tmp_path / "journal")
+    part = journal.task(new_task_id())
+    shutil.rmtree(tmp_path / "journal")
+    (tmp_path / "journal").write_text("in the way")
+    append(part, range(1, 101))
+    assert "cannot be written" in (journal.fault or "")
+    (tmp_path / "journal").unlink()
+    journal._again_at = 0.0
+    append(part, range(101, 103))
+    assert journal.fault is None
+    journal.close()
+
+
+def test_a_sync_that_fails_is_said_until_one_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = begun(tmp_path)
+    append(journal.task(new_task_id()), range(1, 3))
+
+    class Failing:
+        def flush(self) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+    assert journal.current is not None
+    with monkeypatch.context() as failing:
+        failing.setattr(journal.current, "map", Failing())
+        journal.sync()
+        assert "cannot be synced: Input/output error" in (journal.sync_fault or "")
+    journal.sync()
+    assert journal.sync_fault is None
+
+
+@st.composite
+def damages(draw: st.DrawFn) -> list[tuple[int, int, bytes]]:
+    """Of some segments where, over how many bytes, and what stands there then."""
+    damage = st.tuples(st.integers(0, 3), st.integers(0, SEGMENT), st.binary(max_size=40))
+    return draw(st.lists(damage, min_size=1, max_size=4))
+
+
+@given(damages(), st.integers(0, SEGMENT))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_damage_of_any_kind_takes_only_what_it_touches(
+    tmp_path: Path, done: list[tuple[int, int, bytes]], cut: int
+) -> None:
+    """Nothing but our own errors, no entry that was not said, in order, and each record that the damage left whole."""
+    directory = Path(tempfile.mkdtemp(dir=tmp_path))
+    task_id = new_task_id()
+    append(begun(directory).task(task_id), range(1, 61), message="ü" * 40)
+    paths = segments_in(directory)
+    before = [path.read_bytes() for path in paths]
+    for segment, place, content in done:
+        data = bytearray(paths[segment % len(paths)].read_bytes())
+        data[place : place + len(content)] = content
+        paths[segment % len(paths)].write_bytes(data)
+    os.truncate(paths[0], cut)
+    try:
+        found = recovered(directory).get(task_id, Recovered(task_id)).entries
+    except (JournalNewer, JournalUnreadable):
+        return
+    assert [one.seq for one in found] == sorted({one.seq for one in found})
+    assert all(one == entry(one.seq, "ü" * 40) for one in found)
+    whole = {seq for path, old in zip(paths, before, strict=True) for seq in untouched(old, path.read_bytes())}
+    assert whole <= {one.seq for one in found}
+
+
+def untouched(old: bytes, new: bytes) -> Iterator[int]:
+    """The seqs of the records of a segment that are as they were; none where its head is not."""
+    if new[: HEADER.size] != old[: HEADER.size]:
+        return
+    position = HEADER.size
+    while length := RECORD.unpack_from(old, position)[0] if position + RECORD.size <= len(old) else 0:
+        until = position + RECORD.size + length
+        if new[position:until] == old[position:until]:
+            yield int(orjson.loads(old[position + RECORD.size : until])["seq"])
+        position = until
 
 
 def test_a_close_keeps_what_is_not_committed_and_only_that(tmp_path: Path) -> None:
@@ -183,7 +359,7 @@ def test_a_close_of_an_idle_journal_leaves_nothing(tmp_path: Path) -> None:
     journal = begun(tmp_path)
     part = journal.task(new_task_id())
     append(part, range(1, 300))
-    part.append_end(END)
+    part.append_end(END, 0)
     part.committed_all()
     journal.sync()
     journal.close()

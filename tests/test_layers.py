@@ -12,13 +12,13 @@ PACKAGE = Path(__file__).parent.parent / "taskd"
 LAYERS = """
 version errors entries settings shipped visible waiting metrics turns signals console descriptors
 patterns fields folding tasks filters queries sanitise masking secrets counts outlines tracebacks
-journal flood queue progress logger hub lines speech
-persistence.base persistence.connection persistence.appending persistence.committer persistence.schema
-persistence.blocks persistence.search persistence.indexer persistence.purging persistence.checkpoints
-persistence.sqlite persistence
+segments journal flood queue progress logger hub lines speech
+persistence.base persistence.connection persistence.soundness persistence.appending persistence.committer
+persistence.schema persistence.blocks persistence.search persistence.indexer persistence.purging
+persistence.checkpoints persistence.sqlite persistence
 speaking streams records uncaught spreading capture process
 writer pages exporting follow context plugins execution endings
-live deletions manager watchdog retention service
+live deletions manager watchdog retention recovery service
 api api.schemas api.operations api.responses api.auth api.following api.tasks api.logs api.live api.stream api.export
 api.health api.metrics api.page api.openapi api.app
 connections protocols server client printer tables arguments template cli demo

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from taskd.entries import Level, LogEntry
-from taskd.errors import StoreError
-from taskd.journal import Journal, segments_in
+from taskd.errors import StoreError, StoreUnavailable
+from taskd.journal import Journal
 from taskd.persistence import LogPersistenceService, open_persistence
-from taskd.service import interrupt_orphans, recover_journal
+from taskd.recovery import Patience, interrupt_orphans, recover_journal
+from taskd.segments import segments_in
 from taskd.settings import Settings
 from taskd.tasks import TaskEnd, TaskStatus
 from tests.test_follow import END, FILTERS, LiveLog, UnevenStore, emit, read, stored
@@ -108,10 +109,90 @@ async def test_a_hole_in_the_journal_is_filled_with_what_says_so(tmp_path: Path)
         part = journal.task(log.task_id)
         for seq in (1, 2, 5):
             part.append(LogEntry.make(seq, END.finished_at, Level.INFO, "mine", "said", None).encoded)
-        part.append_end(TaskEnd(TaskStatus.FAILED, END.finished_at, None, "it says"))
+        part.append_end(TaskEnd(TaskStatus.FAILED, END.finished_at, None, "it says"), 5)
         await recover_journal(tmp_path / "journal", store)
         entries = await stored(store, log.task_id)
         task = await store.task(log.task_id)
     assert [entry.source for entry in entries] == ["mine", "mine", "system", "system", "mine"]
     assert entries[2].message.startswith("lost")
     assert (task.status, task.error, task.last_seq) == ("failed", "it says", 5)
+
+
+async def test_an_end_whose_entries_are_missing_does_not_hide_it(tmp_path: Path) -> None:
+    """Whoever sees `succeeded` can read the whole log, or what says that a part is lost."""
+    settings = Settings(data_dir=tmp_path)
+    journal = begun(tmp_path)
+    async with open_persistence(settings) as store:
+        log = LiveLog(store, settings)
+        await log.create()
+        part = journal.task(log.task_id)
+        part.append(LogEntry.make(1, END.finished_at, Level.INFO, "mine", "said", None).encoded)
+        part.append_end(END, 4)
+        await recover_journal(tmp_path / "journal", store)
+        entries = await stored(store, log.task_id)
+        task = await store.task(log.task_id)
+    assert [entry.source for entry in entries] == ["mine", "system", "system", "system"]
+    assert (task.status, task.last_seq) == ("succeeded", 4)
+
+
+class Failing:
+    """A store that cannot do anything for the first so many calls."""
+
+    def __init__(self, store: LogPersistenceService, times: int) -> None:
+        self._store, self._times = store, times
+
+    def __getattr__(self, name: str) -> Any:
+        if self._times and name in ("append", "task"):
+            self._times -= 1
+            raise StoreUnavailable("The database cannot do this now: database is locked.")
+        return getattr(self._store, name)
+
+
+async def test_a_store_that_is_locked_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """And that is said once."""
+    settings = Settings(data_dir=tmp_path)
+    async with open_persistence(settings) as store:
+        log = LiveLog(store, settings, begun(tmp_path))
+        await log.create()
+        log.logger.info("said")
+        failing: Any = Failing(store, 3)
+        await recover_journal(tmp_path / "journal", failing, Patience(20))
+        assert [entry.message for entry in await stored(store, log.task_id)] == ["said"]
+    assert caplog.text.count("waits for the database") == 1
+
+
+async def test_a_store_that_stays_locked_ends_the_start_and_not_the_journal(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    async with open_persistence(settings) as store:
+        log = LiveLog(store, settings, begun(tmp_path))
+        await log.create()
+        log.logger.info("said")
+        failing: Any = Failing(store, 1_000)
+        with pytest.raises(StoreUnavailable, match=r"locked.*given up after 0\.1 s; the journal keeps"):
+            await recover_journal(tmp_path / "journal", failing, Patience(0.1))
+        await recover_journal(tmp_path / "journal", store)
+        assert [entry.message for entry in await stored(store, log.task_id)] == ["said"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_a_death_while_the_journal_is_removed_does_no_harm(tmp_path: Path, seed: int) -> None:
+    """Whichever segments are left are read again, and change nothing."""
+    rng = random.Random(seed)
+    settings = Settings(data_dir=tmp_path)
+    async with open_persistence(settings) as store:
+        log = LiveLog(store, settings, begun(tmp_path))
+        await log.create()
+        for number in range(500):
+            log.logger.info(f"said {number}")
+        directory = tmp_path / "journal"
+        kept = {path: path.read_bytes() for path in segments_in(directory)}
+        assert len(kept) > 3
+        await recover_journal(directory, store)
+        await interrupt_orphans(store)
+        whole = await stored(store, log.task_id)
+        for path in rng.sample(sorted(kept), rng.randrange(1, len(kept))):
+            path.write_bytes(kept[path])
+        await recover_journal(directory, store)
+        await interrupt_orphans(store)
+        assert await stored(store, log.task_id) == whole
+        assert segments_in(directory) == []

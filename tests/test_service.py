@@ -1,6 +1,7 @@
 """Starting and stopping: nothing is lost, and nothing is told that is not so."""
 
 import asyncio
+import contextlib
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -11,7 +12,8 @@ import pytest
 from taskd.errors import DataDirHeld, StoreError
 from taskd.filters import LogFilter
 from taskd.follow import End, Entries, follow
-from taskd.service import Service, interrupt_orphans
+from taskd.recovery import interrupt_orphans
+from taskd.service import Service
 from taskd.settings import Settings
 from taskd.tasks import TaskStatus
 from tests.conftest import messages, read_all, running_service
@@ -183,7 +185,8 @@ async def test_a_start_that_fails_leaves_nothing_open(tmp_path: Path) -> None:
     """Neither the lock nor the streams."""
     streams = sys.stdout, sys.stderr
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "taskd.db").write_bytes(b"not a database" * 1_000)
+    with contextlib.closing(sqlite3.connect(tmp_path / "data" / "taskd.db")) as other:
+        other.execute("CREATE TABLE theirs (a)")
     for _ in range(2):
         with pytest.raises(StoreError, match=r"taskd\.db"):
             await Service(Settings(data_dir=tmp_path / "data")).__aenter__()

@@ -42,6 +42,7 @@ STATUS_OF: dict[type[errors.TaskdError], int] = {
     errors.Stopping: 503,
     errors.StoreUnavailable: 503,
     errors.StoreTimeout: 503,
+    errors.StoreCorrupt: 503,
 }
 
 CLOSE_WAIT_S = 1.0

@@ -1,5 +1,6 @@
 """Where logs are kept. `open_persistence` imports only the backend that the URL names."""
 
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 from taskd.errors import SettingsError
@@ -7,7 +8,7 @@ from taskd.metrics import Metrics
 from taskd.persistence.base import LogPersistenceService
 from taskd.settings import Settings
 
-__all__ = ["LogPersistenceService", "open_persistence"]
+__all__ = ["LogPersistenceService", "open_persistence", "set_aside_database"]
 
 
 def open_persistence(
@@ -19,11 +20,28 @@ def open_persistence(
     `sqlite:///relative/file` and `sqlite:////absolute/file`. Raises `SettingsError` for
     anything else, `StoreError` where the database cannot be opened.
     """
+    from taskd.persistence.sqlite import open_sqlite
+
+    return open_sqlite(_sqlite_path(settings), settings, metrics or Metrics())
+
+
+def set_aside_database(settings: Settings, stamp: str, before: Callable[[], None]) -> str:
+    """
+    Keep a damaged database, which is closed, under a name with `stamp`, so that a new one can be begun; the name.
+
+    `before` is called first, to set aside what belongs to it.
+
+    Raises `StoreCorrupt` where that has been done too often of late, `StoreError` where it cannot be done.
+    """
+    from taskd.persistence.sqlite import set_aside_sqlite
+
+    return str(set_aside_sqlite(_sqlite_path(settings), stamp, before))
+
+
+def _sqlite_path(settings: Settings) -> str:
     scheme, separator, path = settings.database_url.partition(":///")
     if separator and scheme == "sqlite" and path:
-        from taskd.persistence.sqlite import open_sqlite
-
-        return open_sqlite(path, settings, metrics or Metrics())
+        return path
     raise SettingsError(
         f"setting database (TASKD_DATABASE) {settings.database_url!r}: expected sqlite:///relative/file "
         "or sqlite:////absolute/file"

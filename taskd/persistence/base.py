@@ -10,9 +10,10 @@
 - What was committed is seen by every read that begins afterwards.
 
 Errors are `taskd.errors.StoreError`, of which `StoreUnavailable` means that the same call may
-work later, and `TaskNotFound`.
+work later and `StoreCorrupt` that the database is damaged, and `TaskNotFound`.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -47,6 +48,10 @@ class LogPersistenceService(Protocol):
     """Stores tasks and their logs."""
 
     url: str
+    # What the operator should know of how it was opened, in sentences.
+    notices: list[str]
+    # Set where the database turns out to be damaged. Close it, and set it aside.
+    corrupt: asyncio.Event
 
     @property
     def fault(self) -> str | None:

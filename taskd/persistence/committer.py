@@ -6,27 +6,35 @@ transaction, in one call into the connection's thread. Nobody else can come betw
 and its COMMIT, a cancelled caller does not stop it halfway, and a thousand tasks share commits,
 and so fsyncs. What cannot be done fails alone: an operation has a savepoint of its own, and
 appends that wait one behind the other have one for all, and each its own if that fails.
+
+After an error of the disk the next transaction gets a new connection: what the old one, or the
+kernel behind a file that failed to sync, believes to be written is then not relied on.
 """
 
 import asyncio
 import contextlib
 import functools
 import sqlite3
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import aiosqlite
 
-from taskd.errors import StoreUnavailable
+from taskd.errors import StoreError, StoreUnavailable
 from taskd.metrics import Metrics
 from taskd.persistence.appending import Append, append_all
-from taskd.persistence.connection import CLOSED, Operation, T, in_thread, store_error
+from taskd.persistence.connection import CLOSED, CORRUPT, Operation, T, code_of, in_thread, store_error
+from taskd.persistence.soundness import Soundness
 from taskd.waiting import first
 
 # Entries in one transaction: enough that the commit costs nothing beside them, few enough
 # that a new task does not wait for long behind them.
 TRANSACTION_ENTRIES_MAX = 50_000
+# How long a transaction that failed is told of: nobody may try again.
+FAULT_SHOWN_S = 10.0
 
 
 @dataclass(slots=True)
@@ -40,11 +48,21 @@ class _Waiting:
 
 
 class Committer:
-    """All writing: whatever waits goes into the next transaction."""
+    """All writing: whatever waits goes into the next transaction. `connect` opens a connection that is set up."""
 
-    def __init__(self, connection: aiosqlite.Connection, metrics: Metrics) -> None:
-        self._connection = connection
+    def __init__(
+        self,
+        connect: Callable[[], AbstractAsyncContextManager[aiosqlite.Connection]],
+        soundness: Soundness,
+        metrics: Metrics,
+    ) -> None:
+        self._connect = connect
+        self._soundness = soundness
         self._metrics = metrics
+        self._opened = AsyncExitStack()
+        self._connection: aiosqlite.Connection | None = None
+        self._fault = ""
+        self._fault_at = 0.0
         self._waiting: list[_Waiting] = []
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
@@ -70,6 +88,11 @@ class Committer:
         await first(self._idle.wait(), timeout_s=timeout_s)
         return self._idle.is_set()
 
+    @property
+    def fault(self) -> str | None:
+        """Why the last transaction failed, for some seconds."""
+        return self._fault if self._fault and time.monotonic() - self._fault_at < FAULT_SHOWN_S else None
+
     def _done(self, work: Operation[Any] | Append) -> asyncio.Future[Any]:
         if self._closed:
             raise StoreUnavailable(CLOSED)
@@ -80,7 +103,7 @@ class Committer:
         return done
 
     async def close(self) -> None:
-        """Do what waits, then stop. Idempotent."""
+        """Do what waits, then stop; the connection is left to `let_go`. Idempotent."""
         self._closed = True
         self._work.set()
         await self._task
@@ -112,14 +135,16 @@ class Committer:
         work = [waiting.work for waiting in taken]
         outcomes: Sequence[Any]
         try:
+            connection = await self._connected()
             with self._metrics.commit_seconds.time():
-                outcomes = await in_thread(self._connection, functools.partial(transaction, work=work))
+                outcomes = await in_thread(connection, functools.partial(transaction, work=work))
+            self._fault = ""
         except asyncio.CancelledError:
             # The thread does them all the same; an append that is done again does no harm.
             outcomes = [StoreUnavailable("The commit was not heard of.")] * len(taken)
         except Exception as error:
             self._metrics.store_errors.inc()
-            outcomes = [store_error(error)] * len(taken)
+            outcomes = [await self._failed(error)] * len(taken)
         for waiting, outcome in zip(taken, outcomes, strict=True):
             if waiting.done.done():
                 continue
@@ -127,6 +152,24 @@ class Committer:
                 waiting.done.set_exception(outcome)
             else:
                 waiting.done.set_result(outcome)
+
+    async def _connected(self) -> aiosqlite.Connection:
+        if self._connection is None:
+            self._connection = await self._opened.enter_async_context(self._connect())
+        return self._connection
+
+    async def _failed(self, error: Exception) -> StoreError:
+        told = self._soundness.told(error)
+        self._fault, self._fault_at = str(told), time.monotonic()
+        if isinstance(error, sqlite3.Error) and code_of(error) == sqlite3.SQLITE_IOERR:
+            await self.let_go()
+        return told
+
+    async def let_go(self) -> None:
+        """Close the connection; the next transaction, where there is one, gets another."""
+        self._connection = None
+        with contextlib.suppress(sqlite3.Error):
+            await self._opened.aclose()
 
 
 def transaction(connection: sqlite3.Connection, work: Sequence[Operation[Any] | Append]) -> list[Any]:
@@ -183,6 +226,8 @@ def _alone(connection: sqlite3.Connection, operation: Operation[Any]) -> Any:
     except sqlite3.OperationalError:
         raise  # locked, full, failing: nothing in this transaction will work
     except Exception as error:
+        if isinstance(error, sqlite3.Error) and code_of(error) in CORRUPT:
+            raise
         connection.execute("ROLLBACK TO operation")
         outcome = store_error(error) if isinstance(error, sqlite3.Error) else error
     connection.execute("RELEASE operation")

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import aiosqlite
 
-from taskd.errors import StoreError, StoreTimeout, StoreUnavailable
+from taskd.errors import StoreCorrupt, StoreError, StoreTimeout, StoreUnavailable
 
 # How long SQLite itself waits for another process's lock. Not longer: whoever waits behind
 # it (a new task, another task's flush) should be told soon, and tries again itself.
@@ -32,6 +32,7 @@ _ADVICE = {
     sqlite3.SQLITE_CANTOPEN: " Let taskd write to the file and its directory.",
 }
 GIVEN_UP = "The query was given up: it took longer than query_timeout_s allows, or taskd is stopping."
+CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 CLOSED = "The store is closed: taskd is stopping."
 
 T = TypeVar("T")
@@ -67,6 +68,8 @@ async def connect(path: str) -> AsyncIterator[aiosqlite.Connection]:
         await asyncio.to_thread(connecting._thread.join)
         raise
     try:
+        # Damage is then an error where it is met, and not a wrong answer.
+        await in_thread(connection, lambda raw: raw.execute("PRAGMA cell_size_check = ON") and None)
         yield connection
     finally:
         await connection.close()
@@ -121,12 +124,25 @@ async def interruptible(connection: aiosqlite.Connection, operation: Operation[T
         reading.exception()
 
 
+def code_of(error: sqlite3.Error) -> int | None:
+    """SQLite's code without its details; None where the error is Python's, as for text that is no UTF-8."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+def read_leniently(connection: sqlite3.Connection) -> None:
+    """From now on text that is no UTF-8, as damage makes it, is shown with marks in it and is no error."""
+    connection.text_factory = lambda text: text.decode(errors="replace")
+
+
 def store_error(error: Exception) -> StoreError:
     """What an error of SQLite's is to the callers of a store."""
     if isinstance(error, StoreError):
         return error
+    if isinstance(error, sqlite3.Error) and code_of(error) in CORRUPT:
+        return StoreCorrupt(f"The database is damaged: {error}.")
     if isinstance(error, sqlite3.OperationalError):
-        if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+        if code_of(error) == sqlite3.SQLITE_INTERRUPT:
             return StoreTimeout(GIVEN_UP)
         advice = _ADVICE.get(error.sqlite_errorcode & 0xFF, "")
         return StoreUnavailable(f"The database cannot do this now: {error}.{advice}")

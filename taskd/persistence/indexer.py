@@ -26,6 +26,7 @@ from taskd.errors import StoreError
 from taskd.persistence.blocks import BLOCK_ENTRIES, INSERT_BLOCK, make_block
 from taskd.persistence.committer import Committer
 from taskd.persistence.connection import in_thread
+from taskd.persistence.soundness import Soundness
 
 BITE_S = 0.05
 BITE_ENTRIES_MIN, BITE_ENTRIES_MAX = 250, 8_000
@@ -112,8 +113,11 @@ class _State:
 class Indexer:
     """The one that makes the indexes. `run` until it is cancelled."""
 
-    def __init__(self, connection: aiosqlite.Connection, committer: Committer, entries_min: int) -> None:
+    def __init__(
+        self, connection: aiosqlite.Connection, committer: Committer, soundness: Soundness, entries_min: int
+    ) -> None:
         self._connection = connection
+        self._soundness = soundness
         self._committer = committer
         self._entries_min = entries_min
         self._blocks_due: dict[str, None] = {}
@@ -140,11 +144,7 @@ class Indexer:
 
     async def run(self) -> None:
         """Index what is to be indexed, for ever. May be cancelled at any point."""
-        unfinished = await in_thread(
-            self._connection, lambda raw: raw.execute(UNFINISHED, (self._entries_min,)).fetchall()
-        )
-        for (task_id,) in unfinished:
-            self.note(task_id, 0, ended=True)
+        await self._note_unfinished()
         while True:
             await self._work.wait()
             # Blocks of running tasks before the text of those that have ended, which takes longer.
@@ -159,6 +159,7 @@ class Indexer:
         try:
             done = not await (self._make_block if due is self._blocks_due else self._add_rows)(task_id)
         except (StoreError, sqlite3.Error) as error:
+            self._soundness.told(error)
             # The store fails or is locked, and who writes entries says so; here it can wait.
             _log.debug("task %s is indexed later: %s", task_id, error)
             await asyncio.sleep(RETRY_S)
@@ -171,6 +172,19 @@ class Indexer:
             due.pop(task_id, None)
         took_s = time.perf_counter() - started
         await asyncio.sleep(took_s * (BUSY_RESTS if self._is_busy() else 1))
+
+    async def _note_unfinished(self) -> None:
+        unfinished = None
+        while unfinished is None:
+            try:
+                unfinished = await in_thread(
+                    self._connection, lambda raw: raw.execute(UNFINISHED, (self._entries_min,)).fetchall()
+                )
+            except sqlite3.Error as error:
+                self._soundness.told(error)
+                await asyncio.sleep(RETRY_S)
+        for (task_id,) in unfinished:
+            self.note(task_id, 0, ended=True)
 
     async def _state(self, task_id: str) -> _State | None:
         row = await in_thread(self._connection, lambda raw: raw.execute(STATE, (task_id,)).fetchone())
@@ -227,9 +241,11 @@ class Indexer:
 
 
 @contextlib.asynccontextmanager
-async def indexing(connection: aiosqlite.Connection, committer: Committer, entries_min: int) -> AsyncIterator[Indexer]:
+async def indexing(
+    connection: aiosqlite.Connection, committer: Committer, soundness: Soundness, entries_min: int
+) -> AsyncIterator[Indexer]:
     """An indexer that works until this is left; the text of logs with fewer than `entries_min` is left alone."""
-    indexer = Indexer(connection, committer, entries_min)
+    indexer = Indexer(connection, committer, soundness, entries_min)
     task = asyncio.get_running_loop().create_task(indexer.run(), name="indexer")
     try:
         yield indexer

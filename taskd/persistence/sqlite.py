@@ -11,7 +11,7 @@ import fcntl
 import functools
 import os
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ import orjson
 
 from taskd.counts import Count, LogCounts, Stats
 from taskd.entries import Level, LogEntry, timestamp_now
-from taskd.errors import DataDirHeld, StoreError, StoreUnavailable, TaskNotFound
+from taskd.errors import DataDirHeld, StoreCorrupt, StoreError, StoreUnavailable, TaskNotFound
 from taskd.filters import SQL_FUNCTIONS, LogFilter
 from taskd.metrics import Metrics
 from taskd.outlines import Outline
@@ -29,11 +29,28 @@ from taskd.persistence.appending import Append
 from taskd.persistence.base import Span, TaskFilter
 from taskd.persistence.checkpoints import Checkpointer, checkpointing, prepare_checkpointer
 from taskd.persistence.committer import Committer
-from taskd.persistence.connection import CLOSED, Operation, connect, in_thread, interruptible, store_error
+from taskd.persistence.connection import (
+    CLOSED,
+    Operation,
+    code_of,
+    connect,
+    in_thread,
+    interruptible,
+    read_leniently,
+    store_error,
+)
 from taskd.persistence.indexer import Indexer, indexing, prepare_writer
 from taskd.persistence.purging import Purger, used_bytes
-from taskd.persistence.schema import prepare
+from taskd.persistence.schema import configure, prepare
 from taskd.persistence.search import searching
+from taskd.persistence.soundness import (
+    HEAD_BYTES,
+    Soundness,
+    check_sides,
+    holder_of,
+    is_taskds,
+    set_aside,
+)
 from taskd.queries import Order
 from taskd.settings import Settings
 from taskd.tasks import Task, TaskEnd, TaskStatus, first_id_of
@@ -73,6 +90,8 @@ UNENDED = f"SELECT {TASK_COLUMNS} FROM tasks WHERE status IN ('queued', 'running
 SECRETS = "SELECT secrets_json FROM tasks WHERE id = ?"
 
 
+_STATUSES = {status.value: status for status in TaskStatus}
+
 T = TypeVar("T")
 Row = tuple[Any, ...]
 
@@ -82,38 +101,72 @@ async def open_sqlite(path: str, settings: Settings, metrics: Metrics) -> AsyncI
     """
     The store in the file `path`, created where it is missing.
 
-    Raises `StoreNewer` for a database of a newer taskd and `StoreError` for what is no
-    database or cannot be opened; the file is then left as it was.
+    Raises `StoreNewer` for a database of a newer taskd, `StoreCorrupt` for one of taskd's that is
+    damaged, and `StoreError` for what is no database or cannot be opened; the file is then left as
+    it was.
     """
     async with AsyncExitStack() as stack:
-        stack.enter_context(_held(path))
+        head = stack.enter_context(_held(path))
+        soundness = Soundness()
         try:
-            write = await stack.enter_async_context(connect(path))
-            await in_thread(write, functools.partial(prepare, path=path, synchronous=settings.synchronous))
-            await in_thread(write, prepare_writer)
+            check_sides(path)
+            notice = await _prepared(path)
+            committer = Committer(lambda: _writer(path, settings.synchronous), soundness, metrics)
+            # Closed last, for it may write: it then copies the log into the file, and removes it.
+            stack.push_async_callback(committer.let_go)
+            stack.push_async_callback(committer.close)
             read = [await stack.enter_async_context(connect(path)) for _ in range(settings.readers)]
             index = await stack.enter_async_context(connect(path))
             checkpoint = await stack.enter_async_context(connect(path))
             await in_thread(checkpoint, prepare_checkpointer)
             for connection in (*read, index):
                 await in_thread(connection, _prepare_reader)
-        except sqlite3.Error as error:
-            raise StoreError(f"The database {path} cannot be opened: {error}.") from error
-        committer = Committer(write, metrics)
+        except (sqlite3.Error, StoreCorrupt) as error:
+            raise _cannot_open(path, error, is_taskds(path, settings.data_dir, head)) from error
+        await in_thread(index, read_leniently)
         stack.push_async_callback(committer.close)
-        indexer = await stack.enter_async_context(indexing(index, committer, settings.index_entries_min))
+        indexer = await stack.enter_async_context(indexing(index, committer, soundness, settings.index_entries_min))
         checkpointer = await stack.enter_async_context(
             checkpointing(checkpoint, path, committer, settings.query_timeout_s)
         )
-        store = SqliteStore(path, settings, committer, read, indexer, checkpointer)
+        store = SqliteStore(path, settings, committer, read, indexer, checkpointer, soundness)
+        store.notices += [notice] if notice else []
         stack.callback(store.close)
         yield store
 
 
+async def _prepared(path: str) -> str | None:
+    async with connect(path) as connection:
+        await in_thread(connection, read_leniently)
+        return await in_thread(connection, functools.partial(prepare, path=path))
+
+
+def _cannot_open(path: str, error: sqlite3.Error | StoreCorrupt, taskds: bool) -> StoreError:
+    told = store_error(error)
+    if taskds and isinstance(told, StoreCorrupt):
+        return told if told is error else StoreCorrupt(f"The database {path} is damaged: {error}.")
+    return StoreError(f"The database {path} cannot be opened: {error}.")
+
+
+@asynccontextmanager
+async def _writer(path: str, synchronous: str) -> AsyncIterator[aiosqlite.Connection]:
+    async with connect(path) as connection:
+        await in_thread(connection, functools.partial(configure, synchronous=synchronous))
+        await in_thread(connection, prepare_writer)
+        await in_thread(connection, read_leniently)
+        yield connection
+
+
+def set_aside_sqlite(path: str, stamp: str, before: Callable[[], None]) -> Path:
+    """Set the database's files aside, with nobody else at them; see `taskd.persistence.soundness`."""
+    with _held(path):
+        return set_aside(path, stamp, before)
+
+
 @contextmanager
-def _held(path: str) -> Iterator[None]:
+def _held(path: str) -> Iterator[bytes]:
     """
-    Hold the database for this process: two services on one would end each other's tasks.
+    Hold the database for this process: two services on one would end each other's tasks. Its first bytes.
 
     With flock, which SQLite does not use; the lock ends with the process, however it ends. It is
     let go only after the connections are closed: closing a file drops SQLite's own locks on it.
@@ -125,12 +178,14 @@ def _held(path: str) -> Iterator[None]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
+        holder = holder_of(descriptor)
         os.close(descriptor)
         raise DataDirHeld(
-            f"The database {path} is in use by another taskd; stop that one, or give another --database."
+            f"The database {path} is in use by another taskd (process {holder}); "
+            "stop that one, or give another --database."
         ) from error
     try:
-        yield
+        yield os.pread(descriptor, HEAD_BYTES, 0)
     finally:
         os.close(descriptor)
 
@@ -152,7 +207,10 @@ class SqliteStore:
         readers: list[aiosqlite.Connection],
         indexer: Indexer,
         checkpointer: Checkpointer,
+        soundness: Soundness,
     ) -> None:
+        self.notices: list[str] = []
+        self.corrupt = soundness.corrupt
         self.url = f"sqlite:///{path}"
         self._path = Path(path)
         self._file = self._identity()
@@ -161,6 +219,7 @@ class SqliteStore:
         self._indexer = indexer
         self._checkpointer = checkpointer
         self._purger = Purger(committer)
+        self._soundness = soundness
         self._readers = readers
         self._idle: asyncio.LifoQueue[aiosqlite.Connection] = asyncio.LifoQueue()
         for connection in readers:
@@ -177,9 +236,9 @@ class SqliteStore:
 
     @property
     def fault(self) -> str | None:
-        """What is wrong with the file itself, in words; None where nothing is."""
+        """What is wrong with the file itself, or why nothing could be written just now; None where nothing is."""
         if self._identity() == self._file:
-            return None
+            return self._soundness.reason or self._committer.fault
         return f"The database {self._path} was removed or replaced: what is stored now goes to a file without a name."
 
     @property
@@ -345,9 +404,19 @@ class SqliteStore:
             if self._closed:
                 raise StoreUnavailable(CLOSED)
             try:
-                return await interruptible(connection, operation, self._settings.query_timeout_s)
+                return await self._once_or_leniently(connection, operation)
             except sqlite3.Error as error:
-                raise store_error(error) from error
+                raise self._soundness.told(error) from error
+
+    async def _once_or_leniently(self, connection: aiosqlite.Connection, operation: Operation[T]) -> T:
+        try:
+            return await interruptible(connection, operation, self._settings.query_timeout_s)
+        except sqlite3.OperationalError as error:
+            if code_of(error) is not None:
+                raise
+            # Text that is no UTF-8: damage that SQLite does not see. The rest can be read.
+            await in_thread(connection, read_leniently)
+            return await interruptible(connection, operation, self._settings.query_timeout_s)
 
     @asynccontextmanager
     async def _reader(self) -> AsyncGenerator[aiosqlite.Connection, None]:
@@ -376,15 +445,23 @@ def _task_of(row: Row) -> Task:
     return Task(
         id=task_id,
         plugin=plugin,
-        params=orjson.loads(params),
-        status=TaskStatus(status),
+        params=_json_of(params) or {},
+        status=_STATUSES.get(status, TaskStatus.INTERRUPTED),
         created_at=created,
         started_at=started,
         finished_at=finished,
-        result=None if result is None else orjson.loads(result),
+        result=_json_of(result),
         error=error,
         retry_of=retry_of,
-        last_seq=last_seq,
-        progress=None if progress is None else orjson.loads(progress),
-        counts={level: orjson.loads(counts).get(level.value, 0) for level in Level},
+        last_seq=last_seq if isinstance(last_seq, int) else 0,
+        progress=_json_of(progress),
+        counts={level: (_json_of(counts) or {}).get(level.value, 0) for level in Level},
     )
+
+
+def _json_of(text: str | None) -> Any:
+    """The value; None for what is none any more: one damaged row must not take the list of tasks with it."""
+    try:
+        return None if text is None else orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None

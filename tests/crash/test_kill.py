@@ -23,16 +23,16 @@ def test_kill_9_loses_nothing_whose_call_had_returned(tmp_path: Path, record_pro
     rng = random.Random(9)
     oracle = tmp_path / "oracle"
     oracle.touch()
-    served = with_tellers(tmp_path)
     checked = 0
-    for _ in range(ROUNDS):
-        served.start()
-        ids = {served.submit("teller", oracle=str(oracle), burst=5) for _ in range(TASKS)}
-        time.sleep(rng.uniform(0.1, 2.5))  # the moment of the kill is what is random here
-        served.stop(signal.SIGKILL)
-        with served:
+    with with_tellers(tmp_path) as served:
+        for _ in range(ROUNDS):
+            ids = {served.submit("teller", oracle=str(oracle), burst=5) for _ in range(TASKS)}
+            time.sleep(rng.uniform(0.1, scaled(0.6, 2.5)))  # the moment of the kill is what is random here
+            served.stop(signal.SIGKILL)
+            served.start()
             checked += check(served, oracle, ids)
-        oracle.write_text("")
+            oracle.write_text("")
+        assert served.stop() == 0
     assert checked
     check_database(served)
     record_property("kills", ROUNDS)

@@ -11,7 +11,7 @@ import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from taskd import journal
+from taskd import segments
 from tests.bars import Record, scaled
 from tests.served import Served, wait_until
 
@@ -114,7 +114,7 @@ def samples(served: Served, name: str) -> dict[tuple[tuple[str, str], ...], floa
 
 def journaled(served: Served, task_id: str) -> list[dict[str, Any]]:
     """What the journal of the running server has of a task, as another process reads it."""
-    found = (task for tasks in journal.recover(served.data_dir / "journal") for task in tasks)
+    found = (task for tasks in segments.recover(served.data_dir / "journal") for task in tasks)
     return [orjson.loads(entry.encoded) for task in found if task.task_id == task_id for entry in task.entries]
 
 

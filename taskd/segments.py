@@ -1,0 +1,242 @@
+"""
+The journal's files: what is in them, and how they are read when the process that wrote them is gone.
+
+    segment   magic, serial, then records          a greater serial is newer
+    record    length, checksum, task, payload      the payload is an entry, or a task's end
+
+The checksum of a record begins with the serial and the task, so neither what an earlier use of a
+segment left behind nor a torn last record is taken for a record. Where something in the middle is
+damaged, the search goes on behind it: payloads are JSON, in which no record can be hidden, and
+each record that is whole is found. What the damage took is missing in the tasks' seqs, and
+recovery says so in their logs.
+
+Reading is bounded, however large a file is. Nothing is deleted but what is ours and read:
+another program's file is left alone, and a segment of a newer taskd stops the start, for it may
+hold entries that only that one can read.
+"""
+
+import logging
+import os
+import re
+import struct
+import uuid
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+
+from taskd.entries import LEVELS, LogEntry
+from taskd.errors import JournalNewer, JournalUnreadable
+from taskd.tasks import TaskEnd, TaskStatus
+
+MAGIC = b"taskd 01"
+HEADER = struct.Struct("<8sQ")
+RECORD = struct.Struct("<II16s")
+SUFFIX = ".journal"
+# More than the largest entry that settings allow: a length above it is damage.
+RECORD_BYTES_MAX = 128 * 1_024 * 1_024
+WINDOW_BYTES = 1_024 * 1_024
+BITE_BYTES = 4 * 1_024 * 1_024
+
+OUR_NAME = re.compile(rf"\d+\{SUFFIX}")
+ANY_MAGIC = re.compile(rb"taskd \d\d")
+# How payloads begin.
+MARK = re.compile(rb'\{"(?:seq|end)":')
+MARK_BYTES = 7
+
+checksum_of = zlib.crc32
+_log = logging.getLogger("taskd.journal")
+
+
+class Recovered:
+    """What a task has in the journal of a process that is gone: entries in `seq` order, and perhaps its end."""
+
+    __slots__ = ("end", "entries", "last_seq", "task_id")
+
+    def __init__(self, task_id: str) -> None:
+        self.task_id = task_id
+        self.entries: list[LogEntry] = []
+        self.end: TaskEnd | None = None
+        self.last_seq = 0  # that the log had at its end
+
+    def add(self, payload: bytes) -> None:
+        """Take one record more. Raises `ValueError`, `KeyError` or `TypeError` for what this taskd does not know."""
+        told = orjson.loads(payload)
+        if "end" in told:
+            status, finished_at, result_json, error = told["end"]
+            self.end = TaskEnd(TaskStatus(status), finished_at, result_json, error)
+            self.last_seq = told.get("last_seq", 0)
+        else:
+            level = LEVELS[told["level"]]
+            entry = LogEntry(told["seq"], told["timestamp"], level, told["source"], told["message"], payload)
+            self.entries.append(entry)
+
+
+def recover(directory: Path) -> Iterator[list[Recovered]]:
+    """
+    What the journal of a process that is gone still holds, in bites, oldest first.
+
+    The same task may come in several of them. Call `clear` when all of it is stored. Raises
+    `JournalNewer` and `JournalUnreadable`.
+    """
+    for path in _files(directory):
+        if _serial_of(path) is None:
+            _log.warning("%s is not of taskd's journal and is left alone", path)
+    for serial, path in sorted((_serial_of(path) or 0, path) for path in segments_in(directory)):
+        if serial:
+            yield from _bites(path, serial)
+
+
+def clear(directory: Path) -> None:
+    """Remove the segments: all that they hold is stored. Raises `JournalUnreadable`."""
+    for path in segments_in(directory):
+        try:
+            path.unlink()
+        except OSError as error:
+            raise JournalUnreadable(
+                f"The journal's {path} is stored and cannot be removed ({error.strerror}); make {directory} writable."
+            ) from error
+
+
+def set_aside(directory: Path, kept: Path) -> bool:
+    """Rename a journal that has segments to `kept`; whether it had."""
+    if not any(OUR_NAME.fullmatch(path.name) for path in _files(directory)):
+        return False
+    directory.rename(kept)
+    return True
+
+
+def segments_in(directory: Path) -> list[Path]:
+    """The files of a journal: those that are taskd's. Raises `JournalNewer` and `JournalUnreadable`."""
+    return [path for path in _files(directory) if _serial_of(path) is not None]
+
+
+def seed_of(serial: int) -> int:
+    """Where the checksums of a segment begin."""
+    return checksum_of(serial.to_bytes(8, "little"))
+
+
+def _files(directory: Path) -> list[Path]:
+    try:
+        return sorted(directory / name for name in os.listdir(directory) if name.endswith(SUFFIX))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _unreadable(directory, error) from error
+
+
+def _serial_of(path: Path) -> int | None:
+    """The serial of a segment; 0 for one that was allocated and not begun; None for what is not taskd's."""
+    if not OUR_NAME.fullmatch(path.name):
+        return None
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEADER.size)
+    except IsADirectoryError:
+        return None
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if not head.strip(b"\0"):
+        return 0
+    if ANY_MAGIC.match(head) and not head.startswith(MAGIC):
+        raise JournalNewer(f"The journal's {path} was written by a newer taskd; run that one. Nothing was changed.")
+    magic, serial = HEADER.unpack(head) if len(head) == HEADER.size else (b"", 0)
+    return int(serial) if magic == MAGIC else None
+
+
+def _unreadable(path: Path, error: OSError) -> JournalUnreadable:
+    return JournalUnreadable(
+        f"The journal's {path} cannot be read ({error.strerror}), and it may hold entries that are nowhere else: "
+        "make it readable, or move it away to start without them."
+    )
+
+
+def _bites(path: Path, serial: int) -> Iterator[list[Recovered]]:
+    """What one segment holds, some megabytes at a time."""
+    tasks: dict[bytes, Recovered] = {}
+    size = 0
+    try:
+        with path.open("rb") as file:
+            for skipped, task, payload in _records(_Window(file.fileno()), seed_of(serial)):
+                if skipped:
+                    _log.warning("%s is damaged: %d bytes of it are no record and were passed over", path, skipped)
+                one = tasks.get(task) or tasks.setdefault(task, Recovered(str(uuid.UUID(bytes=task))))
+                _add(one, payload, path)
+                size += len(payload)
+                if size >= BITE_BYTES:
+                    yield list(tasks.values())
+                    tasks, size = {}, 0
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    yield list(tasks.values())
+
+
+def _add(one: Recovered, payload: bytes, path: Path) -> None:
+    try:
+        one.add(payload)
+    except (ValueError, KeyError, TypeError) as error:
+        # Its checksum is right, so it is what somebody meant to write.
+        raise JournalNewer(
+            f"The journal's {path} has a record that this taskd does not know; run the newer one that wrote it. "
+            "Nothing was removed."
+        ) from error
+
+
+def _records(window: "_Window", seed: int) -> Iterator[tuple[int, bytes, bytes]]:
+    """Of each whole record how many bytes were passed over before it, its task and its payload."""
+    position: int | None = HEADER.size
+    read_until = HEADER.size
+    while position is not None:
+        record = _record_at(window, position, seed)
+        if record is None:
+            # A torn last record, or damage: behind that there may be more.
+            mark = window.find(MARK, position + 1 + RECORD.size)
+            position = None if mark is None else mark - RECORD.size
+        else:
+            yield position - read_until, *record
+            read_until = position = position + RECORD.size + len(record[1])
+
+
+def _record_at(window: "_Window", position: int, seed: int) -> tuple[bytes, bytes] | None:
+    """Task and payload of the record that is there, or None."""
+    head = window.at(position, RECORD.size)
+    if len(head) < RECORD.size:
+        return None
+    length, checksum, task = RECORD.unpack(head)
+    start = position + RECORD.size
+    if not 0 < length <= min(window.size - start, RECORD_BYTES_MAX):
+        return None
+    payload = window.at(start, length)
+    return (task, payload) if checksum_of(payload, checksum_of(task, seed)) == checksum else None
+
+
+class _Window:
+    """
+    A file, of which a piece is in memory.
+
+    Not mapped: a disk that fails would then be a SIGBUS, which kills, and not an `OSError`.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.size = os.fstat(descriptor).st_size
+        self._descriptor = descriptor
+        self._start = 0
+        self._data = b""
+
+    def at(self, position: int, length: int) -> bytes:
+        """`length` bytes from `position` on; fewer where the file ends before."""
+        start = position - self._start
+        if start < 0 or start + length > len(self._data):
+            self._data = os.pread(self._descriptor, max(length, WINDOW_BYTES), position)
+            self._start, start = position, 0
+        return self._data[start : start + length]
+
+    def find(self, pattern: re.Pattern[bytes], position: int) -> int | None:
+        """Where the pattern, of `MARK_BYTES`, comes next."""
+        while self.at(position, MARK_BYTES):
+            found = pattern.search(self._data, position - self._start)
+            if found:
+                return self._start + found.start()
+            position = max(position + 1, self._start + len(self._data) - MARK_BYTES + 1)
+        return None
