@@ -192,10 +192,11 @@ class Service:
     def _problems(self) -> Iterator[str]:
         if self.stopping.is_set():
             yield STOPPING
-        if self.store.fault:
+        waiting_for = self.manager.store_faults
+        if self.store.fault and self.store.fault not in waiting_for:
             yield self.store.fault
         pending = self.manager.entries_pending
-        for fault in self.manager.store_faults:
+        for fault in waiting_for:
             yield f"{fault} {pending:,} entries wait in memory and are stored in order when the store takes them again."
         if self.journal.fault:
             yield f"{self.journal.fault} {JOURNAL_ADVICE}"
