@@ -7,6 +7,7 @@ operation, however many statements it has, is one call into that thread.
 
 import asyncio
 import contextlib
+import gc
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ from taskd.errors import StoreCorrupt, StoreError, StoreTimeout, StoreUnavailabl
 BUSY_TIMEOUT_S = 0.5
 # A statement may begin just after an interrupt: so it is repeated.
 INTERRUPT_AGAIN_S = 0.02
+ROLLBACKS_MAX = 5
 
 # What to do about it, by SQLite's primary result code.
 _ADVICE = {
@@ -100,6 +102,7 @@ async def interruptible(connection: aiosqlite.Connection, operation: Operation[T
                 raise
         # Not from there: the error keeps the frames that it came through, these a page of entries,
         # and asyncio's futures keep the error in a cycle, which nobody looks for in a long time.
+        _let_go(raw)
         raise StoreTimeout(GIVEN_UP)
 
     raw = connection._conn
@@ -133,6 +136,22 @@ def code_of(error: sqlite3.Error) -> int | None:
 def read_leniently(connection: sqlite3.Connection) -> None:
     """From now on text that is no UTF-8, as damage makes it, is shown with marks in it and is no error."""
     connection.text_factory = lambda text: text.decode(errors="replace")
+
+
+def _let_go(connection: sqlite3.Connection) -> None:
+    """
+    End the transaction of a read that was given up; it would hold the state that it read for ever.
+
+    While any statement is under way an interrupt holds for all, also for the ROLLBACK that was due.
+    So it is done again when the read's frames are gone, and with them its statements.
+    """
+    for _ in range(ROLLBACKS_MAX):
+        if not connection.in_transaction:
+            return
+        with contextlib.suppress(sqlite3.OperationalError):
+            connection.execute("ROLLBACK")
+            return
+        gc.collect()
 
 
 def store_error(error: Exception) -> StoreError:

@@ -11,6 +11,7 @@ from taskd.errors import SettingsError, StoreError, StoreNewer, StoreTimeout, St
 from taskd.filters import LogFilter
 from taskd.persistence import open_persistence
 from taskd.persistence.base import Span
+from taskd.persistence.connection import check_wanted, connect, interruptible
 from taskd.persistence.schema import SCHEMA_VERSION
 from taskd.settings import Settings
 from tests.persistence.test_contract import created, entries, entry, new_task, stored
@@ -155,3 +156,24 @@ async def test_the_store_does_what_waits_before_it_closes(tmp_path: Path) -> Non
         await store.create_task(new_task(), [])
     async with open_persistence(settings) as store:
         assert len(await store.unended_tasks()) == 50
+
+
+async def test_a_read_that_is_given_up_in_the_middle_leaves_no_transaction_open(tmp_path: Path) -> None:
+    """While a statement of it is under way, the interrupt holds for its ROLLBACK too."""
+    rows = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
+
+    def read(raw: sqlite3.Connection) -> None:
+        raw.execute("BEGIN")
+        try:
+            cursor = raw.execute(rows)
+            while True:
+                cursor.fetchone()
+                check_wanted(raw)
+        finally:
+            raw.execute("ROLLBACK")
+
+    async with connect(str(tmp_path / "one.db")) as connection:
+        for _ in range(20):
+            with pytest.raises(StoreTimeout):
+                await interruptible(connection, read, 0.01)
+            assert not connection.in_transaction
