@@ -14,7 +14,7 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from taskd.api.auth import subprotocol_of
 from taskd.api.following import Pace, asked, first_of, viewers_of
@@ -130,6 +130,9 @@ class View:
             raise Gone from error
 
     async def _close(self, code: int) -> None:
+        # Who says too much may be found out by the sending too, in the same turn.
+        if self._websocket.application_state is WebSocketState.DISCONNECTED:
+            return
         try:
             await self._websocket.close(code)
         except WebSocketDisconnect:

@@ -12,6 +12,8 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.types import Message
+from starlette.websockets import WebSocket, WebSocketState
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -21,6 +23,7 @@ from taskd.entries import Level, LogEntry
 from taskd.errors import StoreUnavailable
 from taskd.follow import CaughtUp, Entries, Event
 from taskd.hub import Matches
+from taskd.queries import LogQuery
 from tests.api.conftest import Serve, Served, each_frame, frames, until
 from tests.api.gates import gate
 
@@ -392,6 +395,24 @@ async def test_what_a_client_says_is_ignored_up_to_a_limit(serve: Serve) -> None
             await until_closed(connection)
             assert connection.close_code == 1008
         gate("stay").set()
+
+
+async def test_a_client_that_has_gone_and_said_too_much_is_no_fault(served: Served) -> None:
+    """Both are found out in one turn: what was closed is not closed again."""
+    task = await served.service.manager.task(await served.run())
+    said = iter([{"type": "websocket.connect"}])
+
+    async def receive() -> Message:
+        return next(said, {"type": "websocket.receive", "bytes": b"x" * 9_000})
+
+    async def send(message: Message) -> None:
+        if message["type"] == "websocket.send":
+            raise OSError
+
+    websocket = WebSocket({"type": "websocket", "app": served.app}, receive, send)
+    await websocket.accept()
+    await live.View(websocket, task, LogQuery()).run()
+    assert websocket.application_state is WebSocketState.DISCONNECTED
 
 
 async def test_a_client_that_takes_nothing_is_dropped(serve: Serve) -> None:

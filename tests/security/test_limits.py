@@ -9,7 +9,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from tests.security.conftest import KEY, Target
+from tests.security.conftest import KEY, UPGRADE, Target
 from tests.security.test_requests import resident_kib
 
 JSON = "Content-Type: application/json"
@@ -112,9 +112,19 @@ def test_what_a_websocket_client_may_not_say_closes_it(here: Target, path: str, 
 def test_pings_whose_answers_nobody_reads_fill_no_memory(here: Target, path: str) -> None:
     """Each is answered with as much, into a buffer that the client does not empty."""
     before_kib = resident_kib(here)
-    with live(here, path) as connection, pytest.raises(OSError, match=r"reset|[Bb]roken pipe"):
-        flood(connection.socket)
+    with socket.create_connection(("127.0.0.1", here.port), 10) as connection:
+        connection.sendall("\r\n".join([f"GET {path} HTTP/1.1", "Host: localhost", *UPGRADE, "", ""]).encode())
+        with pytest.raises(OSError, match=r"reset|[Bb]roken pipe"):
+            flood(connection)
     assert resident_kib(here) - before_kib < 20_000
+
+
+def test_who_says_too_much_while_being_told_something_is_no_fault(here: Target, path: str) -> None:
+    """The connection has failed, and two who use it find out at once; the service's output has nothing of it."""
+    for _ in range(60):
+        with live(here, path) as connection:
+            connection.socket.sendall(frame(1, b"x" * 9_000) * 2)
+            assert closed_with(connection) == 1008
 
 
 def flood(connection: socket.socket) -> None:

@@ -54,7 +54,7 @@ def test_a_token_that_cannot_be_sent_is_refused_without_being_told(tmp_path: Pat
 
 def test_every_wrong_token_has_the_same_answer(locked: Target) -> None:
     """Nothing to learn from: as long, as near or none; comparison in constant time is in tests/api/test_auth.py."""
-    tries = ["x", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), "x" * len(TOKEN), "x" * 60_000, "*", f"{TOKEN} {TOKEN}"]
+    tries = ["x", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), "x" * len(TOKEN), "x" * 20_000, "*", f"{TOKEN} {TOKEN}"]
     answers = [
         locked.ask("GET /api/tasks HTTP/1.1", "Host: localhost", f"Authorization: Bearer {one}") for one in tries
     ]
