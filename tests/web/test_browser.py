@@ -9,7 +9,7 @@ from tests.web.conftest import require, run_npm
 
 # As in web/tests/browser/chromium.mjs, for whoever runs the tests without pytest.
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-WITHIN_S = 480
+WITHIN_S = 900
 
 
 @pytest.fixture(scope="module")
