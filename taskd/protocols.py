@@ -308,6 +308,8 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
 
     def handle_parser_exception(self) -> None:
         self._failed = True
+        if not self.handshake_initiated:
+            return  # It was no request: `HttpConnection` refuses it.
         # Frames that are none, before the handshake was answered: there is no close frame to tell of.
         if self.conn.close_sent is None:
             self.queue.put_nowait({"type": "websocket.disconnect", "code": CloseCode.ABNORMAL_CLOSURE})

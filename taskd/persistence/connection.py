@@ -25,7 +25,7 @@ INTERRUPT_AGAIN_S = 0.02
 ROLLBACKS_MAX = 5
 
 # What to do about it, by SQLite's primary result code.
-_ADVICE = {
+_ADVICE: dict[int | None, str] = {
     sqlite3.SQLITE_BUSY: " Another process holds it: let that end.",
     sqlite3.SQLITE_LOCKED: " Another process holds it: let that end.",
     sqlite3.SQLITE_FULL: " Make room on its disk.",
@@ -163,6 +163,6 @@ def store_error(error: Exception) -> StoreError:
     if isinstance(error, sqlite3.OperationalError):
         if code_of(error) == sqlite3.SQLITE_INTERRUPT:
             return StoreTimeout(GIVEN_UP)
-        advice = _ADVICE.get(error.sqlite_errorcode & 0xFF, "")
+        advice = _ADVICE.get(code_of(error), "")
         return StoreUnavailable(f"The database cannot do this now: {error}.{advice}")
     return StoreError(f"The database failed: {type(error).__name__}: {error}.")

@@ -304,7 +304,6 @@ def test_idle_connections_make_room_for_those_that_ask(tmp_path: Path) -> None:
         (b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"x" * 40_000, 431),
         (handshake("x").replace(b"\r\n\r\n", b"\r\nX: " + b"x" * 9_000 + b"\r\n\r\n"), 431),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
-        (b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n", 501),
     ],
 )
 def test_a_request_that_does_not_come_or_is_none_is_told_so(tmp_path: Path, asked: bytes, status: int) -> None:
