@@ -179,7 +179,7 @@ class HttpConnection(HttpToolsProtocol):
         if isinstance(protocol, WebSocketConnection) and not protocol.handshake_initiated:
             # Its own limits, of 128 headers of 8 KiB: it would wait for more, for ever.
             self.transport.set_protocol(self)
-            protocol.connection_lost(None)
+            protocol.connection_lost(ConnectionError())  # without an error it would close
             self.connections.add(self)
             self._refuse(*self._head_too_large())
 
