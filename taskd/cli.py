@@ -20,13 +20,12 @@ from typing import Any, TextIO, TypeVar
 import click
 import orjson
 
-from taskd.arguments import params_of, settings_given, settings_options
+from taskd.arguments import params_of
 from taskd.client import Client, Invalid, NotFound, Parameters, Refused, Unreachable
 from taskd.console import open_missing_streams
 from taskd.entries import Level
 from taskd.errors import PluginNotWritten, SettingsError, TaskdError
 from taskd.printer import Printer, ShownStream, make_printer, say
-from taskd.settings import load_settings
 from taskd.signals import INTERRUPTED, StopSignals, loaded
 from taskd.tables import SHORT_ID, lasted, named, print_plugins, print_tasks
 from taskd.tasks import TaskStatus
@@ -160,8 +159,11 @@ def serve(**options: Any) -> None:
     could not start, and 2 for a bad setting.
     """
     signals = StopSignals()
+    from taskd.flags import settings_given
+    from taskd.settings import load_settings
+
     settings = load_settings(**settings_given(options))
-    from taskd.server import run as run_server  # what only the service needs
+    from taskd.server import run as run_server
 
     try:
         run_server(settings, signals)
@@ -169,7 +171,19 @@ def serve(**options: Any) -> None:
         signals.over()
 
 
-cli.add_command(click.Command("serve", callback=serve, params=[*settings_options()], help=serve.__doc__))
+class ServeCommand(click.Command):
+    """Has a flag for each setting, which it loads when they are asked for."""
+
+    def get_params(self, context: click.Context) -> list[click.Parameter]:
+        """The flags, and `--help`."""
+        if not self.params:
+            from taskd.flags import settings_options
+
+            self.params = [*settings_options()]
+        return super().get_params(context)
+
+
+cli.add_command(ServeCommand("serve", callback=serve, help=serve.__doc__))
 
 
 @cli.group(invoke_without_command=True)

@@ -1,4 +1,4 @@
-"""What is said on the command line becomes the values that were meant."""
+"""A plugin's params become the values that were meant."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -7,8 +7,7 @@ import click
 import pytest
 from pydantic import BaseModel, SecretStr
 
-from taskd.arguments import params_of, settings_given, settings_options
-from taskd.settings import Settings
+from taskd.arguments import params_of
 
 
 class Action(StrEnum):
@@ -65,22 +64,3 @@ def test_a_whole_that_is_no_object_is_refused(text: str) -> None:
 def test_a_pair_without_key_or_value_is_refused(pair: str) -> None:
     with pytest.raises(click.BadParameter, match="expected KEY=VALUE"):
         params_of(None, [pair], SCHEMA)
-
-
-def test_every_setting_is_a_flag_with_its_description_and_default() -> None:
-    options = {option.name: option for option in settings_options()}
-    assert list(options) == list(Settings.model_fields)
-    for name, field in Settings.model_fields.items():
-        assert field.description
-        assert str(options[name].help).startswith(field.description)
-    assert "[default: 8642]" in str(options["port"].help)
-
-
-def test_only_the_flags_that_were_given_are_settings() -> None:
-    options = {"port": "1", "host": None, "plugins": ("a:b", "c"), "git_file_roots": ()}
-    assert settings_given(options) == {"port": "1", "plugins": ["a:b", "c"]}
-
-
-def test_names_may_be_separated_or_repeated() -> None:
-    given = settings_given({"allowed_hosts": ("a,b", "c")})
-    assert Settings(**given).allowed_hosts == ["a", "b", "c"]

@@ -84,7 +84,13 @@ def kept(served: Served) -> list[Path]:
 
 def assert_works(served: Served) -> None:
     """A new task runs to its end, and health has nothing against it."""
-    wait_until(lambda: httpx.get(served.url + "/api/health", trust_env=False, verify=False).status_code == 200)
+
+    def healthy() -> bool:
+        with contextlib.suppress(httpx.TransportError):  # it may still be beginning anew
+            return httpx.get(served.url + "/api/health", trust_env=False, verify=False).status_code == 200
+        return False
+
+    wait_until(healthy)
     task = served.wait_end(served.submit("talk"))
     assert (task["status"], task["last_seq"]) == ("succeeded", 6)
 

@@ -60,7 +60,7 @@ test.for([
   const id = await server.run('steps');
   for (const path of ['/', `/tasks/${id}`]) {
     const page = await open(path, { colorScheme, viewport });
-    await page.getByRole('main').waitFor();
+    await page.getByRole('heading', { level: 1 }).waitFor();
     expect(await axe(page), path).toEqual([]);
   }
 });

@@ -1,0 +1,33 @@
+"""The settings are flags of `taskd serve`, and of it alone."""
+
+import subprocess
+import sys
+
+from taskd.flags import settings_given, settings_options
+from taskd.settings import Settings
+
+
+def test_every_setting_is_a_flag_with_its_description_and_default() -> None:
+    options = {option.name: option for option in settings_options()}
+    assert list(options) == list(Settings.model_fields)
+    for name, field in Settings.model_fields.items():
+        assert field.description
+        assert str(options[name].help).startswith(field.description)
+    assert "[default: 8642]" in str(options["port"].help)
+
+
+def test_only_the_flags_that_were_given_are_settings() -> None:
+    options = {"port": "1", "host": None, "plugins": ("a:b", "c"), "git_file_roots": ()}
+    assert settings_given(options) == {"port": "1", "plugins": ["a:b", "c"]}
+
+
+def test_names_may_be_separated_or_repeated() -> None:
+    given = settings_given({"allowed_hosts": ("a,b", "c")})
+    assert Settings(**given).allowed_hosts == ["a", "b", "c"]
+
+
+def test_no_other_command_loads_what_only_the_service_needs() -> None:
+    """A client is there at once."""
+    loaded = "import sys, taskd.cli; print(*{name.partition('.')[0] for name in sys.modules})"
+    modules = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"pydantic", "pydantic_settings", "starlette", "uvicorn", "aiosqlite", "httpx"} & set(modules)
