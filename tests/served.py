@@ -169,8 +169,9 @@ class Served:
     def wait_end(self, task_id: str) -> dict[str, Any]:
         """Wait until the task has ended; the task."""
         stream = f"{self.url}/api/tasks/{task_id}/logs/stream?tail=1"
-        with httpx.stream("GET", stream, trust_env=False, verify=False, timeout=60) as lines:
-            assert any(line == "event: end" for line in lines.iter_lines())
+        with httpx.stream("GET", stream, trust_env=False, verify=False, timeout=60) as answer:
+            for _ in answer.raise_for_status().iter_raw():
+                pass  # to its last chunk, which comes at the log's end
         task: dict[str, Any] = self.get(f"/api/tasks/{task_id}")
         return task
 
