@@ -29,7 +29,7 @@ page: $(VENV)/.installed $(if $(DEV),web/node_modules/.installed)  ## build the 
 
 test: $(VENV)/.installed-dev web/node_modules/.installed  ## all the tests (ARGS= goes to pytest, CHROMIUM= names a browser)
 	@$(BUILD_PAGE)
-	$(BIN)/python -m pytest $(if $(ARGS),,-n 2 --dist worksteal) $(ARGS)
+	$(BIN)/python -m pytest $(if $(ARGS),,-n 3 --dist worksteal) $(ARGS)
 
 torture: $(VENV)/.installed-dev  ## the bars R1 to R17 at their full size, about two hours (ARGS='-k kill' chooses); prints their table
 	TASKD_TORTURE=1 $(BIN)/python -m pytest -m bar -p no:cacheprovider $(ARGS)
