@@ -22,7 +22,7 @@ from typing import Any
 from taskd.entries import LogEntry
 from taskd.filters import LogFilter
 from taskd.hub import LogHub, Matches, Subscription, Taken
-from taskd.pages import Logs, before_tail, check_after, last_seq
+from taskd.pages import READ_BYTES, Logs, before_tail, check_after, last_seq
 from taskd.persistence.base import Span
 from taskd.tasks import Task
 from taskd.waiting import Limit
@@ -166,7 +166,7 @@ class _Follower:
             span = Span(self._given, before)
             entries, more = await self._logs.store.page(
                 self._task_id, self._filter, span,
-                order="asc", offset=0, limit=self._page_entries, bytes_max=self._logs.page_bytes_max,
+                order="asc", offset=0, limit=self._page_entries, bytes_max=min(READ_BYTES, self._logs.page_bytes_max),
             )  # fmt: skip
             for event in self._some([Matches(entries)] if entries else []):
                 yield event

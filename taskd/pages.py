@@ -17,10 +17,13 @@ from taskd.filters import LogFilter
 from taskd.outlines import Outline, make_bins
 from taskd.persistence.base import LogPersistenceService, Span
 from taskd.queries import LogQuery
+from taskd.settings import KIB
 from taskd.writer import LogWriter, Snapshot
 
-# Entries that an export reads at a time: what a client that does not read keeps in memory.
+# What an export or a follower reads at a time: a client that takes nothing keeps so much in memory, some
+# five times over, and there may be `viewers_max` of them.
 READ_ENTRIES = 1_000
+READ_BYTES = 256 * KIB
 
 
 class Logs(Protocol):
@@ -108,6 +111,7 @@ async def read_all(logs: Logs, task_id: str, query: LogQuery, newest: int) -> As
     while more:
         # Each time anew: what was pending may be stored by now.
         view = await _View.of(logs, task_id, query.filter)
+        view.bytes_max = min(view.bytes_max, READ_BYTES)
         entries, more = await (view.ascending if query.order == "asc" else view.descending)(
             asked, asked.after, asked.limit
         )
@@ -161,7 +165,7 @@ class _View:
         self._counted = counted
         self._everything_counted = everything
         self._store = logs.store
-        self._bytes_max = logs.page_bytes_max
+        self.bytes_max = logs.page_bytes_max
         self._task_id = task_id
         self._filter = log_filter
         self._pending = snapshot.pending
@@ -267,7 +271,7 @@ class _View:
     async def _stored(self, query: LogQuery, after: int, offset: int, limit: int) -> tuple[list[LogEntry], bool]:
         return await self._store.page(
             self._task_id, self._filter, self._span(after, query.before),
-            order=query.order, offset=offset, limit=limit, bytes_max=self._bytes_max,
+            order=query.order, offset=offset, limit=limit, bytes_max=self.bytes_max,
         )  # fmt: skip
 
     def _span(self, after: int, before: int | None) -> Span:
@@ -280,7 +284,7 @@ class _View:
         size = sum([len(entry.encoded) for entry in entries])
         for entry in others:
             size += len(entry.encoded)
-            if len(entries) == limit or (entries and size > self._bytes_max):
+            if len(entries) == limit or (entries and size > self.bytes_max):
                 return entries, True
             entries.append(entry)
         return entries, False

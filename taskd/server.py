@@ -32,6 +32,7 @@ from taskd.connections import cut, watch_clients
 from taskd.console import patient_streams
 from taskd.descriptors import fitted
 from taskd.errors import TaskdError
+from taskd.memory import give_back
 from taskd.plugins import BrokenPlugin
 from taskd.protocols import EdgeConfig
 from taskd.service import Service
@@ -128,6 +129,7 @@ async def _serve(service: Service, listener: socket.socket, stop: asyncio.Event,
     server = HttpServer(EdgeConfig(create_app(service), service.settings, close_wait_s=2 * CLOSE_WAIT_S))
     # A copy: uvicorn closes the sockets that it is given.
     serving = asyncio.create_task(server.serve([listener.dup()]), name="http")
+    giving_back = asyncio.create_task(give_back(), name="memory")
     if await server.started_or(serving):
         if not announced:
             _tell_ready(service, url(listener))
@@ -136,6 +138,7 @@ async def _serve(service: Service, listener: socket.socket, stop: asyncio.Event,
         service.hurry()  # what tasks say from now on has no place
     await service.stop()
     await server.answered(CLOSE_WAIT_S)
+    giving_back.cancel()
     server.should_exit = True
     await serving
 
