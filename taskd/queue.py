@@ -12,8 +12,8 @@ What is true of it:
   what time. A thread waits for room first, at most `thread_wait_s`.
 - The words of taskd itself are always accepted: there are a few for each task.
 
-Sanitising, masking and splitting come first, outside the lock. They run foreign code (any
-object's `repr`), which may be slow, may raise and may log.
+Sanitising, masking and splitting (`taskd.parts`) come first, outside the lock. They run foreign
+code (any object's `repr`), which may be slow, may raise and may log.
 """
 
 import asyncio
@@ -22,17 +22,18 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
 
-from taskd.entries import Level, LogEntry, body_of, encode, kind_of, timestamp_now
+from taskd.entries import Level, LogEntry, encode, kind_of, timestamp_now
 from taskd.flood import FloodLimit
 from taskd.journal import TaskJournal
 from taskd.masking import Masker
 from taskd.metrics import Tally
-from taskd.sanitise import clean_metadata, clean_source, clean_text, clean_value, plain_body, split_text
+from taskd.parts import Part, Parts
+from taskd.sanitise import clean_source, clean_value, plain_body
 from taskd.settings import Settings
 from taskd.tasks import TaskEnd
 
@@ -40,17 +41,11 @@ SYSTEM = "system"
 SOURCES_MAX = 1_000
 OTHER_SOURCES = "other"
 
-# One message may take this share of the queue's bytes; what is longer is cut, and says so.
-MESSAGE_SHARE = 8
-
-_CONTINUED = b'{"continued":true}'
 _log = logging.getLogger("taskd.queue")
 
 # Looked up once: an emit is a few microseconds.
 _thread = threading.get_ident
 
-# What becomes one entry: its message, and that with its metadata as JSON (`body_of`).
-Part = tuple[str, bytes]
 # Whoever waits for a commit: on the loop, or in another thread.
 Drained = asyncio.Future[None] | concurrent.futures.Future[None]
 # What waits to be accepted: level, source, the first part, those behind it (of a message that
@@ -87,14 +82,8 @@ class LogQueue(asyncio.Queue[LogEntry]):
         self._journal = journal
         self._entries_max = settings.queue_max
         self._bytes_max = settings.queue_bytes_max
-        self._metadata_bytes_max = settings.metadata_bytes_max
         self._plain_bytes_max = min(settings.message_bytes_max, settings.metadata_bytes_max)
-        # A character takes at most four bytes: what is no longer than this needs no splitting.
-        self._short_characters = settings.message_bytes_max // 4
-        parts_max = max(1, settings.queue_max // 2)
-        self._message_characters_max = min(
-            settings.queue_bytes_max // MESSAGE_SHARE, parts_max * self._short_characters
-        )
+        self._parts = Parts(self.masker, settings)
         self._loop = asyncio.get_running_loop()
         self._thread = _thread()
         # Reentrant: a signal handler or a destructor that logs may interrupt an emit. Shared with
@@ -174,7 +163,7 @@ class LogQueue(asyncio.Queue[LogEntry]):
 
     def emit_system(self, level: Level, message: str, metadata: dict[str, Any] | None = None) -> None:
         """Accept taskd's own words about the task, always."""
-        part, others = self._parts(message, metadata)
+        part, others = self._parts.of(message, metadata)
         with self._lock:
             self._offer((level, SYSTEM, part, others, True))
 
@@ -217,39 +206,13 @@ class LogQueue(asyncio.Queue[LogEntry]):
         if type(message) is str and body is not None and not self.masker.finds(body):
             part = (message, body)
         else:
-            part, others = self._parts(message, metadata)
+            part, others = self._parts.of(message, metadata)
         if source not in self._kinds:
             source = self._known(source)
         with self._lock:
             if self._thread != _thread() and not self._accepting:
                 self._await_room((part, *others))
             self._offer((level, source, part, others, False))
-
-    def _parts(self, message: object, metadata: dict[str, Any] | None) -> tuple[Part, Sequence[Part]]:
-        """The first part, with the metadata, and those behind it."""
-        cut = 0
-        if type(message) is str and len(message) > self._message_characters_max:
-            cut = len(message) - self._message_characters_max
-            message = message[: self._message_characters_max]
-        text = clean_text(message)
-        encoded = clean_metadata(metadata, self._metadata_bytes_max) if metadata else None
-        masker = self.masker
-        if masker.needed or "://" in text:
-            text = masker(text)
-        if encoded is not None and (masker.needed or b"://" in encoded):
-            encoded = orjson.dumps(masker.value(orjson.loads(encoded)))
-        if len(text) <= self._short_characters and not cut:
-            return (text, body_of(text, encoded)), ()
-        first, *others = self._split(text, cut)
-        return (first, body_of(first, encoded)), [(part, body_of(part, _CONTINUED)) for part in others]
-
-    def _split(self, text: str, cut: int) -> Iterator[str]:
-        # A repr, an escape or a mask may have made it longer again.
-        cut += max(0, len(text) - self._message_characters_max)
-        text = text[: self._message_characters_max]
-        if cut:
-            text = f"{text} <{cut:,} more characters cut>"
-        return split_text(text, self._settings.message_bytes_max)
 
     def _known(self, source: str) -> str:
         """The clean name of a source; past `SOURCES_MAX` of them they share one, for counts stay small."""
