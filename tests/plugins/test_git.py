@@ -522,11 +522,11 @@ async def test_what_a_repositorys_own_configuration_names_is_not_run(
     for hook in ("pre-commit", "pre-push", "post-checkout", "post-merge", "reference-transaction"):
         (tmp_path / "hooks").mkdir(exist_ok=True)
         (tmp_path / "hooks" / hook).symlink_to(tmp_path / "touch")
-    (checkout / ".git/objects/info/alternates").write_text(f"{tmp_path}/work/.git/objects\n")
+    work = tmp_path / "work"
+    (checkout / ".git/objects/info/alternates").write_text(f"{work}/.git/objects\n")
     (checkout / ".git/info/attributes").write_text("* diff=x merge=x\n")
     for name, value in configured.items():
         git(checkout, "config", name, value.format(touch=tmp_path / "touch", hooks=tmp_path / "hooks"))
-    work = tmp_path / "work"
     git(work, "commit", "--quiet", "--allow-empty", "-m", "3")
     git(work, "push", "--quiet", str(origin), "main")
     for action in ("pull", "status", "log", "commit", "push"):
