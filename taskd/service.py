@@ -14,7 +14,6 @@ sent away to come back; the store closes. Each step is idempotent.
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -29,7 +28,8 @@ from taskd import segments, shipped
 from taskd.capture import capture_installed
 from taskd.context import tasks_dir
 from taskd.deletions import Deletions, deleting
-from taskd.errors import DataDirHeld, StoreCorrupt, StoreError
+from taskd.errors import StoreCorrupt, StoreError
+from taskd.holding import hold
 from taskd.journal import Journal
 from taskd.manager import TaskManager
 from taskd.metrics import Metrics
@@ -257,7 +257,7 @@ def _held(data_dir: Path) -> Iterator[None]:
     """
     Make the data directory and hold it: two services on one database would share seqs.
 
-    The lock ends with the process, however it ends. Raises `DataDirHeld` and `StoreError`.
+    Raises `DataDirHeld` and `StoreError`.
     """
     try:
         # Logs hold what tasks were told, so they are for their owner; a directory that is there stays as it is.
@@ -268,20 +268,7 @@ def _held(data_dir: Path) -> Iterator[None]:
             f"The data directory {data_dir} cannot be written ({error.strerror}); give another --data-dir."
         ) from error
     try:
-        _lock(lock, data_dir)
+        hold(lock, f"The data directory {data_dir}", "--data-dir")
         yield
     finally:
         os.close(lock)
-
-
-def _lock(lock: int, data_dir: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.read(lock, 32).decode(errors="replace").strip() or "unknown"
-        raise DataDirHeld(
-            f"The data directory {data_dir} is in use by another taskd (process {holder}); "
-            "stop that one, or give another --data-dir."
-        ) from error
-    os.ftruncate(lock, 0)
-    os.write(lock, f"{os.getpid()}\n".encode())

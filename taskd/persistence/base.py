@@ -84,10 +84,6 @@ class LogPersistenceService(Protocol):
     def notice(self) -> str | None:
         """What an operator should know and do, though the store works; None where there is nothing."""
 
-    @property
-    def wal_bytes(self) -> int:
-        """Bytes that are committed and not yet in their place."""
-
     async def hide_tasks(self, task_ids: Sequence[str]) -> list[str]:
         """
         Begin to delete tasks: those that have ended, which are returned, are not there any more.

@@ -206,14 +206,3 @@ def _is_whole(head: bytes) -> bool:
         one = (one + first + two) & 0xFFFFFFFF
         two = (two + second + one) & 0xFFFFFFFF
     return head[24:32] == struct.pack(">II", one, two)
-
-
-def holder_of(descriptor: int) -> str:
-    """Which process has a lock (flock) on the open file, as the kernel tells it; 'unknown' where it does not."""
-    inode = f":{os.fstat(descriptor).st_ino}"
-    try:
-        with open("/proc/locks") as locks:
-            fields = [line.split() for line in locks]
-    except OSError:
-        return "unknown"
-    return next((one[4] for one in fields if one[1] == "FLOCK" and one[5].endswith(inode)), "unknown")

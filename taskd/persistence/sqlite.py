@@ -7,22 +7,22 @@ read (`query_only`), has a time limit, and is interrupted when whoever asked has
 """
 
 import asyncio
-import fcntl
 import functools
 import os
 import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import aiosqlite
 import orjson
 
 from taskd.counts import Count, LogCounts, Stats
 from taskd.entries import Level, LogEntry, timestamp_now
-from taskd.errors import DataDirHeld, StoreCorrupt, StoreError, StoreUnavailable, TaskNotFound
+from taskd.errors import StoreCorrupt, StoreError, StoreUnavailable, TaskNotFound
 from taskd.filters import SQL_FUNCTIONS, LogFilter
+from taskd.holding import hold
 from taskd.metrics import Metrics
 from taskd.outlines import Outline
 from taskd.persistence.appending import Append
@@ -32,6 +32,7 @@ from taskd.persistence.committer import Committer
 from taskd.persistence.connection import (
     CLOSED,
     Operation,
+    T,
     code_of,
     connect,
     in_thread,
@@ -47,7 +48,6 @@ from taskd.persistence.soundness import (
     HEAD_BYTES,
     Soundness,
     check_sides,
-    holder_of,
     is_taskds,
     set_aside,
 )
@@ -89,10 +89,8 @@ TASKS = f"SELECT {TASK_COLUMNS} FROM tasks WHERE deleted_at IS NULL AND {{where}
 UNENDED = f"SELECT {TASK_COLUMNS} FROM tasks WHERE status IN ('queued', 'running') ORDER BY id"
 SECRETS = "SELECT secrets_json FROM tasks WHERE id = ?"
 
-
 _STATUSES = {status.value: status for status in TaskStatus}
 
-T = TypeVar("T")
 Row = tuple[Any, ...]
 
 
@@ -124,7 +122,6 @@ async def open_sqlite(path: str, settings: Settings, metrics: Metrics) -> AsyncI
         except (sqlite3.Error, StoreCorrupt) as error:
             raise _cannot_open(path, error, is_taskds(path, settings.data_dir, head)) from error
         await in_thread(index, read_leniently)
-        stack.push_async_callback(committer.close)
         indexer = await stack.enter_async_context(indexing(index, committer, soundness, settings.index_entries_min))
         checkpointer = await stack.enter_async_context(
             checkpointing(checkpoint, path, committer, settings.query_timeout_s)
@@ -168,23 +165,14 @@ def _held(path: str) -> Iterator[bytes]:
     """
     Hold the database for this process: two services on one would end each other's tasks. Its first bytes.
 
-    With flock, which SQLite does not use; the lock ends with the process, however it ends. It is
-    let go only after the connections are closed: closing a file drops SQLite's own locks on it.
+    It is let go only after the connections are closed: closing a file drops SQLite's own locks on it.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise StoreError(f"The database {path} cannot be opened for writing: {error.strerror}.") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = holder_of(descriptor)
-        os.close(descriptor)
-        raise DataDirHeld(
-            f"The database {path} is in use by another taskd (process {holder}); "
-            "stop that one, or give another --database."
-        ) from error
-    try:
+        hold(descriptor, f"The database {path}", "--database")
         yield os.pread(descriptor, HEAD_BYTES, 0)
     finally:
         os.close(descriptor)
@@ -245,11 +233,6 @@ class SqliteStore:
     def notice(self) -> str | None:
         """What an operator should know, though the store works: that another program keeps files large."""
         return self._checkpointer.held
-
-    @property
-    def wal_bytes(self) -> int:
-        """How large the write-ahead log is."""
-        return self._checkpointer.wal_bytes
 
     def _identity(self) -> tuple[int, int] | None:
         try:
