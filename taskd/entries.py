@@ -85,7 +85,11 @@ class LogEntry:
         cls, seq: int, timestamp: str, level: Level, source: str, message: str, metadata_json: bytes | None
     ) -> "LogEntry":
         """Encode and make an entry. The values are sanitised already (`taskd.sanitise`)."""
-        body = body_of(message, metadata_json)
+        return cls.of_body(seq, timestamp, level, source, message, body_of(message, metadata_json))
+
+    @classmethod
+    def of_body(cls, seq: int, timestamp: str, level: Level, source: str, message: str, body: bytes) -> "LogEntry":
+        """The same where the body (`body_of`) is made already."""
         return cls(seq, timestamp, level, source, message, encode(seq, timestamp, kind_of(level, source), body))
 
     def with_seq(self, seq: int) -> "LogEntry":
@@ -99,7 +103,7 @@ class LogEntry:
         """An entry from the store's columns `seq, timestamp, level, source, message, metadata_json`."""
         seq, timestamp, level, source, message, metadata_json = row
         metadata = None if metadata_json is None else metadata_json.encode()
-        return cls.make(seq, timestamp, LEVELS[level], source, message, metadata)
+        return cls.of_body(seq, timestamp, LEVELS[level], source, message, body_of(message, metadata))
 
 
 @functools.lru_cache(4_096)

@@ -248,7 +248,7 @@ class LogQueue(asyncio.Queue[LogEntry]):
             self._refuse_late(part[0])
             return
         timestamp = timestamp_now()
-        entry = _entry_of(self.last_seq + 1, timestamp, level, source, part)
+        entry = LogEntry.of_body(self.last_seq + 1, timestamp, level, source, *part)
         if others or self._dropped:
             self._accept_several(entry, others, timestamp, system)
         elif system or self._has_room(1, len(entry.encoded)):
@@ -261,7 +261,7 @@ class LogQueue(asyncio.Queue[LogEntry]):
         level, source = first.level, first.source
         entries = [first]
         for other in others:
-            entries.append(_entry_of(entries[-1].seq + 1, timestamp, level, source, other))
+            entries.append(LogEntry.of_body(entries[-1].seq + 1, timestamp, level, source, *other))
         if not system and not self._has_room(len(entries), sum([len(entry.encoded) for entry in entries])):
             self._drop(len(entries), timestamp)
             return
@@ -436,11 +436,6 @@ class LogQueue(asyncio.Queue[LogEntry]):
 
     def _init(self, maxsize: int) -> None:
         self._queue: deque[LogEntry] = deque()
-
-
-def _entry_of(seq: int, timestamp: str, level: Level, source: str, part: Part) -> LogEntry:
-    message, body = part
-    return LogEntry(seq, timestamp, level, source, message, encode(seq, timestamp, kind_of(level, source), body))
 
 
 def _finish(drained: list[tuple[int, Drained]]) -> None:
