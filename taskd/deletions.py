@@ -20,6 +20,7 @@ from pathlib import Path
 
 from taskd.errors import StoreError
 from taskd.persistence.base import LogPersistenceService
+from taskd.waiting import beside
 
 RETRY_S = 2.0
 # Tasks whose rows are deleted before the next are looked at.
@@ -32,7 +33,6 @@ class Deletions:
     """The deletions of one service. `run` until it is cancelled."""
 
     def __init__(self, store: LogPersistenceService, tasks_dir: Path) -> None:
-        self.deleted = 0
         self._store = store
         self._tasks_dir = tasks_dir
         self._due: list[str] = []
@@ -47,7 +47,6 @@ class Deletions:
         How many there were. Raises `StoreError`; then nothing has happened.
         """
         hidden = await self._store.hide_tasks(task_ids)
-        self.deleted += len(hidden)
         await self._begin(hidden)
         return len(hidden)
 
@@ -105,9 +104,5 @@ class Deletions:
 async def deleting(store: LogPersistenceService, tasks_dir: Path) -> AsyncIterator[Deletions]:
     """Deletions that are done until this is left."""
     deletions = Deletions(store, tasks_dir)
-    task = asyncio.get_running_loop().create_task(deletions.run(), name="deletions")
-    try:
+    async with beside(deletions.run(), "deletions"):
         yield deletions
-    finally:
-        task.cancel()
-        await asyncio.wait([task])

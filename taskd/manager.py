@@ -69,6 +69,7 @@ class TaskManager:
         self._queued: Turns[LiveTask] = Turns()
         self._running: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
+        # Kept, since asyncio holds a task that waits only weakly.
         self._left_behind: list[LiveTask] = []
         self._accepting: set[str] = set()
         self._stopping = asyncio.Event()
@@ -311,11 +312,6 @@ class TaskManager:
         for live in list(self._live.values()):
             live.writer.abandon()
         await self._all_ended(ABANDON_WAIT_S)
-
-    @property
-    def stubborn(self) -> bool:
-        """True where plugin code still runs that was told to stop: the interpreter cannot end by itself."""
-        return any(live.running is not None and not live.running.done() for live in self._left_behind)
 
     async def _all_ended(self, timeout_s: float, hurry: asyncio.Event | None = None) -> None:
         async def every_one() -> None:

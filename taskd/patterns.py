@@ -37,8 +37,6 @@ class PatternInvalid(ValueError):
 
     def __init__(self, why: str, place: int, fragment: str) -> None:
         super().__init__(f"{why} at character {place}: {fragment!r}")
-        self.why = why
-        self.place = place
 
 
 def compile_pattern(pattern: str) -> Pattern:

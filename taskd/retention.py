@@ -21,10 +21,8 @@ in 22 minutes with the defaults. A restart forgets a suspension; the other rules
 """
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
 
 from taskd.deletions import Deletions
 from taskd.entries import timestamp_of
@@ -42,13 +40,12 @@ _log = logging.getLogger("taskd.retention")
 
 
 class Retention:
-    """The passes of one service. `run` until it is cancelled; `deleted` and `passes` are since its start."""
+    """The passes of one service, `passes` of them so far. `run` until it is cancelled."""
 
     def __init__(
         self, settings: Settings, store: LogPersistenceService, deletions: Deletions, newest: str | None
     ) -> None:
         """`newest` is the greatest timestamp of what was stored before the start."""
-        self.deleted = 0
         self.passes = 0
         self._settings = settings
         self._store = store
@@ -122,7 +119,6 @@ class Retention:
 
     async def _delete(self, task_ids: list[str]) -> int:
         deleted = await self._deletions.delete(task_ids)
-        self.deleted += deleted
         await self._deletions.settled()
         return deleted
 
@@ -149,14 +145,3 @@ class Retention:
 def _offset_s() -> float:
     """How far the wall clock is from the one that nobody can set, and that goes on while the machine sleeps."""
     return time.time() - time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-
-
-@contextlib.asynccontextmanager
-async def retaining(retention: Retention) -> AsyncIterator[Retention]:
-    """Passes until this is left."""
-    task = asyncio.get_running_loop().create_task(retention.run(), name="retention")
-    try:
-        yield retention
-    finally:
-        task.cancel()
-        await asyncio.wait([task])

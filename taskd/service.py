@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -37,9 +37,10 @@ from taskd.persistence import LogPersistenceService, open_persistence, set_aside
 from taskd.persistence.soundness import free_name, stamp_now
 from taskd.plugins import PluginRegistry
 from taskd.recovery import Patience, interrupt_orphans, recover_journal
-from taskd.retention import Retention, retaining
+from taskd.retention import Retention
 from taskd.settings import Settings
 from taskd.version import __version__
+from taskd.waiting import beside
 from taskd.watchdog import Watchdog
 
 # Threads beside one for each running task: deletions, the journal's sync.
@@ -105,9 +106,10 @@ class Service:
             stack.enter_context(self.watchdog.watching())
             self.retention = Retention(self.settings, self.store, self.deletions, self._newest)
             if self.settings.retention_days or self.settings.retention_bytes_max:
-                await stack.enter_async_context(retaining(self.retention))
+                await stack.enter_async_context(beside(self.retention.run(), "retention"))
             if self.settings.journal_sync_ms:
-                await stack.enter_async_context(_syncing(self.journal, self.settings.journal_sync_ms / 1_000))
+                every_s = self.settings.journal_sync_ms / 1_000
+                await stack.enter_async_context(beside(_sync(self.journal, every_s), "journal sync"))
             self._stack = stack.pop_all()
         return self
 
@@ -235,21 +237,11 @@ def _begun_journal(settings: Settings) -> Iterator[Journal]:
         begun.close()
 
 
-@contextlib.asynccontextmanager
-async def _syncing(begun: Journal, every_s: float) -> AsyncIterator[None]:
-    """Have the kernel write the journal out, again and again, in a thread."""
-
-    async def sync() -> None:
-        while True:
-            await asyncio.sleep(every_s)
-            await asyncio.to_thread(begun.sync)
-
-    task = asyncio.create_task(sync(), name="journal sync")
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
+async def _sync(begun: Journal, every_s: float) -> None:
+    """Have the kernel write the journal out, for ever, in a thread."""
+    while True:
+        await asyncio.sleep(every_s)
+        await asyncio.to_thread(begun.sync)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,9 @@
-"""Waiting for the first of several things, and not for longer than a time."""
+"""Waiting for the first of several things, and not for longer than a time; and what runs beside that which waits."""
 
 import asyncio
+import contextlib
 import weakref
+from collections.abc import AsyncIterator, Coroutine
 from types import TracebackType
 from typing import Any
 
@@ -19,6 +21,17 @@ async def first(*awaitables: Any, timeout_s: float | None = None) -> None:
         for wait, awaitable in zip(waits, awaitables, strict=True):
             if wait is not awaitable:
                 wait.cancel()
+
+
+@contextlib.asynccontextmanager
+async def beside(coroutine: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
+    """Have a coroutine that does not end by itself run for the length of a `with` block, as a task of that name."""
+    task = asyncio.get_running_loop().create_task(coroutine, name=name)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 class Limit:

@@ -86,13 +86,12 @@ async def test_a_task_that_finishes_within_the_grace_succeeds(tmp_path: Path, mi
 async def test_what_ignores_its_cancellation_is_left_behind_as_interrupted(
     tmp_path: Path, mine: list[Path], plugin: str
 ) -> None:
-    """The stop ends within its deadline, and says that the interpreter cannot."""
+    """The stop ends within its deadline, and the plugin goes on."""
     settings = {"plugins": mine, "shutdown_grace_s": 0, "shutdown_deadline_s": 0.05}
     async with running_service(tmp_path, **settings) as service:
         task = await service.manager.submit(plugin, {"times": 3, "until": str(tmp_path / "go")})
         await until_said(service, task.id, "waiting" if plugin == "blocked" else "started stubborn")
         await service.stop()
-        assert service.manager.stubborn
     async with running_service(tmp_path) as again:
         assert (await again.manager.task(task.id)).status is TaskStatus.INTERRUPTED
     (tmp_path / "go").touch()
@@ -201,11 +200,11 @@ async def test_health_says_in_words_what_is_wrong(tmp_path: Path, mine: list[Pat
         await until_said(service, task.id, "20")
         other = sqlite3.connect(tmp_path / "data" / "taskd.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        await until(lambda: service.health().problems)
+        # The store knows of it a moment before the task does.
+        await until(lambda: "wait in memory and are stored in order" in "".join(service.health().problems))
         [problem] = service.health().problems
         assert "locked" in problem
         assert "let that end" in problem
-        assert "wait in memory and are stored in order" in problem
         assert service.health().entries_pending > 0
         other.close()
         await until(lambda: not service.health().problems)

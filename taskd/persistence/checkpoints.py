@@ -26,6 +26,7 @@ import aiosqlite
 
 from taskd.persistence.committer import Committer
 from taskd.persistence.connection import in_thread
+from taskd.waiting import beside
 
 LOOK_S = 1.0
 # From here on it is emptied as soon as may be; else when nothing was written for `QUIET_S`.
@@ -134,9 +135,5 @@ async def checkpointing(
 ) -> AsyncIterator[Checkpointer]:
     """A checkpointer that works until this is left."""
     checkpointer = Checkpointer(connection, path, committer, query_timeout_s)
-    task = asyncio.get_running_loop().create_task(checkpointer.run(), name="checkpointer")
-    try:
+    async with beside(checkpointer.run(), "checkpointer"):
         yield checkpointer
-    finally:
-        task.cancel()
-        await asyncio.wait([task])

@@ -27,6 +27,7 @@ from taskd.persistence.blocks import BLOCK_ENTRIES, INSERT_BLOCK, make_block
 from taskd.persistence.committer import Committer
 from taskd.persistence.connection import in_thread
 from taskd.persistence.soundness import Soundness
+from taskd.waiting import beside
 
 BITE_S = 0.05
 BITE_ENTRIES_MIN, BITE_ENTRIES_MAX = 250, 8_000
@@ -246,10 +247,8 @@ async def indexing(
 ) -> AsyncIterator[Indexer]:
     """An indexer that works until this is left; the text of logs with fewer than `entries_min` is left alone."""
     indexer = Indexer(connection, committer, soundness, entries_min)
-    task = asyncio.get_running_loop().create_task(indexer.run(), name="indexer")
-    try:
-        yield indexer
-    finally:
-        connection._conn.interrupt()
-        task.cancel()
-        await asyncio.wait([task])
+    async with beside(indexer.run(), "indexer"):
+        try:
+            yield indexer
+        finally:
+            connection._conn.interrupt()
