@@ -23,17 +23,17 @@ def settings_options() -> list[click.Option]:
 
 
 def _option(name: str, field: FieldInfo) -> click.Option:
-    kind = _kind(field)
+    metavar = "SECONDS" if name.endswith("_s") else _METAVARS.get(_kind(field), "TEXT")
     return click.Option(
         [f"--{name.replace('_', '-')}"],
-        metavar=_METAVARS.get(kind, "TEXT"),
+        metavar=metavar,
         multiple=get_origin(field.annotation) is list,
         help=f"{field.description} {_default(field)}",
     )
 
 
 # Validation is the settings' own, so a flag takes any text; this only says what is meant.
-_METAVARS = {Path: "PATH", int: "N", float: "SECONDS"}
+_METAVARS = {Path: "PATH", int: "N", float: "NUMBER"}
 
 
 def _kind(field: FieldInfo) -> Any:

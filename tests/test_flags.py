@@ -14,6 +14,7 @@ def test_every_setting_is_a_flag_with_its_description_and_default() -> None:
         assert field.description
         assert str(options[name].help).startswith(field.description)
     assert "[default: 8642]" in str(options["port"].help)
+    assert [options[name].metavar for name in ("ping_interval_s", "retention_days")] == ["SECONDS", "NUMBER"]
 
 
 def test_only_the_flags_that_were_given_are_settings() -> None:
