@@ -27,8 +27,8 @@ from taskd.entries import Level
 from taskd.errors import PluginNotWritten, SettingsError, TaskdError
 from taskd.printer import Printer, ShownStream, make_printer, say
 from taskd.signals import INTERRUPTED, StopSignals, loaded
-from taskd.tables import SHORT_ID, lasted, named, print_plugins, print_tasks
-from taskd.tasks import TaskStatus
+from taskd.tables import lasted, named, print_plugins, print_tasks
+from taskd.tasks import SHORT_ID, TaskStatus
 from taskd.version import __version__
 
 DEFAULT_SERVER = "http://127.0.0.1:8642"

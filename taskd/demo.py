@@ -25,6 +25,7 @@ import orjson
 from taskd.client import Client
 from taskd.errors import TaskdError
 from taskd.tables import lasted
+from taskd.tasks import SHORT_ID
 
 READY_WAIT_S = 30.0
 STOP_WAIT_S = 15.0
@@ -152,7 +153,7 @@ async def _tell_end(client: Client, task_id: str) -> None:
             if frame["type"] == "end":
                 task = frame["task"]
                 took = f"after {lasted(task)}, {task['last_seq']} entries"
-                print(f"  {task_id[-8:]}  {task['plugin']:<10} {task['status']:<10} {took}", flush=True)
+                print(f"  {task_id[-SHORT_ID:]}  {task['plugin']:<10} {task['status']:<10} {took}", flush=True)
                 print(f"            {task['error'] or orjson.dumps(task['result']).decode()}", flush=True)
 
 

@@ -3,7 +3,7 @@ Every error that taskd raises on purpose, in one tree.
 
     TaskdError
     ├── SettingsError        a setting is wrong; nothing was started
-    ├── DataDirHeld          another process serves this data directory
+    ├── DataDirHeld          another process serves this data directory or database
     ├── JournalNewer         the journal was written by a newer taskd
     ├── JournalUnreadable    a file of the journal cannot be read, or not be removed
     ├── StoreError
@@ -39,7 +39,7 @@ class SettingsError(TaskdError):
 
 
 class DataDirHeld(TaskdError):
-    """Another process serves this data directory."""
+    """Another process serves this data directory or database."""
 
 
 class JournalNewer(TaskdError):

@@ -4,8 +4,8 @@ The journal: each accepted entry on disk before the call that said it returns, u
 Covered: the death of the process, however it comes (`kill -9`, the OOM killer, a fault in a
 library). The bytes are written into files mapped into memory; their pages belong to the
 kernel, which keeps them whatever becomes of us. Not covered, unless `journal_sync_ms` is set:
-the machine losing power before the kernel has written those pages. Then what is younger than
-the flush interval may be lost; what is older is committed, with SQLite's own fsync.
+the machine losing power before the kernel has written those pages. Then what is not committed
+yet, with SQLite's own fsync, may be lost.
 
 A journal is a directory of segments of one size; what is in them is told in `taskd.segments`,
 which reads them after a death. They are allocated on disk before they are mapped: on a full disk,

@@ -19,7 +19,7 @@ WORD_CHARACTERS_MAX = 4_096
 @dataclass(frozen=True, slots=True)
 class Line:
     """
-    What came: a whole line or the last part of one; or a `picture`; or a part (`open`) that more follows.
+    What came: a line, or a part of one; or a `picture`.
 
     `drawn` marks a line that is the picture before it once more, and ended; `continued` a part
     that is not the first.
@@ -28,7 +28,6 @@ class Line:
     text: str
     picture: bool = False
     drawn: bool = False
-    open: bool = False
     continued: bool = False
 
 
@@ -99,7 +98,7 @@ class Lines:
         text, start = self._masker(self._complete()), 0
         while len(text) - start >= LINE_CHARACTERS_MAX:
             end = self._cut(text, start)
-            parts.append(Line(text[start:end], open=True, continued=self._continued))
+            parts.append(Line(text[start:end], continued=self._continued))
             self._continued, start = True, end
         self._begin(text[start:])
         return parts

@@ -189,8 +189,7 @@ def _classes(module: ModuleType) -> list[type[Any]]:
     return [
         value
         for value in dict.fromkeys(value for value in vars(module).values() if inspect.isclass(value))
-        if inspect.isclass(value)
-        and value.__module__ == module.__name__
+        if value.__module__ == module.__name__
         and isinstance(getattr(value, "name", None), str)
         and callable(getattr(value, "execute", None))
     ]

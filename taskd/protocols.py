@@ -7,7 +7,7 @@ uvicorn speaks the protocols; what it does not bound is bounded here, for all ki
   without anything coming of it (a head that does not end, a chunk's extension, trailers) counts as
   head: uvicorn keeps it, and 36 MB of small header lines, which need no token, took 600 MB;
 - one request at a time: what comes while another is answered is not read, and the connection ends
-  with the answer. (uvicorn would queue it, and no longer notice that the client has left.);
+  with the answer. (uvicorn would queue it, and no longer notice that the client has left);
 - which host is meant: a request line may name one (RFC 9112, 3.2.2), and where it is another than the
   `Host` that the guard looks at, somebody on the way may have looked at the other one;
 - what a WebSocket's client says, which has nothing to say. Whole messages `taskd.api.live` counts;
@@ -331,7 +331,6 @@ _REASONS = {
     400: b"Bad Request",
     408: b"Request Timeout",
     431: b"Request Header Fields Too Large",
-    501: b"Not Implemented",
     503: b"Service Unavailable",
 }
 

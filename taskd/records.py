@@ -4,9 +4,8 @@ Stdlib logging and warnings of a task, into its log.
 Records are taken in `Logger.callHandlers`: every record that its logger's own level and filters
 let pass comes by there, made by whatever subclass, adapter or `handle()`. A handler on the root
 logger would miss those of loggers that do not propagate, and `logging.config.dictConfig` removes
-it. The usual call, which has neither
-filter nor handler to show a record to, is said without one being made (`Logger._log`): that and
-the search for the caller are most of what a call costs.
+it. The usual call, which has neither filter nor handler to show a record to, is said without one
+being made (`Logger._log`): that and the search for the caller are most of what a call costs.
 
 In a task the record goes to the task's log and not to the service's own output: its handlers
 run, except those the service itself had when capture was installed, and those that write to

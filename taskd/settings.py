@@ -113,10 +113,10 @@ class Settings(BaseSettings):
         le=60,
         description="First wait (s) after a failed flush; it doubles up to retry_delay_max_s.",
     )
+    retry_delay_max_s: float = Field(5.0, gt=0, le=600, description="Longest wait (s) between two tries of a flush.")
     start_wait_s: float = Field(
         30.0, ge=0, le=3_600, description="Longest time (s) that a start waits for a database that is locked or full."
     )
-    retry_delay_max_s: float = Field(5.0, gt=0, le=600, description="Longest wait (s) between two tries of a flush.")
 
     # Readers
     subscriber_queue_max: int = Field(

@@ -12,6 +12,7 @@ import orjson
 from rich.text import Text
 
 from taskd.printer import INDENT, Json, terminal
+from taskd.tasks import SHORT_ID
 from taskd.visible import shown
 
 STATUS_STYLES = {
@@ -21,7 +22,6 @@ STATUS_STYLES = {
     "interrupted": "yellow",
     "running": "cyan",
 }
-SHORT_ID = 8
 
 
 def print_tasks(tasks: Iterable[Json]) -> None:

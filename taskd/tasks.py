@@ -17,6 +17,9 @@ from typing import Any
 
 from taskd.entries import Level
 
+# Characters of an id's end that name a task to a person.
+SHORT_ID = 8
+
 
 class TaskStatus(StrEnum):
     """Where a task is in its life."""

@@ -2,8 +2,7 @@
 `Watchdog`: who holds the event loop.
 
 Everything shares one loop: while a plugin computes or sleeps without an `await`, no other task
-runs, no viewer is served and no question answered. What says so must be a thread of its own, the
-only one that taskd needs.
+runs, no viewer is served and no question answered. What says so must be a thread of its own.
 
 The loop beats, several times a second; the thread looks whether it still does. Where it has not
 for `loop_block_warn_s`, the thread finds the task whose code the loop is in, and where in it, and

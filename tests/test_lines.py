@@ -40,12 +40,12 @@ def test_a_line_without_end_is_handed_over_in_parts() -> None:
     """Memory stays bounded, and nothing is lost."""
     lines = Lines(Masker())
     parts = [line for _ in range(40) for line in lines.feed("x" * 65_536)]
-    assert [(len(part.text), part.open, part.continued) for part in parts] == [
-        (LINE_CHARACTERS_MAX, True, False),
-        (LINE_CHARACTERS_MAX, True, True),
+    assert [(len(part.text), part.continued) for part in parts] == [
+        (LINE_CHARACTERS_MAX, False),
+        (LINE_CHARACTERS_MAX, True),
     ]
     [last] = lines.end()
-    assert (len(last.text), last.open, last.continued) == (40 * 65_536 - 2 * LINE_CHARACTERS_MAX, False, True)
+    assert (len(last.text), last.continued) == (40 * 65_536 - 2 * LINE_CHARACTERS_MAX, True)
 
 
 @pytest.mark.parametrize("before", range(90, 130))

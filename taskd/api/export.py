@@ -19,10 +19,9 @@ from taskd.errors import TaskdError
 from taskd.exporting import ENDINGS, MEDIA_TYPES, Export
 from taskd.pages import check_after, read_all
 from taskd.queries import EXPORT, PARAMETERS, parse_query
+from taskd.tasks import SHORT_ID
 
 logger = logging.getLogger(__name__)
-
-SHORT_ID = 8
 
 
 async def export_logs(request: Request) -> Response:

@@ -3,9 +3,9 @@ What `live`, `stream` and `export` have in common: a seat, a pace, and noticing 
 
 Each viewer is one `follow` of its own: slow ones do not hold up others, since `follow` never
 waits for its reader but sends it back to the store. What is bounded here is how many there
-are, how long one may take to accept what it is sent, and how often one is served: live
-entries are gathered for a moment, because a frame of many costs little more than a frame of
-one (a frame an entry is what makes fan-out collapse).
+are and how often one is served: live entries are gathered for a moment, because a frame of
+many costs little more than a frame of one (a frame an entry is what makes fan-out collapse).
+How long one may leave what it is sent is in `taskd.connections`.
 """
 
 import asyncio

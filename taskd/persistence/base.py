@@ -57,6 +57,10 @@ class LogPersistenceService(Protocol):
     def fault(self) -> str | None:
         """What is wrong with the store as a whole, in words; None where nothing is known to be."""
 
+    @property
+    def notice(self) -> str | None:
+        """What an operator should know and do, though the store works; None where there is nothing."""
+
     async def create_task(self, task: Task, secret_paths: Sequence[str]) -> None:
         """Store a new task, as queued. `secret_paths` name the params that are stored as `"***"`."""
 
@@ -79,10 +83,6 @@ class LogPersistenceService(Protocol):
         task, and `ValueError` where a hole in the seqs would be left. May be cancelled; the
         entries may then be stored all the same.
         """
-
-    @property
-    def notice(self) -> str | None:
-        """What an operator should know and do, though the store works; None where there is nothing."""
 
     async def hide_tasks(self, task_ids: Sequence[str]) -> list[str]:
         """

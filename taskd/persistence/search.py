@@ -292,7 +292,7 @@ class Search:
             # Seqs have no holes: the offset is a place.
             after, until = self._after, self._until
             low, high = (after, until - offset) if descending else (after + offset, until)
-            return self._select(Part(low, high, _ALL), ENTRY_COLUMNS, descending)
+            return self._rows(Part(low, high, _ALL), ENTRY_COLUMNS, descending)
         return self._rows_skipping(offset, descending)
 
     def _rows_skipping(self, offset: int, descending: bool) -> Iterator[Row]:
@@ -336,9 +336,6 @@ class Search:
         suffix = suffix if grouped or ordered else ""
         pieces = self._pieces(part, descending)
         return chain.from_iterable(self._execute(piece, columns, suffix) for piece in pieces)
-
-    def _select(self, part: Part, columns: str, descending: bool) -> Iterator[Row]:
-        return self._rows(part, columns, descending)
 
     def _pieces(self, part: Part, descending: bool) -> Iterator[Part]:
         """The part in pieces of which each is one statement; without those that have no match."""
