@@ -18,6 +18,8 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from taskd.sanitise import free_key
+
 MASK = "***"
 SECRET_CHARACTERS_MIN = 4
 # A longer secret is looked for as it is, as base64 and line by line.
@@ -81,7 +83,7 @@ class Masker:
         if isinstance(value, dict):
             masked: dict[str, Any] = {}
             for key, item in value.items():
-                masked[_free(self(key), masked)] = self.value(item)
+                masked[free_key(self(key), masked)] = self.value(item)
             return masked
         if isinstance(value, list):
             return [self.value(item) for item in value]
@@ -97,15 +99,6 @@ class Masker:
             forms = (re.escape(form) if form in encoded else _escaped(form) for form in longest_first)
             self._pattern = re.compile("|".join(forms))
             return self._pattern
-
-
-def _free(key: str, taken: dict[str, Any]) -> str:
-    """Two keys that are hidden are still two."""
-    unique, number = key, 1
-    while unique in taken:
-        number += 1
-        unique = f"{key} ({number})"
-    return unique
 
 
 def _long_enough(forms: Iterable[str]) -> Iterator[str]:

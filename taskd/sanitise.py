@@ -114,6 +114,15 @@ def clean_value(value: object) -> Any:
     return _Cleaning(VALUES_MAX).clean(value, 0)
 
 
+def free_key(key: str, taken: dict[str, Any]) -> str:
+    """`key`, or with a number behind it where it is taken: two keys that have become one are still two."""
+    unique, number = key, 1
+    while unique in taken:
+        number += 1
+        unique = f"{key} ({number})"
+    return unique
+
+
 def _keys_fit(metadata: dict[str, Any]) -> bool:
     return len(metadata) <= KEYS_MAX and max(map(len, metadata)) <= KEY_CHARACTERS_MAX
 
@@ -180,13 +189,8 @@ def _shortened(text: str, characters_max: int) -> str:
 
 
 def _clean_key(key: object, taken: dict[str, Any]) -> str:
-    text = _shortened(clean_text(key), KEY_CHARACTERS_MAX)
     # 1 and "1" are different keys to Python and one to JSON: keep both.
-    unique, number = text, 1
-    while unique in taken:
-        number += 1
-        unique = f"{text} ({number})"
-    return unique
+    return free_key(_shortened(clean_text(key), KEY_CHARACTERS_MAX), taken)
 
 
 def _cut(metadata: dict[str, Any], bytes_max: int) -> bytes:

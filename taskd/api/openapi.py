@@ -40,7 +40,7 @@ _ANSWERS: tuple[type[BaseModel], ...] = (
 _PROBLEMS = {
     400: "A parameter or the body is not what was expected; the detail names it.",
     401: "The service has a token and the request does not show it.",
-    403: "Host or Origin is not this service's.",
+    403: "Host, Origin or Sec-Fetch-Site is not that of this service.",
     404: "There is no such thing.",
     409: "The task's status does not allow it.",
     413: "The body is too large.",
@@ -173,11 +173,13 @@ def _in_path(name: str) -> dict[str, Any]:
 
 
 def _in_query(parameter: Parameter) -> dict[str, Any]:
-    schema = json_schema_of(parameter)
-    if parameter.prefix:
-        described = {"name": parameter.name, "in": "query", "description": parameter.description, "schema": schema}
-        return {**described, "style": "form", "explode": True}
-    return {"name": parameter.name, "in": "query", "description": parameter.description, "schema": schema}
+    return {
+        "name": parameter.name,
+        "in": "query",
+        "description": parameter.description,
+        "schema": json_schema_of(parameter),
+        **({"style": "form", "explode": True} if parameter.prefix else {}),
+    }
 
 
 def _ref(shape: type[BaseModel]) -> dict[str, str]:
