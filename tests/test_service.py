@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -218,6 +219,23 @@ async def test_health_says_what_to_do_about_a_full_journal(tmp_path: Path) -> No
         assert problem.startswith("The journal is full: No space left")
         assert "Make room" in problem
         assert "journal_bytes_max" in problem
+
+
+async def test_the_journal_is_synced_all_the_time_where_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Health says when it cannot be, until it can."""
+
+    class Failing:
+        def flush(self) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+    async with running_service(tmp_path, journal_sync_ms=1) as service:
+        with monkeypatch.context() as failing:
+            failing.setattr(service.journal.current, "map", Failing())
+            await until(lambda: service.health().problems)
+            assert "cannot be synced: Input/output error" in service.health().problems[0]
+        await until(lambda: not service.health().problems)
 
 
 async def test_two_services_do_not_share_a_database_either(tmp_path: Path) -> None:
