@@ -54,7 +54,7 @@ class Retention:
         self._suspended_until = 0.0
         self._why = ""
         self._too_large: str | None = None
-        if newest is not None and newest < self._ended_before():
+        if settings.retention_days and newest is not None and newest < self._ended_before():
             self._suspend(f"all that is stored is older than {settings.retention_days:g} days")
 
     @property

@@ -184,6 +184,12 @@ async def test_a_start_at_which_all_would_be_too_old_waits_first(tmp_path: Path,
         assert await retention.make_pass() == 1
 
 
+async def test_who_keeps_everything_is_told_nothing(tmp_path: Path, clock: Clock) -> None:
+    """By default tasks are not deleted, however old all of them are."""
+    async with retained(tmp_path, newest=timestamp_of(int((clock.now - 2 * DAY_S) * 1_000_000))) as (_, retention):
+        assert retention.notices == []
+
+
 async def test_the_first_pass_comes_an_interval_after_the_start(tmp_path: Path) -> None:
     """Or a service that is started again and again would delete a tenth each time."""
     async with retained(tmp_path, retention_days=0.000001, retention_interval_s=0.5) as (_, retention):

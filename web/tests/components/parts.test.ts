@@ -201,6 +201,17 @@ describe('the form that starts a task', () => {
     expect(screen.getByLabelText('depth').getAttribute('aria-invalid')).toBe('false');
   });
 
+  test('takes JSON for a plugin that does not declare its params', async () => {
+    const old = { ...plugin, params_schema: { type: 'object' } };
+    const asked = answers([200, { plugins: [old], broken: [] }], [201, task()]);
+    render(StartForm, { narrow: false, onstarted, ondrawer: () => undefined });
+    await fireEvent.click(await screen.findByRole('button', { name: /^scan/ }));
+    await fireEvent.input(screen.getByLabelText(/^Params, as JSON/), { target: { value: '{"path": "/tmp"}' } });
+    await fireEvent.click(screen.getByRole('button', { name: 'Start scan' }));
+    await vi.waitFor(() => expect(onstarted).toHaveBeenCalled());
+    expect(asked[1]?.body).toEqual({ plugin: 'scan', params: { path: '/tmp' } });
+  });
+
   test('shows what could not be loaded, and why', async () => {
     await chosen();
     expect(screen.getByText('SyntaxError: line 3')).toBeTruthy();
