@@ -62,7 +62,7 @@ export class PageRows {
 
   #textLines(entry: Entry, measure: Measure, isExpanded: (seq: number) => boolean): number {
     const shown = shownOf(entry, isExpanded(entry.seq));
-    const text = stripAnsi(shown.text);
+    const text = stripAnsi(shown.text) + shown.fields;
     const whole = measure.sourceInline ? `${entry.source} ${text}` : text;
     if (!measure.columns) this.widest = Math.max(this.widest, widestOf(whole));
     return Math.min(60_000, linesOf(whole, measure.columns) + (shown.more ? 1 : 0));

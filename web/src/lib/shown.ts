@@ -11,6 +11,9 @@ export const LINES_MAX = 24;
 const LINES_SHOWN = 16;
 const CHARACTERS_MAX = 4_000;
 const CHARACTERS_SHOWN = 2_000;
+const FIELDS_CHARACTERS_MAX = 200;
+// What the row tells by other means, or nobody asks for.
+const TOLD = new Set(['progress', 'group', 'exception', 'continued', 'stream']);
 
 export interface Frame {
   file: string;
@@ -34,6 +37,8 @@ export interface GroupMark {
 
 export interface Shown {
   text: string;
+  /** The fields beside it, ` key=value`, but for those that the text tells already. */
+  fields: string;
   /** What is left out, such as "42 more lines"; '' where nothing is. */
   more: string;
 }
@@ -103,15 +108,32 @@ export function lossOf(metadata: Metadata): { dropped: number } | { suppressed: 
 /** What a row shows of `entry`. */
 export function shownOf(entry: Entry, expanded: boolean): Shown {
   const { message, metadata } = entry;
+  const fields = metadata === null || lossOf(metadata) ? '' : fieldsOf(metadata);
   if (expanded || (metadata === null && message.length < 200 && !message.includes('\n'))) {
-    return { text: message, more: '' };
+    return { text: message, fields, more: '' };
   }
   const raised = metadata && exceptionOf(metadata);
-  if (raised) return shownException(message, raised);
-  return shortened(message);
+  return { ...(raised ? shownException(message, raised) : shortened(message)), fields };
 }
 
-function shownException(message: string, raised: Raised): Shown {
+function fieldsOf(metadata: Record<string, unknown>): string {
+  let fields = '';
+  for (const [key, value] of Object.entries(metadata)) {
+    if (!TOLD.has(key)) fields += ` ${plain(key)}=${plain(value)}`;
+    if (fields.length > FIELDS_CHARACTERS_MAX) {
+      return `${fields.slice(0, FIELDS_CHARACTERS_MAX).replace(/[\ud800-\udbff]$/, '')}…`;
+    }
+  }
+  return fields;
+}
+
+function plain(value: unknown): string {
+  return typeof value === 'string' && /^[^\s"=\p{C}]+$/u.test(value) ? value : JSON.stringify(value);
+}
+
+type Text = Omit<Shown, 'fields'>;
+
+function shownException(message: string, raised: Raised): Text {
   const [head = ''] = message.split('\n', 1);
   const told = shortened(raised.message).text;
   const line = told ? `${raised.type}: ${told}` : raised.type;
@@ -120,7 +142,7 @@ function shownException(message: string, raised: Raised): Shown {
   return { text, more: raised.cause ? `${frames}, and its cause` : frames };
 }
 
-function shortened(message: string): Shown {
+function shortened(message: string): Text {
   const lines = message.split('\n');
   if (lines.length > LINES_MAX) {
     return {

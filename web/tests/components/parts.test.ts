@@ -206,7 +206,9 @@ describe('the form that starts a task', () => {
     const asked = answers([200, { plugins: [old], broken: [] }], [201, task()]);
     render(StartForm, { narrow: false, onstarted, ondrawer: () => undefined });
     await fireEvent.click(await screen.findByRole('button', { name: /^scan/ }));
-    await fireEvent.input(screen.getByLabelText(/^Params, as JSON/), { target: { value: '{"path": "/tmp"}' } });
+    await fireEvent.input(screen.getByLabelText(/^Params, as JSON/), {
+      target: { value: '{"path": "/tmp"}' },
+    });
     await fireEvent.click(screen.getByRole('button', { name: 'Start scan' }));
     await vi.waitFor(() => expect(onstarted).toHaveBeenCalled());
     expect(asked[1]?.body).toEqual({ plugin: 'scan', params: { path: '/tmp' } });

@@ -205,13 +205,31 @@ describe('what a row shows', () => {
 
   test('an exception is its message and its line, not its traceback', () => {
     const shown = shownOf(entry(1, { message: 'it failed\nTraceback…\n…', metadata: { exception } }), false);
-    expect(shown).toEqual({ text: 'it failed\nValueError: no', more: '1 frame' });
+    expect(shown).toEqual({ text: 'it failed\nValueError: no', fields: '', more: '1 frame' });
   });
 
   test('whoever asks for all of it gets all of it', () => {
     const message = 'x'.repeat(9_000);
     expect(shownOf(entry(1, { message }), false).text.length).toBeLessThan(message.length);
-    expect(shownOf(entry(1, { message }), true)).toEqual({ text: message, more: '' });
+    expect(shownOf(entry(1, { message }), true)).toEqual({ text: message, fields: '', more: '' });
+  });
+
+  test('fields stand behind the message, but for what the row tells by other means', () => {
+    const metadata = {
+      path: '/a',
+      n: 7,
+      words: 'two words',
+      deep: { b: [1] },
+      group: { id: 'g' },
+      stream: 'stdout',
+    };
+    expect(shownOf(entry(1, { message: 'stored', metadata }), false)).toEqual({
+      text: 'stored',
+      fields: ' path=/a n=7 words="two words" deep={"b":[1]}',
+      more: '',
+    });
+    const long = shownOf(entry(1, { message: 'm', metadata: { x: 'y'.repeat(9_000) } }), false).fields;
+    expect(long).toHaveLength(201);
   });
 
   test('metadata that only looks like an exception is metadata', () => {
