@@ -43,14 +43,15 @@ export class LogReader {
     this.finder = new Finder(this.session);
     this.wrap = remembered('wrap') === null ? narrow : remembered('wrap') === 'true';
     this.times = TIME_MODES.find((mode) => mode === remembered('times')) ?? 'local';
-    address.visited = () => this.#visited();
+    address.visited = this.#visited;
     this.head = address.lines?.to ?? null;
     this.#open(address.lines ? { at: 'seq', seq: address.lines.from, px: null } : { at: 'failure' });
   }
 
   close(): void {
     clearTimeout(this.#noticeTimer);
-    this.address.visited = () => undefined;
+    // The panel of the next task is made before this one is left.
+    if (this.address.visited === this.#visited) this.address.visited = () => undefined;
     this.session.close();
   }
 
@@ -247,8 +248,8 @@ export class LogReader {
 
   // Keys
 
-  /** What a key asks for. False where it does nothing here, and is the browser's. */
-  do(deed: Deed): boolean {
+  /** What a key asks for. */
+  do(deed: Deed): void {
     const deeds: Record<Deed, () => unknown> = {
       down: () => this.#move(1, false),
       up: () => this.#move(-1, false),
@@ -278,7 +279,6 @@ export class LogReader {
     };
     const done = deeds[deed]();
     if (done instanceof Promise) done.catch((error: unknown) => this.say(problemOf(error).message));
-    return true;
   }
 
   toggleDetail(): void {
@@ -425,14 +425,15 @@ export class LogReader {
     return { at: 'seq', seq, px: null };
   }
 
-  #visited(): void {
+  #visited = (): void => {
     const { address, session } = this;
     this.head = address.lines?.to ?? null;
+    this.#row = null;
     if (address.task !== session.id) return;
     if (!isSame(address.filter, session.filter)) {
       this.#open(address.lines ? { at: 'seq', seq: address.lines.from, px: null } : { at: 'end' });
     } else if (address.lines) void this.#showLines(address.lines);
-  }
+  };
 
   async #showLines({ from }: Lines): Promise<void> {
     const { session } = this;

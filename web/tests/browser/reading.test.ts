@@ -136,6 +136,18 @@ test('filters live in the address, and come back with reload and Back', async ({
   await page.getByText('52 lines', { exact: true }).waitFor();
 });
 
+test('Back takes a filter back also in a task that was come to from another', async ({ open, server }) => {
+  const [one, other] = [await server.run('say', { entries: lines(3) }), await server.run('rate', { count: 9 })];
+  const page = await open(`/tasks/${one}`);
+  await shows(page, 4);
+  await page.getByRole('navigation').locator(`a[href="/tasks/${other}"]`).click();
+  await page.getByRole('heading', { name: 'rate' }).waitFor();
+  await page.getByRole('button', { name: /^Warning/ }).click();
+  await page.getByText('1 of 11 lines').waitFor();
+  await page.goBack();
+  await page.getByText('11 lines', { exact: true }).waitFor();
+});
+
 test('a permalink opens at its lines, and selecting lines makes one', async ({ open, server }) => {
   const id = await server.run('say', { entries: lines(5_000) });
   const page = await open(`/tasks/${id}#L1200-L1203`);
