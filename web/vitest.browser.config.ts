@@ -9,5 +9,7 @@ export default defineConfig({
     maxWorkers: 2,
     testTimeout: 60_000,
     hookTimeout: 60_000,
+    // As long as a locator waits (harness.ts): a slow machine is no fault, and a second is soon over there.
+    expect: { poll: { timeout: 15_000 } },
   },
 });

@@ -1,5 +1,6 @@
 /** What tests of the log look at: rows in view, where they are, and where one is. */
 import type { Locator, Page } from 'playwright-core';
+import { expect } from 'vitest';
 
 export interface Seen {
   seq: number;
@@ -35,10 +36,39 @@ export async function seqs(page: Page): Promise<number[]> {
   return (await seen(page)).map(({ seq }) => seq);
 }
 
+/** The rows of which anything is in view, from the top. */
+export function touched(page: Page): Promise<number[]> {
+  return log(page).evaluate((element) => {
+    const { top, bottom } = element.getBoundingClientRect();
+    return [...element.querySelectorAll<HTMLElement>('[data-seq]')]
+      .filter((node) => node.getBoundingClientRect().bottom > top + 1)
+      .filter((node) => node.getBoundingClientRect().top < bottom - 1)
+      .map((node) => Number(node.dataset.seq));
+  });
+}
+
 /** Wait until the log shows line `seq`, whole. */
 export async function shows(page: Page, seq: number): Promise<void> {
-  const { expect } = await import('vitest');
-  await expect.poll(() => seqs(page), { timeout: 15_000 }).toContain(seq);
+  await expect.poll(() => seqs(page)).toContain(seq);
+}
+
+/** Wait until nothing has moved for several looks, as after a smooth scroll; the rows in view. */
+export async function settled(page: Page): Promise<Seen[]> {
+  let [before, same] = [await seen(page), 0];
+  await expect
+    .poll(async () => {
+      const now = await seen(page);
+      same = JSON.stringify(now) === JSON.stringify(before) ? same + 1 : 0;
+      before = now;
+      return same;
+    })
+    .toBeGreaterThan(5);
+  return before;
+}
+
+/** Wait until `locator` has the focus, and so what is typed. */
+export async function focused(locator: Locator): Promise<void> {
+  await expect.poll(() => locator.evaluate((element) => element === document.activeElement)).toBe(true);
 }
 
 /** Turn the wheel over the log. */

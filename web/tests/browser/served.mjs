@@ -22,7 +22,7 @@ const ENDED = ['succeeded', 'failed', 'cancelled', 'interrupted'];
 /**
  * @typedef {{ id: string, status: string, last_seq: number, error: string | null, result: unknown,
  *   progress: { current: number, total: number | null } | null }} Task
- * @typedef {{ seq: number, level: string, source: string, message: string,
+ * @typedef {{ seq: number, timestamp: string, level: string, source: string, message: string,
  *   metadata: Record<string, unknown> | null }} Entry
  */
 
