@@ -63,6 +63,11 @@ describe('a row', () => {
     expect(found?.className).toContain('hit');
   });
 
+  test('has links for the pointer, at which Tab does not stop', () => {
+    const link = shown({ entry: entry(7, { message: 'see http://x.example' }) })?.querySelector('.message a');
+    expect([link?.getAttribute('href'), link?.getAttribute('tabindex')]).toEqual(['http://x.example', '-1']);
+  });
+
   test('that is not here yet keeps its place', () => {
     expect(shown({ entry: undefined })?.textContent).toContain('   7 ');
   });
@@ -120,6 +125,17 @@ test('a field of the first level filters, one below does not', async () => {
   await fireEvent.click(screen.getByRole('button', { name: 'documents' }));
   expect(onfilter).toHaveBeenCalledExactlyOnceWith('index', 'documents');
   expect(screen.queryByRole('button', { name: '1' })).toBeNull();
+});
+
+test('an address is a link with its filter beside it, for a button holds no link', async () => {
+  const onfilter = vi.fn();
+  const url = 'https://example.com/a';
+  render(JsonTree, { value: { url, none: {} }, onfilter });
+  const link = screen.getByRole('link', { name: url });
+  expect([link.closest('button'), link.getAttribute('rel')]).toEqual([null, 'noopener noreferrer']);
+  await fireEvent.click(screen.getByRole('button', { name: 'Show only entries with this url' }));
+  expect(onfilter).toHaveBeenCalledExactlyOnceWith('url', url);
+  expect(screen.getByText('{}')).toBeTruthy();
 });
 
 test('the keys that are shown are those that are bound', () => {
