@@ -4,6 +4,7 @@
 
 import { stripAnsi } from './ansi';
 import type { Entry } from './api';
+import type { Selected } from './selection';
 
 /** Entries as the text export writes them. */
 export function asText(entries: readonly Entry[]): string {
@@ -38,12 +39,6 @@ function copyOldWay(text: string): boolean {
   const copied = document.execCommand('copy');
   area.remove();
   return copied;
-}
-
-export interface Selected {
-  row: number;
-  /** The place in the row's shown text. */
-  at: number;
 }
 
 /**

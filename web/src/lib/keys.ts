@@ -32,6 +32,9 @@ export const KEYS = [
 
 export type Deed = (typeof KEYS)[number]['does'];
 
+/** With the focus in the detail, these scroll it. */
+const SCROLL: readonly string[] = ['PageDown', 'PageUp', ' ', 'Home', 'End'];
+
 const BOUND = new Map<string, Deed>(
   KEYS.flatMap(({ keys, does }) => keys.map((key) => [key, does] as const)),
 );
@@ -41,6 +44,7 @@ export function deedOf(event: KeyboardEvent): Deed | null {
   if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return null;
   const target = event.target as HTMLElement | null;
   if (target?.closest('input, textarea, select, dialog, [contenteditable]')) return null;
+  if (SCROLL.includes(event.key) && target?.closest('aside')) return null;
   // A button is pressed, and a link followed, with these.
   if ((event.key === 'Enter' || event.key === ' ') && target?.closest('button, a, summary')) return null;
   return BOUND.get(event.key) ?? null;

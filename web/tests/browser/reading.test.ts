@@ -36,6 +36,54 @@ test('the wheel pauses, nothing moves while lines arrive, and the pill returns t
   await shows(page, last_seq);
 });
 
+test('each way of looking back pauses, and G follows again', async ({ open, server }) => {
+  const gate = server.gate('ways');
+  const id = await server.submit('say', { entries: lines(300), gate });
+  const page = await open(`/tasks/${id}`, { hasTouch: true });
+  await shows(page, 301);
+  const told = () => page.locator('footer').textContent();
+  const ways: Record<string, () => Promise<unknown>> = {
+    k: () => page.keyboard.press('k'),
+    PageUp: () => page.keyboard.press('PageUp'),
+    ArrowUp: () => log(page).press('ArrowUp'),
+    'a selection': () => message(page, 300).selectText(),
+    'a jump': () => page.keyboard.press('g'),
+    touch: () =>
+      log(page).evaluate((element) => {
+        for (const [type, clientY] of [['touchstart', 300], ['touchmove', 340]] as const) {
+          const touches = [new Touch({ identifier: 1, target: element, clientY })];
+          element.dispatchEvent(new TouchEvent(type, { touches, bubbles: true }));
+        }
+      }),
+  };
+  for (const [way, look] of Object.entries(ways)) {
+    await look();
+    await expect.poll(told, { message: way }).toContain('paused');
+    await page.evaluate(() => getSelection()?.removeAllRanges());
+    await page.keyboard.press('G');
+    await expect.poll(told, { message: way }).toContain('following');
+    await shows(page, 301);
+  }
+  server.open('ways');
+  await server.ended(id);
+});
+
+test('Control+F in the search field is the browser’s own', async ({ open, server }) => {
+  const id = await server.run('say', { entries: lines(3) });
+  const page = await open(`/tasks/${id}`);
+  await shows(page, 4);
+  // Told after the page has dealt with it.
+  await page.evaluate(() => {
+    const ours: boolean[] = [];
+    Object.assign(window, { ours });
+    addEventListener('keydown', (event) => event.key === 'f' && ours.push(event.defaultPrevented));
+  });
+  await page.keyboard.press('Control+f');
+  await focused(page.getByLabel('Search the whole log'));
+  await page.keyboard.press('Control+f');
+  await expect.poll(() => page.evaluate(() => (window as unknown as { ours: boolean[] }).ours)).toEqual([true, false]);
+});
+
 test('following a flood ends by what a person does, not by how far the end is', async ({ open, server }) => {
   const id = await server.submit('rate', { count: 30_000, rate: 10_000 });
   const page = await open(`/tasks/${id}`);

@@ -1,7 +1,13 @@
 import { fireEvent, render, screen } from '@testing-library/svelte';
+import { flushSync } from 'svelte';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 
+import { Address } from '../../src/lib/address.svelte';
 import { needleOf } from '../../src/lib/needle';
+import { LogReader } from '../../src/lib/reader.svelte';
+import type { LogSocket } from '../../src/lib/socket.svelte';
+import Announcer from '../../src/parts/Announcer.svelte';
+import ConnectionBanner from '../../src/parts/ConnectionBanner.svelte';
 import Exception from '../../src/parts/Exception.svelte';
 import JsonTree from '../../src/parts/JsonTree.svelte';
 import KeyHelp from '../../src/parts/KeyHelp.svelte';
@@ -46,7 +52,10 @@ function answers(...all: [number, unknown][]) {
   return asked;
 }
 
-afterEach(() => vi.unstubAllGlobals());
+afterEach(() => {
+  vi.useRealTimers();
+  vi.unstubAllGlobals();
+});
 
 describe('a row', () => {
   const shown = (props: object) => render(LogEntryRow, { ...plain, ...props }).container.firstElementChild;
@@ -101,6 +110,77 @@ describe('a row', () => {
     expect(late?.querySelector('time')?.className).toContain('gap');
     expect(late?.querySelector('time')?.textContent.trim()).toBe('+3.000');
   });
+});
+
+describe('read out is', () => {
+  let address: Address;
+  let reader: LogReader;
+
+  beforeEach(() => {
+    vi.useFakeTimers();
+    vi.stubGlobal('fetch', () => new Promise(() => undefined));
+    history.replaceState(null, '', '/tasks/ID');
+    address = new Address();
+    reader = new LogReader(address, false, () => undefined);
+    reader.session.task = task();
+    render(Announcer, { reader });
+  });
+
+  afterEach(() => {
+    reader.close();
+    address.close();
+  });
+
+  const told = () => {
+    flushSync();
+    return screen.getAllByRole('status')[0]?.textContent;
+  };
+  const errors = (ERROR: number) => (reader.session.counts = { ...reader.session.counts, ERROR });
+
+  test('nothing of what was so before', () => {
+    expect(told()).toBe('');
+  });
+
+  test('that following ended, and that it goes on', () => {
+    expect(told()).toBe('');
+    reader.session.view.following = false;
+    expect(told()).toBe('Paused');
+    reader.session.view.following = true;
+    expect(told()).toBe('Following');
+  });
+
+  test('errors, at most once in five seconds, and none is forgotten', () => {
+    expect(told()).toBe('');
+    errors(1);
+    expect(told()).toBe('1 new error');
+    errors(3);
+    errors(4);
+    expect(told()).toBe('1 new error');
+    vi.advanceTimersByTime(5_000);
+    expect(told()).toBe('3 new errors');
+  });
+
+  test('the end', () => {
+    expect(told()).toBe('');
+    reader.session.task = task({ status: 'failed' });
+    expect(told()).toBe('The task has ended: failed');
+  });
+});
+
+test('a connection that is lost is told of after two seconds, with when it is tried again', () => {
+  vi.useFakeTimers();
+  const now = Date.now();
+  const socket = { state: 'reconnecting', lost_at: now, retry_at: now + 5_000, reconnect: vi.fn() };
+  const { container } = render(ConnectionBanner, { socket: socket as unknown as LogSocket });
+  const told = () => {
+    flushSync();
+    return container.textContent;
+  };
+  expect(told()).toBe('');
+  vi.advanceTimersByTime(1_900);
+  expect(told()).toBe('');
+  vi.advanceTimersByTime(100);
+  expect(told()).toContain('trying again in 3 s');
 });
 
 test('an exception marks own frames and folds those of libraries', () => {

@@ -132,6 +132,12 @@ describe('keys', () => {
     expect(pressed('Enter', button)).toBeNull();
     expect(pressed('j', button)).toBe('down');
   });
+
+  test('the detail is scrolled with the keys that scroll, where it has the focus', () => {
+    const aside = document.body.appendChild(document.createElement('aside'));
+    expect(pressed('PageDown', aside)).toBeNull();
+    expect(pressed('j', aside)).toBe('down');
+  });
 });
 
 describe('forms from schemas', () => {

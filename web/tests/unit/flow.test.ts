@@ -262,6 +262,7 @@ describe('times', () => {
 
   test('of the day, since the start, since the line before', () => {
     expect(showTime(moment, 'utc', 0, null)).toBe('20:50:07.123');
+    expect(showTime(moment, 'local', 0, null)).toBe(`${new Date(ms).toTimeString().slice(0, 8)}.123`);
     expect(showTime(moment, 'start', ms - 65_250, null).trim()).toBe('+01:05.250');
     expect(showTime(moment, 'delta', 0, ms - 1_500).trim()).toBe('+1.500');
     expect(showTime(moment, 'delta', 0, null).trim()).toBe('');
@@ -291,7 +292,7 @@ describe('times', () => {
 });
 
 test('a source has one colour, and fits its column with its end', () => {
-  expect(colourOf('git')).toBe(colourOf('git'));
+  expect(['git', 'db', 'stdout'].map(colourOf)).toEqual([4, 6, 0]);
   expect(fitSource('db', 6)).toBe('db    ');
   expect(fitSource('very.long.name', 6)).toBe('….name');
 });
