@@ -108,6 +108,11 @@ export function withSearch(filter: LogFilter, text: string, regex: boolean): Log
   };
 }
 
+/** `filter` with one more plain text that must not be there. */
+export function withoutText(filter: LogFilter, text: string): LogFilter {
+  return { ...filter, exclude: [...filter.exclude, filter.regex ? quoted(text) : text] };
+}
+
 function quoted(text: string): string {
   return text.replace(/[\\.+*?()|[\]{}^$]/g, '\\$&');
 }

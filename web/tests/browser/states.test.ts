@@ -84,8 +84,7 @@ test('a running task is cancelled, retried and deleted', async ({ open, server }
   const again = page.url().split('/').at(-1) ?? '';
   await page.getByRole('button', { name: 'Cancel' }).click();
   await server.ended(again);
-  await page.getByText('Download').click();
-  await page.getByRole('button', { name: /Delete task/ }).click();
+  await page.getByRole('button', { name: 'Delete task and log' }).click();
   const dialog = page.getByRole('dialog', { name: 'Delete this task?' });
   await dialog.waitFor();
   expect(await axe(page)).toEqual([]);
@@ -236,7 +235,11 @@ test('on a phone the tasks are a drawer, and nothing is wider than the screen', 
   expect(await width()).toBeLessThanOrEqual(PHONE.width);
   await page.getByRole('button', { name: 'Tasks' }).click();
   await page.getByRole('navigation').getByText('steps').first().waitFor();
+  await focused(page.getByRole('link', { name: 'taskd', exact: true }));
   expect(await axe(page)).toEqual([]);
+  await page.keyboard.press('Escape');
+  await focused(page.getByRole('button', { name: 'Tasks' }));
+  await page.getByRole('button', { name: 'Tasks' }).click();
   await page.getByRole('link', { name: 'Start' }).click();
   await page.getByRole('heading', { name: 'Start a task' }).waitFor();
   expect(await width()).toBeLessThanOrEqual(PHONE.width);

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import { Address, fragmentOf, parseLines, pathOf } from '../../src/lib/address.svelte';
-import { NO_FILTER, isEmpty, parseFilter, toQuery, toggled, withSearch } from '../../src/lib/filter';
+import { NO_FILTER, isEmpty, parseFilter, toQuery, toggled, withSearch, withoutText } from '../../src/lib/filter';
 import { KEYS, deedOf } from '../../src/lib/keys';
 import { fieldsOf, initialValues, paramsOf } from '../../src/lib/schema';
 
@@ -40,6 +40,11 @@ describe('filter', () => {
     expect(withSearch(plain, 'c+', true).search).toEqual(['a\\.b', 'c+']);
     expect(withSearch({ ...plain, regex: true }, 'c+', false).search).toEqual(['a.b', 'c\\+']);
     expect(withSearch(NO_FILTER, 'c+', true)).toMatchObject({ search: ['c+'], regex: true });
+  });
+
+  test('a plain text to be left out is quoted beside expressions', () => {
+    expect(withoutText({ ...NO_FILTER, search: ['a+'], regex: true }, 'f(x)').exclude).toEqual(['f\\(x\\)']);
+    expect(withoutText(NO_FILTER, 'f(x)').exclude).toEqual(['f(x)']);
   });
 
   test('a choice is there and not there by turns', () => {
