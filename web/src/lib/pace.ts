@@ -19,7 +19,7 @@ export interface Clock {
   hidden(): boolean;
 }
 
-export const BROWSER: Clock = {
+const BROWSER: Clock = {
   now: () => performance.now(),
   frame: (run) => requestAnimationFrame(run),
   wait: (run, ms) => setTimeout(run, ms),

@@ -7,12 +7,12 @@
 
 import { copyText, asText } from './copying';
 import { Finder, type Direction } from './finder.svelte';
-import { LEVELS, hasEnded, problemOf, type Entry, type Level, type Task } from './api';
+import { hasEnded, problemOf, type Entry, type Level, type Task } from './api';
 import { NO_FILTER, isEmpty, isSame, type LogFilter } from './filter';
 import type { Deed } from './keys';
 import { remember, remembered } from './memory';
 import { anyOf, needleOf, type Needle } from './needle';
-import { LogSession, type Located } from './session.svelte';
+import { LogSession, type Located, type Place } from './session.svelte';
 import { TIME_MODES, type TimeMode } from './times';
 import { LINE_PX } from './viewport.svelte';
 import type { Address, Lines } from './address.svelte';
@@ -419,7 +419,7 @@ export class LogReader {
   }
 
   /** Where to begin after the filter changed: as near as possible to where the reader is. */
-  #here(): { at: 'end' } | { at: 'seq'; seq: number; px: number | null } {
+  #here(): Place {
     if (this.session.view.following) return { at: 'end' };
     const seq = this.head ?? this.#topSeq();
     return { at: 'seq', seq, px: null };
@@ -444,7 +444,7 @@ export class LogReader {
     session.version++;
   }
 
-  #open(place: Parameters<LogSession['open']>[2]): void {
+  #open(place: Place): void {
     this.finder.reset();
     this.#row = null;
     const { address, session } = this;
@@ -469,11 +469,3 @@ export class LogReader {
     await this.finder.text(this.address.find, from, from > this.session.lastSeq ? 'previous' : 'next');
   }
 }
-
-export const LEVEL_NAMES: Record<Level, string> = {
-  DEBUG: 'Debug',
-  INFO: 'Info',
-  WARNING: 'Warning',
-  ERROR: 'Error',
-};
-export const LEVELS_SHOWN = [...LEVELS].reverse();

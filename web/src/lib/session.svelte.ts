@@ -122,6 +122,11 @@ export class LogSession {
     return this.#epoch.layout;
   }
 
+  /** How many entries the log has, whatever the filter leaves of them. */
+  get all(): number {
+    return LEVELS.reduce((sum, level) => sum + this.counts[level], 0);
+  }
+
   get lastSeq(): number {
     return this.#epoch.last_seq;
   }

@@ -7,7 +7,7 @@
 
 import type { Entry, Progress } from './api';
 
-export const LINES_MAX = 24;
+const LINES_MAX = 24;
 const LINES_SHOWN = 16;
 const CHARACTERS_MAX = 4_000;
 const CHARACTERS_SHOWN = 2_000;

@@ -1,6 +1,6 @@
 /** A stable colour for each source: the same name has the same one in every task and on every day. */
 
-export const SOURCE_COLOURS = 8;
+const COLOURS = 8;
 
 export function colourOf(source: string): number {
   let hash = 2_166_136_261;
@@ -8,7 +8,7 @@ export function colourOf(source: string): number {
   // Short names differ in few bits: spread them over all.
   hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
   hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
-  return ((hash ^ (hash >>> 16)) >>> 0) % SOURCE_COLOURS;
+  return ((hash ^ (hash >>> 16)) >>> 0) % COLOURS;
 }
 
 /** `source` in exactly `cells` characters, its end kept where it is cut: `…tasks.download`. */

@@ -15,17 +15,13 @@ export const TIME_MODE_NAMES: Record<TimeMode, string> = {
   delta: 'Since previous line',
 };
 
-export function parseTime(timestamp: string): number {
-  return Date.parse(timestamp);
-}
-
 const two = (n: number) => (n < 10 ? `0${n}` : `${n}`);
 const three = (n: number) => (n < 10 ? `00${n}` : n < 100 ? `0${n}` : `${n}`);
 
 /** `timestamp` in `mode`; `start` and `before` are ms, `before` of the line before where it is known. */
 export function showTime(timestamp: string, mode: TimeMode, start: number, before: number | null): string {
   if (mode === 'utc') return timestamp.slice(11, 23);
-  const at = parseTime(timestamp);
+  const at = Date.parse(timestamp);
   if (mode === 'local') {
     const date = new Date(at);
     return `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}.${three(date.getMilliseconds())}`;

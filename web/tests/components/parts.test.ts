@@ -8,15 +8,17 @@ import { LogReader } from '../../src/lib/reader.svelte';
 import type { LogSocket } from '../../src/lib/socket.svelte';
 import Announcer from '../../src/parts/Announcer.svelte';
 import ConnectionBanner from '../../src/parts/ConnectionBanner.svelte';
+import EmptyLog from '../../src/parts/EmptyLog.svelte';
 import Exception from '../../src/parts/Exception.svelte';
 import JsonTree from '../../src/parts/JsonTree.svelte';
 import KeyHelp from '../../src/parts/KeyHelp.svelte';
 import LogEntryRow, { type RowLook } from '../../src/parts/LogEntryRow.svelte';
 import Login from '../../src/parts/Login.svelte';
+import PanelFoot from '../../src/parts/PanelFoot.svelte';
 import ProgressStrip from '../../src/parts/ProgressStrip.svelte';
 import RetryDialog from '../../src/parts/RetryDialog.svelte';
 import StartForm from '../../src/parts/StartForm.svelte';
-import type { Entry } from '../../src/lib/api';
+import type { Entry, Status } from '../../src/lib/api';
 import { KEYS } from '../../src/lib/keys';
 import { entry, task } from '../unit/entries';
 
@@ -112,23 +114,50 @@ describe('a row', () => {
   });
 });
 
+let reader: LogReader | undefined;
+
+/** One who reads a task whose server says nothing, at an address with `query`. */
+function readerOf(status: Status, query = ''): LogReader {
+  vi.stubGlobal('fetch', () => new Promise(() => undefined));
+  history.replaceState(null, '', `/tasks/ID${query}`);
+  reader = new LogReader(new Address(), false, () => undefined);
+  reader.session.task = task({ status });
+  return reader;
+}
+
+afterEach(() => {
+  reader?.close();
+  reader?.address.close();
+  reader = undefined;
+});
+
+test.for([
+  ['queued', '', 'The task waits for others to end. Its lines will appear here.'],
+  ['running', '', 'What the task says will appear here.'],
+  ['succeeded', '', 'The task ended without a word.'],
+  ['running', '?level=ERROR', 'The filter leaves none of 5 lines. New ones that match will appear here.'],
+] as const)('a log without lines, %s%s: %s', ([status, query, told]) => {
+  const reader = readerOf(status, query);
+  reader.session.counts = { ...reader.session.counts, INFO: 5 };
+  render(EmptyLog, { reader });
+  expect(screen.getByText(told)).toBeTruthy();
+});
+
+test('what is selected is counted, but where a filter leaves lines out it is named', () => {
+  const { container } = render(PanelFoot, { reader: readerOf('running', '#L3-L7'), narrow: false });
+  expect(container.textContent).toContain('5 selected');
+  reader?.close();
+  const filtered = render(PanelFoot, { reader: readerOf('running', '?level=ERROR#L3-L7'), narrow: false });
+  expect(filtered.container.textContent).toContain('3 to 7 selected');
+});
+
 describe('read out is', () => {
-  let address: Address;
   let reader: LogReader;
 
   beforeEach(() => {
     vi.useFakeTimers();
-    vi.stubGlobal('fetch', () => new Promise(() => undefined));
-    history.replaceState(null, '', '/tasks/ID');
-    address = new Address();
-    reader = new LogReader(address, false, () => undefined);
-    reader.session.task = task();
+    reader = readerOf('running');
     render(Announcer, { reader });
-  });
-
-  afterEach(() => {
-    reader.close();
-    address.close();
   });
 
   const told = () => {
