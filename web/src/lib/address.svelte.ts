@@ -60,14 +60,14 @@ export class Address {
   }
 
   setFind(find: Find): void {
-    this.find = find.text ? find : NOTHING;
+    this.find = find;
     this.#replaceSoon();
   }
 
   /** Look for `find` and filter by `filter` in one step. */
   setBoth(filter: LogFilter, find: Find): void {
     this.filter = filter;
-    this.find = find.text ? find : NOTHING;
+    this.find = find;
     this.#push();
   }
 

@@ -7,7 +7,7 @@
 
 import { copyText, asText } from './copying';
 import { Finder, type Direction } from './finder.svelte';
-import { hasEnded, problemOf, type Entry, type Level, type Task } from './api';
+import { hasEnded, isAbort, problemOf, type Entry, type Level, type Task } from './api';
 import { NO_FILTER, isEmpty, isSame, type LogFilter } from './filter';
 import type { Deed } from './keys';
 import { remember, remembered } from './memory';
@@ -129,7 +129,6 @@ export class LogReader {
 
   toggleRegex(): void {
     void this.setText(this.text, !this.regex);
-    if (!this.text) this.address.setFind({ text: '', regex: false });
   }
 
   /** Only the lines with the text, or all lines with its places marked. */
@@ -277,8 +276,16 @@ export class LogReader {
       help: () => this.setHelp(true),
       escape: () => this.#escape(),
     };
-    const done = deeds[deed]();
-    if (done instanceof Promise) done.catch((error: unknown) => this.say(problemOf(error).message));
+    void this.attempt(deeds[deed]);
+  }
+
+  /** Do `deed`, and say what went wrong. */
+  async attempt(deed: () => unknown): Promise<void> {
+    try {
+      await deed();
+    } catch (error) {
+      if (!isAbort(error)) this.say(problemOf(error).message);
+    }
   }
 
   toggleDetail(): void {
@@ -355,11 +362,10 @@ export class LogReader {
     this.follow();
   }
 
-  #fold(): void {
+  #fold(): unknown {
     const row = this.#headRow();
     if (row === null) return;
-    if (this.session.group(row)) void this.session.toggleGroup(row);
-    else this.session.toggleExpanded(row);
+    return this.session.group(row) ? this.session.toggleGroup(row) : this.session.toggleExpanded(row);
   }
 
   #cycleTimes(): void {

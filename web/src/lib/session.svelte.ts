@@ -102,6 +102,8 @@ export class LogSession {
   #levels: Record<Level, number> = { DEBUG: 0, INFO: 0, WARNING: 0, ERROR: 0 };
   #by_source = new Map<string, number>();
   #pace = new Pace(() => this.#flush());
+  /** The server has counted up to this seq. */
+  #counted = 0;
   #slow_timer: ReturnType<typeof setTimeout> | undefined;
   #changed: (task: Task) => void;
 
@@ -177,6 +179,7 @@ export class LogSession {
   #forget(): void {
     this.task = null;
     this.timeline = new Timeline();
+    this.#counted = 0;
     this.#board = new ProgressBoard();
     this.running = [];
     this.#levels = { DEBUG: 0, INFO: 0, WARNING: 0, ERROR: 0 };
@@ -232,7 +235,7 @@ export class LogSession {
     epoch.anchors = [...outline.anchors];
     epoch.last_seq = outline.last_seq;
     epoch.total = outline.total;
-    this.timeline.load(outline.bins);
+    this.#loadTimeline(outline);
     this.#begin(epoch, hasEnded(task));
     if (!hasEnded(task)) epoch.timers.push(setInterval(() => void this.#readFacets(epoch), FACETS_MS));
   }
@@ -430,6 +433,7 @@ export class LogSession {
   }
 
   #count(entry: Entry, whole: boolean): void {
+    if (entry.seq <= this.#counted) return;
     this.timeline.add(entry);
     if (!whole) return;
     this.#levels[entry.level]++;
@@ -508,7 +512,7 @@ export class LogSession {
   }
 
   #setOutline(epoch: Epoch, outline: api.Outline): void {
-    this.timeline.load(outline.bins);
+    this.#loadTimeline(outline);
     if (!this.unfiltered) {
       this.#showSlow();
       return;
@@ -520,6 +524,11 @@ export class LogSession {
       if (entry) this.#count(entry, true);
     }
     this.#showSlow();
+  }
+
+  #loadTimeline(outline: api.Outline): void {
+    this.timeline.load(outline.bins);
+    this.#counted = outline.last_seq;
   }
 
   async #readFacets(epoch: Epoch): Promise<void> {

@@ -129,6 +129,9 @@ test('search finds lines that were never loaded, counts them and goes round', as
   await shows(page, 1_501);
   await page.keyboard.press('N');
   await expect.poll(() => told.textContent()).toBe('1 / 3');
+  await page.keyboard.press('o');
+  await page.getByText('3 of 3,002 lines').waitFor();
+  expect(new URL(page.url()).searchParams.get('search')).toBe('STRASSE');
 });
 
 test('a bad expression is told, and does no harm', async ({ open, server, faults }) => {
@@ -167,7 +170,7 @@ test('filters live in the address, and come back with reload and Back', async ({
   await expect.poll(() => page.url()).toContain('level=WARNING');
   await page.getByText('10 of 52 lines').waitFor();
   await page.getByText('Sources').click();
-  await page.getByLabel('db').check();
+  await page.getByRole('checkbox', { name: 'db 10' }).check();
   await expect.poll(() => page.url()).toContain('source=db');
   await page.reload();
   await page.getByText('10 of 52 lines').waitFor();
@@ -260,11 +263,14 @@ test('groups that went well are folded, one with an error is open', async ({ ope
 test('the detail shows fields, which filter, and the exception', async ({ open, server }) => {
   const entries = [...lines(3), { message: 'indexed', metadata: { index: 'documents', n: 7 } }];
   const id = await server.run('say', { entries, fail: 'out of paper' });
-  const page = await open(`/tasks/${id}`);
+  const page = await open(`/tasks/${id}`, { permissions: ['clipboard-read', 'clipboard-write'] });
   await log(page).getByText('indexed').click();
   await page.keyboard.press('x');
   const detail = page.getByLabel('Detail of the line');
   await detail.getByText('documents').waitFor();
+  await detail.getByRole('button', { name: 'Copy the line' }).click();
+  await page.getByText('Copied the line').waitFor();
+  expect(await page.evaluate(() => navigator.clipboard.readText())).toMatch(/ INFO {4}say {2}indexed$/);
   await log(page).getByText('RuntimeError: out of paper').first().click();
   await detail.getByText('spoken.py').first().waitFor();
   await log(page).getByText('indexed').click();

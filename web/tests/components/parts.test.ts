@@ -90,6 +90,17 @@ describe('a row', () => {
     expect(bar?.querySelector('.message')?.textContent).toBe(' copy 3 of 4 files  75 %');
   });
 
+  test('that begins a group says how long it took, and what is folded', () => {
+    const mark = { group: { id: 'g', event: 'start', title: 'copy' } };
+    const group = {
+      ...{ id: 'g', title: 'copy', source: 'x', from: 6, to: 26, start_seq: 7, started_at: '' },
+      ...{ ended_at: entry(27).timestamp, errors: 1, folded: true },
+    };
+    const begin = shown({ entry: entry(7, { message: 'copy', metadata: mark }), group });
+    expect(begin?.querySelector('.about')?.textContent).toBe('  2.0 s  20 lines  1 error');
+    expect(screen.getByRole('button', { name: 'Open the group copy' }).ariaExpanded).toBe('false');
+  });
+
   test('of dropped entries stands out', () => {
     const metadata = { dropped: 1_204 };
     expect(shown({ entry: entry(7, { metadata, message: '1,204 entries dropped' }) })?.className).toContain(
@@ -147,6 +158,7 @@ test('what is selected is counted, but where a filter leaves lines out it is nam
   const { container } = render(PanelFoot, { reader: readerOf('running', '#L3-L7'), narrow: false });
   expect(container.textContent).toContain('5 selected');
   reader?.close();
+  reader?.address.close();
   const filtered = render(PanelFoot, { reader: readerOf('running', '?level=ERROR#L3-L7'), narrow: false });
   expect(filtered.container.textContent).toContain('3 to 7 selected');
 });

@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 
 import { Address } from '../../src/lib/address.svelte';
+import { Problem } from '../../src/lib/api';
 import { LogReader } from '../../src/lib/reader.svelte';
 
 let address: Address;
@@ -26,6 +27,22 @@ test('a reader that is left does not take Back from the one that came after it',
   history.replaceState(null, '', '/tasks/TWO?level=ERROR');
   dispatchEvent(new PopStateEvent('popstate'));
   expect(reader.session.filter.levels).toEqual(['ERROR']);
+  reader.close();
+});
+
+test('an expression may be chosen before its text', () => {
+  const reader = readerOf();
+  reader.toggleRegex();
+  expect([reader.regex, address.path]).toEqual([true, '/tasks/ONE']);
+  reader.toggleRegex();
+  expect(reader.regex).toBe(false);
+  reader.close();
+});
+
+test('what cannot be had is told in words', async () => {
+  const reader = readerOf();
+  await reader.attempt(() => Promise.reject(new Problem(0, 'No answer', 'The service cannot be reached.')));
+  expect(reader.notice).toBe('The service cannot be reached.');
   reader.close();
 });
 

@@ -43,7 +43,11 @@ class FakeSocket {
 }
 
 /** A log on a server: what is asked for is answered from `log`. */
-const server = { log: [] as Entry[], task: task(), asked: [] as string[], down: false, busy: false };
+const server = {
+  ...{ log: [] as Entry[], task: task(), asked: [] as string[], down: false, busy: false },
+  /** How many more entries there were already when it counted them. */
+  ahead: 0,
+};
 
 function answer(path: string): unknown {
   const url = new URL(path, 'http://x');
@@ -56,8 +60,11 @@ function answer(path: string): unknown {
   const by_level = { DEBUG: 0, INFO: log.length, WARNING: 0, ERROR: 0 };
   const ended = server.task.status !== 'running';
   if (url.pathname.endsWith('/outline')) {
+    const counted = last_seq + server.ahead;
+    by_level.INFO += server.ahead;
     const anchors = matches.filter((_, i) => i % 1_024 === 0).map(({ seq }) => seq);
-    return { total: matches.length, by_level, by_source: { test: log.length }, bins: [], anchors, last_seq };
+    const by_source = { test: counted };
+    return { total: matches.length, by_level, by_source, bins: [], anchors, last_seq: counted };
   }
   if (url.pathname.endsWith('/stats')) return { total: last_seq, by_level, by_source: { test: last_seq } };
   const tail = Number(query.get('tail') ?? 0);
@@ -71,7 +78,7 @@ const timers = { toFake: ['setTimeout', 'setInterval', 'clearTimeout', 'clearInt
 beforeEach(() => {
   vi.useFakeTimers({ toFake: [...timers.toFake] });
   FakeSocket.all = [];
-  Object.assign(server, { log: entries(1, 100), task: task(), asked: [], down: false, busy: false });
+  Object.assign(server, { log: entries(1, 100), task: task(), asked: [], down: false, busy: false, ahead: 0 });
   vi.stubGlobal('WebSocket', FakeSocket);
   vi.stubGlobal('requestAnimationFrame', (run: () => void) => setTimeout(run, 16));
   vi.stubGlobal('fetch', (path: string) => {
@@ -119,6 +126,16 @@ test('where the counts cannot be had now the rows stay, and the counts come late
   expect(session.counts.INFO).toBe(0);
   await pass(2_000);
   expect(session.counts.INFO).toBe(100);
+});
+
+test('what the server has counted before it came is counted once', async () => {
+  server.ahead = 10;
+  const session = await opened();
+  FakeSocket.last.say(hello(120), say(101, 120));
+  await pass(700);
+  expect(session.counts.INFO).toBe(120);
+  expect(session.sources).toEqual([['test', 120]]);
+  session.close();
 });
 
 describe('each entry once, in order', () => {
@@ -229,6 +246,16 @@ describe('the connection', () => {
     expect(times[0]).toBeLessThan(400);
     expect(times[4]).toBeGreaterThan(2_000);
     expect(Math.max(...times)).toBeLessThanOrEqual(10_100);
+    session.close();
+  });
+
+  test('is tried again at once where this machine is back on the network', async () => {
+    const session = await opened();
+    vi.spyOn(navigator, 'onLine', 'get').mockReturnValue(false);
+    FakeSocket.last.lose();
+    expect(session.socket?.state).toBe('offline');
+    dispatchEvent(new Event('online'));
+    expect(FakeSocket.all).toHaveLength(2);
     session.close();
   });
 
