@@ -362,10 +362,11 @@ export class LogReader {
     this.follow();
   }
 
-  #fold(): unknown {
+  async #fold(): Promise<void> {
     const row = this.#headRow();
     if (row === null) return;
-    return this.session.group(row) ? this.session.toggleGroup(row) : this.session.toggleExpanded(row);
+    if (this.session.group(row)) await this.session.toggleGroup(row);
+    else this.session.toggleExpanded(row);
   }
 
   #cycleTimes(): void {

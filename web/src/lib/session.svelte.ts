@@ -16,8 +16,9 @@
 
 import * as api from './api';
 import { LEVELS, Problem, hasEnded, isAbort, problemOf } from './api';
-import type { Entry, Frame, Hit, Level, Progress, Task } from './api';
+import type { Entry, Frame, Hit, Progress, Task } from './api';
 import { NO_FILTER, isEmpty, toQuery, withSearch, type LogFilter } from './filter';
+import { Facets } from './facets';
 import { Groups, type Group } from './groups';
 import { LogLayout, PAGE_ROWS, pageOf } from './layout';
 import { Pace } from './pace';
@@ -84,7 +85,7 @@ export class LogSession {
   view = $state.raw(new Viewport(new LogLayout()));
   socket = $state.raw<LogSocket | null>(null);
   running = $state.raw<Running[]>([]);
-  counts = $state.raw<Record<Level, number>>({ DEBUG: 0, INFO: 0, WARNING: 0, ERROR: 0 });
+  counts = $state.raw(new Facets().levels);
   /** Sources of the whole log with their counts, the loudest first. */
   sources = $state.raw<[string, number][]>([]);
   /** The cells of the widest line seen. */
@@ -99,8 +100,7 @@ export class LogSession {
   #cache: PageCache | null = null;
   #board = new ProgressBoard();
   #measure: Measure = { columns: 0, sourceInline: false };
-  #levels: Record<Level, number> = { DEBUG: 0, INFO: 0, WARNING: 0, ERROR: 0 };
-  #by_source = new Map<string, number>();
+  #facets = new Facets();
   #pace = new Pace(() => this.#flush());
   /** The server has counted up to this seq. */
   #counted = 0;
@@ -182,8 +182,7 @@ export class LogSession {
     this.#counted = 0;
     this.#board = new ProgressBoard();
     this.running = [];
-    this.#levels = { DEBUG: 0, INFO: 0, WARNING: 0, ERROR: 0 };
-    this.#by_source.clear();
+    this.#facets = new Facets();
     this.#showFacets();
   }
 
@@ -435,9 +434,7 @@ export class LogSession {
   #count(entry: Entry, whole: boolean): void {
     if (entry.seq <= this.#counted) return;
     this.timeline.add(entry);
-    if (!whole) return;
-    this.#levels[entry.level]++;
-    this.#by_source.set(entry.source, (this.#by_source.get(entry.source) ?? 0) + 1);
+    if (whole) this.#facets.add(entry);
   }
 
   /** Entries at the end of the log, from `row` on. */
@@ -517,7 +514,7 @@ export class LogSession {
       this.#showSlow();
       return;
     }
-    this.#setFacets(outline);
+    this.#facets.load(outline);
     // Entries that were taken after the server had counted.
     for (let seq = outline.last_seq + 1; seq <= epoch.total; seq++) {
       const entry = this.#cache?.peek(seq - 1);
@@ -535,13 +532,8 @@ export class LogSession {
     // Counts are an extra: where they cannot be had, those of before stay.
     const stats = await api.readStats(this.#id, new URLSearchParams(), epoch.signal).catch(() => null);
     if (!stats || epoch !== this.#epoch) return;
-    this.#setFacets(stats);
+    this.#facets.load(stats);
     this.#showSlow();
-  }
-
-  #setFacets(counted: Pick<api.Stats, 'by_level' | 'by_source'>): void {
-    for (const level of LEVELS) this.#levels[level] = counted.by_level[level] ?? 0;
-    this.#by_source = new Map(Object.entries(counted.by_source));
   }
 
   #setTask(task: Task): void {
@@ -549,7 +541,7 @@ export class LogSession {
     this.task = task;
     // Until the log is counted, as of this moment, this is the best that is known.
     if (!before) {
-      this.#levels = { ...task.counts };
+      this.#facets.levels = { ...task.counts };
       this.#showFacets();
     }
     if (task.progress && !hasEnded(task)) this.#board.update(task.plugin, task.progress, Date.now());
@@ -575,8 +567,8 @@ export class LogSession {
   }
 
   #showFacets(): void {
-    this.counts = { ...this.#levels };
-    this.sources = [...this.#by_source].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1));
+    this.counts = { ...this.#facets.levels };
+    this.sources = this.#facets.sources;
   }
 
   /** The entry of `row`, where it is here. */

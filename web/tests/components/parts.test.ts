@@ -98,7 +98,9 @@ describe('a row', () => {
     };
     const begin = shown({ entry: entry(7, { message: 'copy', metadata: mark }), group });
     expect(begin?.querySelector('.about')?.textContent).toBe('  2.0 s  20 lines  1 error');
-    expect(screen.getByRole('button', { name: 'Open the group copy' }).ariaExpanded).toBe('false');
+    expect(screen.getByRole('button', { name: 'Open the group copy' }).getAttribute('aria-expanded')).toBe(
+      'false',
+    );
   });
 
   test('of dropped entries stands out', () => {
