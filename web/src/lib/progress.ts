@@ -1,6 +1,7 @@
 /** The running progresses of a task, with how fast they are and how long they still take. */
 
 import type { Progress } from './api';
+import { showNumber } from './numbers';
 
 const SPAN_MS = 30_000;
 const AT_ONCE_MS = 40;
@@ -73,7 +74,7 @@ export function showAmount(amount: number, unit: string): string {
     return `${power ? value.toFixed(value < 99.95 ? 1 : 0) : value} ${BYTES[power] ?? ''}`;
   }
   const shown =
-    Number.isInteger(amount) || amount >= 100 ? Math.round(amount).toLocaleString('en') : amount.toFixed(1);
+    Number.isInteger(amount) || amount >= 100 ? showNumber(Math.round(amount)) : amount.toFixed(1);
   return unit ? `${shown} ${unit}` : shown;
 }
 

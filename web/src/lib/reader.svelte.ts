@@ -12,6 +12,7 @@ import { NO_FILTER, isEmpty, isSame, type LogFilter } from './filter';
 import type { Deed } from './keys';
 import { remember, remembered } from './memory';
 import { anyOf, needleOf, type Needle } from './needle';
+import { showCount } from './numbers';
 import { LogSession, type Located, type Place } from './session.svelte';
 import { TIME_MODES, type TimeMode } from './times';
 import { LINE_PX } from './viewport.svelte';
@@ -309,16 +310,16 @@ export class LogReader {
   async copy(): Promise<void> {
     const { lines } = this.address;
     if (!lines) {
-      this.say('Select lines first: click on their numbers');
+      this.say('Select lines first: click on one, then on another with Shift held');
       return;
     }
     const entries = await this.session.readRange(lines.from, lines.to);
-    const copied = await copyText(asText(entries));
-    this.say(
-      copied
-        ? `Copied ${entries.length === 1 ? 'a line' : `${entries.length.toLocaleString('en')} lines`}`
-        : 'The browser does not let this page copy',
-    );
+    await this.copyText(asText(entries), showCount(entries.length, 'line'));
+  }
+
+  /** Copy `text`, and say what was copied. */
+  async copyText(text: string, what: string): Promise<void> {
+    this.say((await copyText(text)) ? `Copied ${what}` : 'The browser does not let this page copy');
   }
 
   say(words: string): void {

@@ -6,6 +6,7 @@
  */
 
 import type { Entry, Progress } from './api';
+import { showCount } from './numbers';
 
 const LINES_MAX = 24;
 const LINES_SHOWN = 16;
@@ -138,7 +139,7 @@ function shownException(message: string, raised: Raised): Text {
   const told = shortened(raised.message).text;
   const line = told ? `${raised.type}: ${told}` : raised.type;
   const text = head === '' || head.startsWith('Traceback') || head.includes(line) ? line : `${head}\n${line}`;
-  const frames = count(raised.frames.length, 'frame');
+  const frames = showCount(raised.frames.length, 'frame');
   return { text, more: raised.cause ? `${frames}, and its cause` : frames };
 }
 
@@ -147,19 +148,15 @@ function shortened(message: string): Text {
   if (lines.length > LINES_MAX) {
     return {
       text: lines.slice(0, LINES_SHOWN).join('\n'),
-      more: count(lines.length - LINES_SHOWN, 'more line'),
+      more: showCount(lines.length - LINES_SHOWN, 'more line'),
     };
   }
   if (message.length > CHARACTERS_MAX) {
     // Not inside of a pair of surrogates.
     const text = message.slice(0, CHARACTERS_SHOWN).replace(/[\ud800-\udbff]$/, '');
-    return { text, more: count(message.length - text.length, 'more character') };
+    return { text, more: showCount(message.length - text.length, 'more character') };
   }
   return { text: message, more: '' };
-}
-
-function count(many: number, noun: string): string {
-  return `${many.toLocaleString('en')} ${noun}${many === 1 ? '' : 's'}`;
 }
 
 // Where code that is not one's own lives: the standard library, installed packages, taskd itself.
