@@ -65,8 +65,8 @@ export class PageCache {
     return this.#pages.get(page)?.entries ?? [];
   }
 
-  /** Rows `from` to `to` (excluded) are looked at: what of them is missing is asked for. */
-  look(from: number, to: number): void {
+  /** Rows `from` to `to` (excluded) are looked at: what of them is missing is asked for. True where nothing is. */
+  look(from: number, to: number): boolean {
     this.#wishes.clear();
     for (let page = pageOf(from); page * PAGE_ROWS < to; page++) {
       const held = this.#pages.get(page);
@@ -83,6 +83,7 @@ export class PageCache {
     }
     // The first wish is granted at once; while they change, one every few frames.
     if (this.#wishes.size) this.#wish(Math.max(0, this.#asked_at + WISH_MS - Date.now()));
+    return this.#wishes.size === 0;
   }
 
   /** Entries came for the rows from `row` on. */

@@ -76,6 +76,8 @@ export class LogSession {
   task = $state.raw<Task | null>(null);
   phase = $state.raw<Phase>('loading');
   problem = $state.raw<Problem | null>(null);
+  /** Why lines that are looked at cannot be had now; '' where all are here or on their way. */
+  trouble = $state.raw('');
   filter = $state.raw<LogFilter>(NO_FILTER);
   total = $state.raw(0);
   /** Changes with anything that a row shows. */
@@ -157,6 +159,7 @@ export class LogSession {
     this.view = new Viewport(epoch.layout);
     this.phase = 'loading';
     this.problem = null;
+    this.trouble = '';
     this.total = this.widest = 0;
     try {
       await (this.unfiltered ? this.#openWhole(epoch) : this.#openFiltered(epoch));
@@ -293,8 +296,10 @@ export class LogSession {
   }
 
   #pageFailed(epoch: Epoch, error: unknown): void {
+    if (epoch !== this.#epoch) return;
     const problem = problemOf(error);
-    if (epoch === this.#epoch && problem.status === 404) this.#openFailed(epoch, problem);
+    if (problem.status === 404) this.#openFailed(epoch, problem);
+    else this.trouble = problem.message;
   }
 
   async #goTo(epoch: Epoch, place: Place): Promise<Located | null> {
@@ -578,7 +583,7 @@ export class LogSession {
 
   /** Rows `from` to `to` (excluded) are in view. */
   look(from: number, to: number): void {
-    this.#cache?.look(from, to);
+    if (this.#cache?.look(from, to)) this.trouble = '';
   }
 
   group(row: number): Group | undefined {

@@ -306,6 +306,21 @@ describe('the connection', () => {
   });
 });
 
+test('lines that cannot be had say why, until they are here', async () => {
+  server.log = entries(1, 5_000);
+  server.task = task({ status: 'succeeded' });
+  const session = await opened();
+  server.down = true;
+  session.look(1_000, 1_020);
+  await pass(200);
+  expect(session.trouble).toContain('cannot be reached');
+  server.down = false;
+  await pass(2_200);
+  session.look(1_000, 1_020);
+  expect([session.trouble, session.entry(1_010)?.seq]).toEqual(['', 1_011]);
+  session.close();
+});
+
 test('a log that cannot be read says why', async () => {
   server.down = true;
   const session = await opened();
