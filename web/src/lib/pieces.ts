@@ -4,7 +4,7 @@
  * named. The pieces' texts, put together, are the message without its escapes.
  */
 
-import { hasAnsi, readAnsi } from './ansi';
+import { hasAnsi, readAnsi, stripAnsi } from './ansi';
 import type { Needle } from './needle';
 
 export interface Piece {
@@ -85,6 +85,12 @@ function named(piece: Piece): Piece[] {
   }
   if (seen) parts.push({ ...piece, text: seen });
   return parts;
+}
+
+/** `text` for where there is nothing but text, such as a tooltip or a label: the names stand in it. */
+export function inWords(text: string): string {
+  if (!HIDDEN.test(text)) return text;
+  return [...stripAnsi(text)].map((each) => (HIDDEN.test(each) ? `[${codeOf(each)}]` : each)).join('');
 }
 
 const NAMES: Record<string, string> = {

@@ -16,6 +16,9 @@ function harm(page: Page): Promise<string[]> {
     );
     for (const link of document.querySelectorAll('a'))
       if (!/^https?:$/.test(link.protocol)) found.push(link.outerHTML);
+    for (const element of document.querySelectorAll('[title], [aria-label], [placeholder]'))
+      for (const name of ['title', 'aria-label', 'placeholder'])
+        if (acting.test(element.getAttribute(name) ?? '')) found.push(`${name} of ${element.outerHTML}`);
     const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
     while (texts.nextNode()) {
       const text = texts.currentNode;

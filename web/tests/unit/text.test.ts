@@ -4,7 +4,7 @@ import { readAnsi, stripAnsi } from '../../src/lib/ansi';
 import { linesOf, widestOf, widthOf } from '../../src/lib/cells';
 import { findFolded, foldCase } from '../../src/lib/fold';
 import { anyOf, isLinear, needleOf } from '../../src/lib/needle';
-import { piecesOf } from '../../src/lib/pieces';
+import { inWords, piecesOf } from '../../src/lib/pieces';
 import { isOwn, shownOf } from '../../src/lib/shown';
 import { entry } from './entries';
 
@@ -129,6 +129,11 @@ describe('pieces of a message', () => {
       { text: '\u202e', style: '', code: 'U+202E' },
       { text: 'gnp.exe', style: '' },
     ]);
+  });
+
+  test('in a tooltip its name stands for it', () => {
+    expect(inWords('a\u202egnp.exe\x1b[31m')).toBe('a[U+202E]gnp.exe');
+    expect(inWords('Straße')).toBe('Straße');
   });
 
   test('only http and https addresses are links, without the sentence around them', () => {

@@ -5,6 +5,8 @@ Markup, escapes of terminals, characters that cannot be seen or turn the order o
 message, source, metadata, progress, group, exception, error and result, and in what it says of itself.
 """
 
+from typing import Literal
+
 from pydantic import BaseModel, Field
 
 from taskd import Plugin, TaskContext
@@ -31,7 +33,8 @@ class Hostile(Plugin):
 
     class Params(BaseModel):
         field: int = Field(1, title=f"{MARKUP}{TURNS}", description=f"{MARKUP}{ESCAPES[1]}{TURNS}", ge=1)
-        words: str = MARKUP
+        words: str = f"{MARKUP}{TURNS}"
+        choice: Literal["plain", "tur\u202dned"] = "plain"
 
     async def execute(self, params: Params, context: TaskContext) -> None:
         for text in ALL:
