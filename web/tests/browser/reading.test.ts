@@ -50,7 +50,10 @@ test('each way of looking back pauses, and G follows again', async ({ open, serv
     'a jump': () => page.keyboard.press('g'),
     touch: () =>
       log(page).evaluate((element) => {
-        for (const [type, clientY] of [['touchstart', 300], ['touchmove', 340]] as const) {
+        for (const [type, clientY] of [
+          ['touchstart', 300],
+          ['touchmove', 340],
+        ] as const) {
           const touches = [new Touch({ identifier: 1, target: element, clientY })];
           element.dispatchEvent(new TouchEvent(type, { touches, bubbles: true }));
         }
@@ -81,7 +84,9 @@ test('Control+F in the search field is the browser’s own', async ({ open, serv
   await page.keyboard.press('Control+f');
   await focused(page.getByLabel('Search the whole log'));
   await page.keyboard.press('Control+f');
-  await expect.poll(() => page.evaluate(() => (window as unknown as { ours: boolean[] }).ours)).toEqual([true, false]);
+  await expect
+    .poll(() => page.evaluate(() => (window as unknown as { ours: boolean[] }).ours))
+    .toEqual([true, false]);
 });
 
 test('following a flood ends by what a person does, not by how far the end is', async ({ open, server }) => {
@@ -181,7 +186,10 @@ test('filters live in the address, and come back with reload and Back', async ({
 });
 
 test('Back takes a filter back also in a task that was come to from another', async ({ open, server }) => {
-  const [one, other] = [await server.run('say', { entries: lines(3) }), await server.run('rate', { count: 9 })];
+  const [one, other] = [
+    await server.run('say', { entries: lines(3) }),
+    await server.run('rate', { count: 9 }),
+  ];
   const page = await open(`/tasks/${one}`);
   await shows(page, 4);
   await page.getByRole('navigation').locator(`a[href="/tasks/${other}"]`).click();

@@ -1,7 +1,15 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import { Address, fragmentOf, parseLines, pathOf } from '../../src/lib/address.svelte';
-import { NO_FILTER, isEmpty, parseFilter, toQuery, toggled, withSearch, withoutText } from '../../src/lib/filter';
+import {
+  NO_FILTER,
+  isEmpty,
+  parseFilter,
+  toQuery,
+  toggled,
+  withSearch,
+  withoutText,
+} from '../../src/lib/filter';
 import { KEYS, deedOf } from '../../src/lib/keys';
 import { fieldsOf, initialValues, paramsOf } from '../../src/lib/schema';
 
