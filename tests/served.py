@@ -19,8 +19,10 @@ from typing import Any, Self
 import httpx
 
 START_WAIT_S = 60.0
-STOP_WAIT_S = 20.0
+STOP_WAIT_S = 25.0
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("TASKD_")}
+# On a slow machine the loop is late, and that is not to be in the logs.
+ENVIRONMENT["TASKD_LOOP_BLOCK_WARN_S"] = "30"
 
 PLUGINS = '''
 import asyncio, time

