@@ -42,12 +42,14 @@ _PROBLEMS = {
     401: "The service has a token and the request does not show it.",
     403: "Host, Origin or Sec-Fetch-Site is not that of this service.",
     404: "There is no such thing.",
+    408: "The request did not arrive within request_timeout_s.",
     409: "The task's status does not allow it.",
     413: "The body is too large.",
     415: "The body is not declared as application/json.",
     422: "The body or the params do not validate; `errors` has every fault with its path.",
     426: "A WebSocket is expected.",
     429: "Too many tasks are waiting.",
+    431: "The request's line and headers are larger than head_bytes_max.",
     500: "taskd made a mistake.",
     503: "taskd cannot do it now; trying again later may work.",
 }
@@ -128,7 +130,7 @@ def _responses(operation: Operation) -> dict[str, Any]:
 
 
 def _refusals(operation: Operation) -> set[int]:
-    statuses = {403, 500} | set(operation.refusals)
+    statuses = {403, 408, 431, 500} | set(operation.refusals)
     if operation.path.startswith("/api/"):
         statuses |= {400, 503}
     if not operation.public:

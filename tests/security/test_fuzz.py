@@ -31,7 +31,8 @@ seed = 15
 hooks = "{hooks}"
 
 [checks]
-positive_data_acceptance.expected-statuses = ["2xx", 401, 403, 404, 409, 429, 400, 426]
+positive_data_acceptance.expected-statuses = ["2xx", 401, 403, 404, 409, 429, 400, 426, 431]
+negative_data_rejection.expected-statuses = [400, 401, 403, 404, 405, 409, 413, 415, 422, 426, 429, 431]
 """
 # So that routes below a task are reached: with the id of one, but where that would delete it.
 OF_A_TASK = """
