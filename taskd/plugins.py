@@ -28,7 +28,7 @@ from pydantic import BaseModel, ValidationError
 
 from taskd.errors import Fault, ParamsInvalid, PluginNotFound
 from taskd.sanitise import clean_text
-from taskd.tracebacks import exception_line, mark_as_own
+from taskd.tracebacks import MODULE_PREFIX, exception_line, mark_as_own
 
 if TYPE_CHECKING:
     from taskd.context import TaskContext
@@ -162,7 +162,7 @@ def _told(path: Path) -> str:
 def _import(path: Path) -> ModuleType:
     """Run the file as a module under a name of its own: two directories may both have a `git.py`."""
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
-    name = f"taskd_plugin_{digest}_{_told(path).removesuffix('.py')}"
+    name = f"{MODULE_PREFIX}{digest}_{_told(path).removesuffix('.py')}"
     within = [str(path.parent)] if path.name == PACKAGE else None
     spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=within)
     if spec is None or spec.loader is None:

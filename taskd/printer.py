@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from taskd.frames import folded
 from taskd.visible import shown, shown_json
 
 Json = dict[str, Any]
@@ -230,7 +231,7 @@ def _counted(value: float | None) -> str:
 
 def _plain_lines(entry: Json, lead: str, seq: bool) -> Iterator[str]:
     """The whole timestamp, the level, the source, the message and the metadata, with nothing escaped."""
-    first, *more = entry["message"].split("\n")
+    first, *more = _told(entry).split("\n")
     said = " ".join(part for part in (first, described(entry["metadata"])) if part)
     yield f"{_seq_of(entry, seq)}{entry['timestamp']} {entry['level']:<7} {shown(entry['source'])}: {lead}{said}"
     yield from (INDENT + _beside(lead) + line for line in more)
@@ -238,7 +239,7 @@ def _plain_lines(entry: Json, lead: str, seq: bool) -> Iterator[str]:
 
 def _coloured_lines(entry: Json, lead: str, seq: bool) -> Iterator[Text]:
     style = LEVEL_STYLES.get(entry["level"], "")
-    first, *more = (shown(line) for line in entry["message"].split("\n"))
+    first, *more = (shown(line) for line in _told(entry).split("\n"))
     line = Text.assemble(
         (f"{_seq_of(entry, seq)}{entry['timestamp'][11:23]} ", "dim"),
         (f"{entry['level']:<7} ", style),
@@ -250,6 +251,12 @@ def _coloured_lines(entry: Json, lead: str, seq: bool) -> Iterator[Text]:
     yield line
     for part in more:
         yield Text(INDENT + _beside(lead) + part)
+
+
+def _told(entry: Json) -> str:
+    """The message, with the frames of its exception that are not the plugin's own folded."""
+    raised = (entry["metadata"] or {}).get("exception")
+    return folded(entry["message"], raised) if raised else str(entry["message"])
 
 
 def _seq_of(entry: Json, seq: bool) -> str:

@@ -8,6 +8,7 @@ said there. Whatever is cut is masked before, so that no part of a secret is lef
 
 import linecache
 import os
+import re
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,10 @@ TEXT_CHARACTERS_MAX = 32_000
 EXCEPTION_BYTES_MAX = 32_768
 
 Mask = Callable[[str], str]
+
+# What a plugin's module is called before its own name: two directories may both have a `git.py`.
+MODULE_PREFIX = "taskd_plugin_"
+_MODULE = re.compile(rf"\b{MODULE_PREFIX}[0-9a-f]{{12}}_")
 
 # Where plugins were loaded from: a directory, or a file that stands alone among libraries.
 _own_places: set[str] = set()
@@ -88,7 +93,7 @@ def exception_text(error: BaseException, mask: Mask = str) -> str:
     older = sum(1 for _ in traceback.walk_tb(error.__traceback__)) - FRAMES_MAX
     if older > 0:
         lines.insert(0, f"{older:,} older frames are left out.\n")
-    return _middle_out(mask(clean_text("".join(lines)).rstrip()), TEXT_CHARACTERS_MAX)
+    return _middle_out(mask(_plain("".join(lines)).rstrip()), TEXT_CHARACTERS_MAX)
 
 
 def exception_line(error: BaseException, mask: Mask = str) -> str:
@@ -204,7 +209,12 @@ def _message(error: BaseException, mask: Mask, characters_max: int) -> str:
         text = str(error)
     except RAISED as raised:
         text = f"<its str raised {type(raised).__name__}>"
-    return _middle_out(mask(clean_text(text)), characters_max)
+    return _middle_out(mask(_plain(text)), characters_max)
+
+
+def _plain(text: object) -> str:
+    """Text without what only the interpreter needs: the plugin's modules by the names that its author knows."""
+    return _MODULE.sub("", clean_text(text))
 
 
 def _middle_out(text: str, characters_max: int) -> str:

@@ -102,6 +102,70 @@ def test_an_exception_is_in_the_message_and_not_told_twice() -> None:
     assert printed.endswith("    ValueError: no x\n")
 
 
+def test_frames_that_are_not_the_plugins_own_are_folded(capsys: pytest.CaptureFixture[str]) -> None:
+    printed = in_pipe(capsys, "text", RAISED)
+    assert [line.strip() for line in printed.splitlines()[1:]] == [
+        "… 2 frames (--output ndjson has them)",
+        'File "/plugins/bad.py", line 2',
+        "if",
+        "SyntaxError: invalid syntax",
+        "",
+        "The above exception was the direct cause of the following exception:",
+        "",
+        "Traceback (most recent call last):",
+        "… 1 frame (--output ndjson has them)",
+        'File "/plugins/mine.py", line 4, in execute',
+        "read()",
+        'File "/plugins/mine.py", line 9, in read',
+        "raise Failed",
+        "mine.Failed: no source",
+        'File "/lib/pathlib.py", line 7, in resolve',
+    ]
+    assert orjson.loads(in_pipe(capsys, "ndjson", RAISED)) == RAISED
+    assert [line.strip() for line in on_terminal(RAISED).splitlines()[1:]] == [
+        line.strip() for line in printed.splitlines()[1:]
+    ]
+
+
+@pytest.mark.parametrize("odd", [7, {}, {"frames": 3}, {"frames": [3, {"file": []}], "cause": 5}])
+def test_a_traceback_is_whole_where_its_own_frames_are_not_known(odd: object) -> None:
+    message = RAISED["message"]
+    printed = on_terminal(entry(message, exception=odd))
+    assert [line.strip() for line in printed.splitlines()[1:]] == [line.strip() for line in message.splitlines()[1:]]
+
+
+RAISED = entry(
+    """\
+Traceback (most recent call last):
+  File "/lib/pathlib.py", line 7, in resolve
+    stat(path)
+    ~~~~^^^^^^
+  File "/lib/posixpath.py", line 8, in stat
+    raise
+  [Previous line repeated 3 more times]
+  File "/plugins/bad.py", line 2
+    if
+SyntaxError: invalid syntax
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+  File "/lib/asyncio.py", line 3, in run
+    call()
+  File "/plugins/mine.py", line 4, in execute
+    read()
+  File "/plugins/mine.py", line 9, in read
+    raise Failed
+mine.Failed: no source
+  File "/lib/pathlib.py", line 7, in resolve""",
+    level="ERROR",
+    exception={
+        "frames": [{"file": "/lib/asyncio.py"}, {"file": "/plugins/mine.py", "own": True}],
+        "cause": {"frames": [{"file": "/lib/pathlib.py"}, {"file": "/lib/posixpath.py"}], "cause": None},
+    },
+)
+
+
 @pytest.mark.parametrize(
     ("progress", "told"),
     [

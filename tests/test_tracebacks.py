@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from taskd.masking import Masker
+from taskd.plugins import _import
 from taskd.sanitise import clean_metadata
 from taskd.tracebacks import (
     CAUSES_MAX,
@@ -283,3 +284,13 @@ def test_a_secret_in_a_line_of_code_is_hidden() -> None:
     told = exception_metadata(raised(fail), masker)
     assert "hunter22" not in orjson.dumps(told).decode()
     assert "***" in told["frames"][-1]["code"]
+
+
+def test_a_plugins_module_is_told_by_the_name_that_its_author_knows(tmp_path: Path) -> None:
+    """What keeps two files of one name apart is in no text that a person reads."""
+    (tmp_path / "__init__.py").write_text("class Failed(Exception): pass\n")
+    module = _import(tmp_path / "__init__.py")
+    error = module.Failed(f"{module.Failed}")
+    told = f"<class '{tmp_path.name}.Failed'>"
+    assert exception_text(error) == f"{tmp_path.name}.Failed: {told}"
+    assert exception_line(error) == f"Failed: {told}"
