@@ -89,8 +89,6 @@ async def _changed(git: Runner, directory: Path, here: str, there: str) -> set[s
 
 async def commit(git: Runner, params: GitParams) -> dict[str, object]:
     """Commit all that has changed in the working tree."""
-    if params.message is None:
-        raise Failed("commit needs a message: give `message`.")
     directory = await worktree(git, params)
     async with working(git, directory) as work:
         branch = await branch_of(git, directory)

@@ -21,10 +21,8 @@ from .work import holding
 
 async def clone(git: Runner, params: GitParams) -> dict[str, object]:
     """A new repository in a directory that did not exist, or was empty."""
-    if params.repository is None:
-        raise Failed("clone needs to know what to clone: give `repository`.")
     directory = _new_directory(params, git.context)
-    url = git.remote(params.repository)
+    url = git.remote(params.repository or "")
     options = [f"--branch={params.branch}"] if params.branch else []
     options += [f"--depth={params.depth}"] if params.depth else []
     await asyncio.to_thread(_remove_leftovers, directory, git.log)

@@ -1,10 +1,11 @@
 """The parameters, and everything that git must not be talked into by them."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self, cast
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 PROTOCOLS = ("https", "ssh", "git", "file")
 
@@ -102,3 +103,22 @@ class GitParams(BaseModel):
     depth: int | None = Field(
         None, ge=1, le=2_147_483_647, description="Clone, pull: how many commits to fetch. Log: how many to list (20)."
     )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        """Each action needs its own: a fault names the parameter that is missing."""
+        if self.action == "clone":
+            self._need("repository", self.repository is not None)
+            return self
+        if self.action == "commit":
+            self._need("message", self.message is not None)
+        given = self.directory or self.repository
+        here = given is not None and not SCHEME.match(given) and not is_ssh(given)
+        self._need("directory", here, ", the path of a repository on this machine")
+        return self
+
+    def _need(self, name: str, there: bool, what: str = "") -> None:
+        if not there:
+            error = PydanticCustomError("params", cast(Any, f"action {self.action} needs it{what}"))
+            details = InitErrorDetails(type=error, loc=(name,), input=getattr(self, name))
+            raise ValidationError.from_exception_data("GitParams", [details])

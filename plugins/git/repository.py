@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from .failures import Failed
-from .params import SCHEME, GitParams, is_ssh, plain, repository_of
+from .params import GitParams, plain, repository_of
 from .runner import Runner
 
 IDENTITY = ("taskd", "taskd@localhost")
@@ -17,10 +17,7 @@ NOT_OF_GIT = "!^[a-z-]*$"
 
 async def worktree(git: Runner, params: GitParams) -> Path:
     """The repository to work in, and not one that happens to lie around it."""
-    given = params.directory or params.repository
-    if given is None or SCHEME.match(given) or is_ssh(given):
-        raise Failed(f"{params.action} works in a repository on this machine: give its path as `directory`.")
-    directory = _existing(given)
+    directory = _existing(params.directory or params.repository or "")
     git.env["GIT_CEILING_DIRECTORIES"] = str(directory.parent)
     await _refuse_elsewhere(git, directory)
     await _refuse_configured(git, directory, PROGRAMS)

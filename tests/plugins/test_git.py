@@ -651,15 +651,30 @@ async def test_credentials_are_in_no_entry_and_no_error(service: Service) -> Non
 @pytest.mark.parametrize(
     ("params", "told"),
     [
-        ({"action": "clone"}, "give `repository`"),
-        ({"action": "commit", "directory": "/"}, "give `message`"),
-        ({"action": "status"}, "give its path as `directory`"),
-        ({"action": "pull", "repository": "https://example.org/r"}, "give its path as `directory`"),
+        ({"action": "clone"}, "params.repository: action clone needs it"),
+        ({"action": "commit", "directory": "/"}, "params.message: action commit needs it"),
+        ({"action": "status"}, "params.directory: action status needs it, the path of a repository"),
+        ({"action": "pull", "repository": "https://example.org/r"}, "params.directory: action pull needs it"),
+        ({"action": "push", "repository": "git@example.org:r"}, "params.directory: action push needs it"),
+    ],
+)
+async def test_what_an_action_needs_is_known_before_there_is_a_task(
+    service: Service, params: dict[str, Any], told: str
+) -> None:
+    """The fault names the parameter that is missing."""
+    with pytest.raises(ParamsInvalid) as refused:
+        await run(service, **params)
+    assert told in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("params", "told"),
+    [
         ({"action": "status", "directory": "/nowhere"}, "There is no directory /nowhere"),
         ({"action": "status", "directory": "/"}, "not a git repository"),
     ],
 )
-async def test_what_is_missing_is_named(service: Service, params: dict[str, Any], told: str) -> None:
+async def test_a_directory_that_is_no_repository_is_told(service: Service, params: dict[str, Any], told: str) -> None:
     """The error says what to give."""
     task = await run(service, **params)
     assert told in (task.error or "")
