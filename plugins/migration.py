@@ -73,7 +73,8 @@ class Stopped(Exception):
 
 def _is_sqlite(database: str) -> str:
     if not database.startswith(PREFIX + "/") or len(database) == len(PREFIX) + 1:
-        raise ValueError("expected sqlite:////absolute/file (other databases are not supported)")
+        example = f", e.g. {PREFIX}{database}" if database.startswith("/") else " (other databases are not supported)"
+        raise ValueError(f"expected sqlite:////absolute/file{example}")
     return _no_nul(database)
 
 

@@ -88,7 +88,19 @@ class LoadedPlugin:
             return self.params_model.model_validate(params, extra=None if chosen else "forbid")
         except ValidationError as error:
             faults = error.errors(include_url=False, include_context=False)
-            raise ParamsInvalid(self.name, [_fault(fault) for fault in faults]) from error
+            raise ParamsInvalid(self.name, [self._fault(fault) for fault in faults]) from error
+
+    def _fault(self, fault: Any) -> Fault:
+        message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        match fault["type"]:
+            case "extra_forbidden":
+                known = ", ".join(self.params_schema.get("properties", {})) if len(fault["loc"]) == 1 else ""
+                message = "there is no such parameter" + (f"; there are: {known}" if known else "")
+            case "missing":
+                message = "it is required"
+            case "list_type":
+                message = 'expected a list, as JSON: ["one", "two"]'
+        return {"path": ".".join(["params", *map(str, fault["loc"])]), "message": message}
 
 
 class PluginRegistry:
@@ -236,7 +248,3 @@ def _check_call(plugin: type[Any], takes_context: bool) -> None:
     except TypeError as error:
         told = f"execute{signature}: expected (self, params) or (self, params, context), by these names"
         raise TypeError(f"{told}: {error}") from error
-
-
-def _fault(fault: Any) -> Fault:
-    return {"path": ".".join(["params", *map(str, fault["loc"])]), "message": fault["msg"]}

@@ -187,6 +187,30 @@ def test_every_fault_of_params_has_its_path(plugin_dir: Write) -> None:
     assert [fault["path"] for fault in caught.value.faults] == ["params.count", "params.many.1"]
 
 
+def test_a_fault_of_params_is_told_in_plain_words(plugin_dir: Write) -> None:
+    """Who mistypes a name is told those there are."""
+    source = GOOD.replace(
+        "        count: int",
+        """
+        count: int
+        many: list[str] = []
+        sure: bool = True
+        @field_validator("sure")
+        def _yes(cls, value):
+            if not value: raise ValueError("be sure")
+""",
+    )
+    plugin = loaded_from(plugin_dir(f"from pydantic import field_validator\n{source}"))["good"]
+    with pytest.raises(ParamsInvalid) as caught:
+        plugin.validate({"cuont": 3, "many": "big", "sure": False})
+    assert {fault["path"]: fault["message"] for fault in caught.value.faults} == {
+        "params.count": "it is required",
+        "params.cuont": "there is no such parameter; there are: count, many, sure",
+        "params.many": 'expected a list, as JSON: ["one", "two"]',
+        "params.sure": "be sure",
+    }
+
+
 # Entry points
 
 

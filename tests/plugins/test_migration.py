@@ -268,6 +268,12 @@ async def test_only_an_absolute_sqlite_database_is_accepted(service: Service, ur
     assert [fault["path"] for fault in refused.value.faults] == ["params.database"]
 
 
+async def test_a_path_is_answered_with_the_database_that_it_means(service: Service) -> None:
+    """Four slashes are nobody's first guess."""
+    with pytest.raises(ParamsInvalid, match="e.g. sqlite:////abs/lib.db"):
+        await service.manager.submit("migration", {"database": "/abs/lib.db", "directory": "/migrations"})
+
+
 async def until(service: Service, task_id: str, message: str) -> None:
     """Wait until a task has said `message`."""
     async with aclosing(follow(service.manager, task_id, LogFilter(), page_entries=100)) as events:
