@@ -96,7 +96,10 @@ class MigrationParams(BaseModel):
         min_length=1, description="The directory of the migrations, files NNNN_name.sql."
     )
     target: int | None = Field(None, ge=0, description="The version to stop at; by default the newest.")
-    dry_run: bool = Field(False, description="Show what would be applied, and apply nothing.")
+    dry_run: bool = Field(
+        False,
+        description="Show what would be applied, and run none of it: a statement that is wrong is not found by it.",
+    )
     backup: bool = Field(True, description="Copy the database into the task's own directory before.")
 
     @property
@@ -249,8 +252,10 @@ def plan(files: list[File], records: list[Record], target: int | None) -> list[F
         raise Failed(f"The database has {missing.name} applied, and there is no such file. Bring it back.")
     newest = files[-1].version
     wanted = newest if target is None else target
-    if not len(records) <= wanted <= newest:
-        raise Failed(f"target {wanted}: expected {len(records)} (where the database is) to {newest} (the newest).")
+    if wanted < len(records):
+        raise Failed(f"target {wanted}: the database is at version {len(records)}, and migrations are never undone.")
+    if wanted > newest:
+        raise Failed(f"target {wanted}: expected at most {newest}, the newest migration.")
     return files[len(records) : wanted]
 
 

@@ -37,7 +37,10 @@ class BackupParams(BaseModel):
         "source ('*' matches '/' too); with a '/' at the end, directories only.",
     )
     keep: int = Field(
-        0, ge=0, description="Backup: how many of the newest archives of this source to keep; 0 keeps all."
+        0,
+        ge=0,
+        description="Backup: how many of the newest archives of this source to keep, counting those made with another "
+        "`exclude`; 0 keeps all.",
     )
     verify: bool = Field(True, description="Backup: read the archive back before it gets its name.")
     skip_links: bool = Field(

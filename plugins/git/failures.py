@@ -1,8 +1,10 @@
 """Why git could not do it, in words that say what to do."""
 
 import re
+from pathlib import Path
 
 REMOTE_WORDS_MAX = 300
+NO_REPOSITORY = "not a git repository"
 
 # What git says, and what to do about it.
 ADVICE = (
@@ -19,7 +21,7 @@ ADVICE = (
     (r"Remote branch .* not found|couldn't find remote ref|src refspec .* does not match", "Check the branch."),
     (r"dubious ownership", "Its files belong to another user: change the owner, or run taskd as that user."),
     (r"index\.lock", "Another git works here; if none does, remove the lock file that git names."),
-    (r"not a git repository", "Give the directory of a repository."),
+    (NO_REPOSITORY, "Give the directory of a repository."),
     (
         r"Could not resolve|[Ff]ailed to connect|unable to connect|Connection (refused|timed out)",
         "Check the address and the network.",
@@ -35,15 +37,17 @@ class Killed(Failed):
     """Git was killed; what it has left behind is removed by the next task in its repository."""
 
 
-def failed(command: str, code: int, words: list[str]) -> Failed:
-    """The error for a git that ended with `code`, having said `words` last."""
-    return (Killed if code < 0 else Failed)(why(command, code, words))
+def failed(command: str, code: int, words: list[str], where: Path | None) -> Failed:
+    """The error for a git that ended with `code` in the directory `where`, having said `words` last."""
+    return (Killed if code < 0 else Failed)(why(command, code, words, where))
 
 
-def why(command: str, code: int, words: list[str]) -> str:
+def why(command: str, code: int, words: list[str], where: Path | None) -> str:
     said = [line.removeprefix("fatal: ").removeprefix("error: ") for line in words if line.strip()]
     told = next((line for line in words if line.startswith(("fatal: ", "error: ", " ! "))), "")
     told = told.removeprefix("fatal: ").removeprefix("error: ").strip() or (said[-1] if said else "")
+    if told.startswith(NO_REPOSITORY) and where is not None:
+        told = f"{where} is {told}"  # git names no directory
     text = "\n".join(words)
     advice = next((advice for pattern, advice in ADVICE if re.search(pattern, text)), "Its words in the log say more.")
     if code < 0:

@@ -66,7 +66,7 @@ class Runner:
 
             code = await self._process(words, cwd, on_line, before)
         if code:
-            raise failed(_command(words), code, last_words)
+            raise failed(_command(words), code, last_words, cwd)
 
     async def read(self, *words: str, cwd: Path, check: bool = True) -> list[str]:
         """The lines that a command prints, for us and not for the log; none where it fails and need not work."""
@@ -79,7 +79,7 @@ class Runner:
 
         code = await self._process(words, cwd, on_line)
         if code and check:
-            raise failed(_command(words), code, said)
+            raise failed(_command(words), code, said, cwd)
         return [] if code else lines
 
     async def works(self, *words: str, cwd: Path) -> bool:
