@@ -7,6 +7,8 @@ log keeps the first, the last and at most one a second. A total that is not know
 progresses at once have ids of their own, and any thread may move one.
 """
 
+import asyncio
+import concurrent.futures
 import math
 import secrets
 import threading
@@ -152,9 +154,17 @@ class Group:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         took_s = time.monotonic() - self._started_at
-        how = "done" if error is None else f"left by {type(error).__name__}"
         group = {"id": self._id, "event": "end", "title": self._title}
-        self._logger.info(f"{self._title}: {how} after {took_s:.1f} s", group=group)
+        self._logger.info(f"{self._title}: {_ended(error, f'after {took_s:.1f} s')}", group=group)
+
+
+def _ended(error: BaseException | None, after: str) -> str:
+    """How a group ended. A thread that was asked to stop raises the `CancelledError` of `concurrent.futures`."""
+    if error is None:
+        return f"done {after}"
+    if isinstance(error, asyncio.CancelledError | concurrent.futures.CancelledError):
+        return f"cancelled {after}"
+    return f"failed {after} ({type(error).__name__})"
 
 
 def new_id() -> str:

@@ -1,9 +1,11 @@
 """What a plugin says comes into its log as it was said, and saying it never fails."""
 
 import asyncio
+import concurrent.futures
 import decimal
 import fractions
 import math
+import re
 import sqlite3
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -159,10 +161,20 @@ async def test_groups_may_be_nested_and_left_by_an_exception(log: Log) -> None:
     with pytest.raises(ValueError, match="x"), log.logger.group("a"), log.logger.group("b"):
         raise ValueError("x")
     entries = log.entries()
-    assert [entry.message.split(" after")[0] for entry in entries] == [
-        "a", "b", "b: left by ValueError", "a: left by ValueError",
+    assert [re.sub(r"\d+\.\d", "N", entry.message) for entry in entries] == [
+        "a", "b", "b: failed after N s (ValueError)", "a: failed after N s (ValueError)",
     ]  # fmt: skip
     assert len({entry.metadata["group"]["id"] for entry in entries if entry.metadata}) == 2
+
+
+@pytest.mark.parametrize(
+    "cancelled", [asyncio.CancelledError, type("Stopped", (concurrent.futures.CancelledError,), {})]
+)
+async def test_a_group_that_is_cancelled_has_not_failed(log: Log, cancelled: type[BaseException]) -> None:
+    """On the loop or in a thread that has seen that it should stop."""
+    with pytest.raises(cancelled), log.logger.group("a"):
+        raise cancelled
+    assert log.entries()[-1].message.startswith("a: cancelled after ")
 
 
 # Progress

@@ -1,5 +1,6 @@
 """Why a backup or a restore ends early."""
 
+import concurrent.futures
 import threading
 
 
@@ -7,7 +8,7 @@ class Failed(Exception):
     """The work cannot be done; the text says why and what to do."""
 
 
-class Stopped(Exception):
+class Stopped(concurrent.futures.CancelledError):
     """The thread has seen that the task is cancelled."""
 
 
