@@ -34,6 +34,8 @@ GROUP_INDENT = " " * 2
 # Deeper is as deep: groups whose end a filter leaves out must not push the text off the screen.
 GROUP_DEPTH_MAX = 10
 IN_THE_MESSAGE = frozenset({"progress", "group", "exception", "continued"})
+# Which of its two a command wrote to stands behind each line that it wrote, and hardly ever matters.
+STREAMS = ("stdout", "stderr")
 
 
 class Printer(Protocol):
@@ -271,7 +273,9 @@ def _beside(lead: str) -> str:
 def described(metadata: Json | None) -> str:
     """The fields of an entry as `key=value`, but for those that its message tells already."""
     return " ".join(
-        f"{shown(key)}={_value(value)}" for key, value in (metadata or {}).items() if key not in IN_THE_MESSAGE
+        f"{shown(key)}={_value(value)}"
+        for key, value in (metadata or {}).items()
+        if key not in IN_THE_MESSAGE and not (key == "stream" and value in STREAMS)
     )
 
 

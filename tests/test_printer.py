@@ -184,6 +184,12 @@ def test_reserved_metadata_is_told_in_its_own_way_or_not_at_all() -> None:
     assert described({"group": {"id": 1}, "continued": True, "dropped": 4, "k": "v"}) == "dropped=4 k=v"
 
 
+def test_the_stream_of_a_command_is_not_told_with_every_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert described({"stream": "stdout", "pid": 4}) == "pid=4"
+    assert described({"stream": "eu-west"}) == "stream=eu-west"
+    assert orjson.loads(in_pipe(capsys, "ndjson", entry(stream="stderr")))["metadata"] == {"stream": "stderr"}
+
+
 def test_a_followed_progress_is_a_bar_until_it_is_done() -> None:
     progress = {"id": "1", "label": "files", "current": 1, "total": 2, "unit": "", "done": False}
     steps = [
