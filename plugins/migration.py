@@ -15,6 +15,7 @@ The work is done in a thread, for a statement may take long and the loop must no
 """
 
 import asyncio
+import concurrent.futures
 import contextlib
 import hashlib
 import os
@@ -67,7 +68,7 @@ class Failed(Exception):
     """The database was not migrated (further); the text says why and what to do."""
 
 
-class Stopped(Exception):
+class Stopped(concurrent.futures.CancelledError):
     """The thread has seen that the task is cancelled."""
 
 
@@ -313,10 +314,11 @@ class Run:
 
     def _tell(self, planned: list[File], version: int) -> None:
         what = "would apply" if self._params.dry_run else "to apply"
-        self._log.info(f"{self._path} is at version {version}; {what}: {len(planned)} migrations", version=version)
+        told = f"{what}: {_counted(len(planned), 'migration')}" if planned else "nothing to apply"
+        self._log.info(f"{self._path} is at version {version}; {told}")
         for file in planned if self._params.dry_run else []:
             statements = file.statements()
-            self._log.info(f"would apply {file.name}: {len(statements)} statements")
+            self._log.info(f"would apply {file.name}: {_counted(len(statements), 'statement')}")
             for statement in statements[:STATEMENTS_SHOWN_MAX]:
                 self._log.info(f"{file.name}:{statement.line} {statement.shown}", line=statement.line)
 
@@ -331,7 +333,7 @@ class Run:
                     applied.append(file)
                 bar.advance()
             version = len(_records(connection))
-        self._log.info(f"{self._path} is at version {version}", version=version)
+        self._log.info(f"{self._path} is at version {version}")
         return self._result(applied, version, planned)
 
     def _apply(self, connection: sqlite3.Connection, file: File, statements: list[Statement]) -> bool:
@@ -389,7 +391,7 @@ class Run:
             os.rename(partial, copy)
         finally:
             partial.unlink(missing_ok=True)
-        self._log.info(f"the database as it was is at {copy}", path=str(copy))
+        self._log.info(f"the database as it was is at {copy}")
 
     def _shown_in(self, bar: Any) -> Callable[[int, int, int], None]:
         def show(status: int, remaining: int, total: int) -> None:
@@ -436,6 +438,10 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _records(connection: sqlite3.Connection) -> list[Record]:

@@ -53,7 +53,7 @@ def _task_row(task: Json) -> tuple[str, ...]:
         shown(task["plugin"]),
         task["created_at"][:19] + "Z",
         lasted(task),
-        f"{task['last_seq']:,} entries",
+        f"{task['last_seq']:,} {'entry' if task['last_seq'] == 1 else 'entries'}",
     )
 
 

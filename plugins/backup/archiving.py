@@ -32,7 +32,7 @@ def backup(params: BackupParams, log: TaskLogger, stop: threading.Event) -> dict
         written = write_archive(source, destination, params.verify, log, stop)
     if params.keep:
         _remove_old(written.path, params.keep, log)
-    log.info(f"archive {written.path.name} is complete: {written.files:,} files, {written.size:,} bytes")
+    log.info(f"archive {written.path.name} is complete: {written.size:,} bytes")
     return {
         "archive": str(written.path),
         "bytes": written.size,
@@ -94,7 +94,8 @@ def _verify(path: Path, packed: Witness, output: HashingFile, log: TaskLogger, s
                 raise Failed(f"{member.name!r} in the archive is not what was read. {DISK_FAILING}")
     if reader.sha256() != output.sha256.hexdigest() or len(found) != len(packed):
         raise Failed(f"The archive on disk is not what was written. {DISK_FAILING}")
-    log.info(f"verified: {len(found):,} entries are as they were read, in content and metadata")
+    told = "1 entry is as it was" if len(found) == 1 else f"{len(found):,} entries are as they were"
+    log.info(f"verified: {told} read, in content and metadata")
 
 
 def _listen(witness: Witness, member: tarfile.TarInfo, reader: Reader) -> None:

@@ -23,6 +23,16 @@ from .witness import Witness
 ZSTD_LEVEL = 3
 UNSYNCED_BYTES = 16_777_216
 
+# What is counted, as one and as many.
+KINDS = {
+    "directory": "directories",
+    "file": "files",
+    "file with holes": "files with holes",
+    "hard link": "hard links",
+    "name that is not UTF-8": "names that are not UTF-8",
+    "symbolic link": "symbolic links",
+}
+
 
 class HashingFile:
     """A file that is written once, from start to end: its size and checksum are known at the end."""
@@ -88,10 +98,11 @@ class Packer:
                 check(self._stop)
                 self._add(tar, path, name, bar.advance)
                 forget_members(tar)
-        told = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self._kinds.items()))
-        self._log.info(f"packed {told}", **self._kinds)
-        if self._left_out:
-            self._log.warning(f"{self._left_out:,} entries are not in the archive, or not as they were; see above")
+        kinds = (f"{count:,} {kind if count == 1 else KINDS[kind]}" for kind, count in sorted(self._kinds.items()))
+        self._log.info(f"packed {', '.join(kinds)}")
+        if count := self._left_out:
+            told = "1 entry is" if count == 1 else f"{count:,} entries are"
+            self._log.warning(f"{told} not in the archive, or not as in the source; see above")
 
     def _measure(self) -> int:
         """The bytes to read, as far as can be known before."""
@@ -110,7 +121,7 @@ class Packer:
                 self._add_file(tar, path, name, advance)
             elif kind in (stat.S_IFDIR, stat.S_IFLNK):
                 member = tar.gettarinfo(path, name)
-                self._count(member, "directories" if member.isdir() else "symbolic links")
+                self._count(member, "directory" if member.isdir() else "symbolic link")
                 tar.addfile(member)
                 self._look_at_link(member)
             else:
@@ -125,13 +136,13 @@ class Packer:
         self.files += not member.isdir()
         self._kinds[kind] += 1
         if not _is_utf8(member.name):
-            self._kinds["names that are not UTF-8"] += 1
+            self._kinds["name that is not UTF-8"] += 1
 
     def _look_at_link(self, member: tarfile.TarInfo) -> None:
         if member.issym() and _leads_out(member):
             self._log.warning(
                 f"{member.name!r} is a link to {member.linkname!r}, outside of the source: only the link is "
-                "stored, and a restore needs skip_links=true to leave it out"
+                "stored, and a restore refuses this archive unless skip_links=true, which leaves the link out"
             )
 
     def _add_file(self, tar: tarfile.TarFile, path: Path, name: str, advance: Callable[[int], None]) -> None:
@@ -145,10 +156,10 @@ class Packer:
                 # `tarfile` would remember every file, in case another is a hard link to it.
                 tar.inodes.pop((about.st_ino, about.st_dev), None)  # type: ignore[attr-defined]
             if member.islnk():
-                self._count(member, "hard links")
+                self._count(member, "hard link")
                 tar.addfile(member)
             elif member.isreg():
-                self._count(member, "files with holes" if about.st_blocks * 512 < member.size else "files")
+                self._count(member, "file with holes" if about.st_blocks * 512 < member.size else "file")
                 content = Content(cast(IO[bytes], file), member.size, self._read(advance))
                 tar.addfile(member, cast(IO[bytes], content))
                 self._compare(name, content, member, os.fstat(fd))

@@ -34,7 +34,8 @@ def restore(params: BackupParams, log: TaskLogger, stop: threading.Event) -> dic
         file.seek(0)
         with log.group("write"), log.progress("restored", total=plan.size, unit="bytes") as bar:
             write_tree(Reader(file, stop), plan, destination, bar.advance, log)
-    log.info(f"restored {plan.files:,} files, {plan.size:,} bytes")
+    what = "file or link" if plan.files == 1 else "files and links"
+    log.info(f"restored {plan.files:,} {what}, {plan.size:,} bytes")
     return {"files": plan.files, "bytes": plan.size}
 
 

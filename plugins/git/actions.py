@@ -75,7 +75,8 @@ async def _parted(git: Runner, directory: Path, ours: str, theirs: str) -> str:
     both = await _changed(git, directory, ours, theirs) & await _changed(git, directory, theirs, ours)
     for path in sorted(both)[:CHANGES_MAX]:
         git.log.warning(f"changed on both sides: {path}", path=path)
-    conflicts = f"{len(both):,} files are changed on both sides; the log names them" if both else "no file is in both"
+    files = "1 file is" if len(both) == 1 else f"{len(both):,} files are"
+    conflicts = f"{files} changed on both sides; the log names them" if both else "no file is in both"
     return (
         f"Both sides have new commits, {here:,} here and {there:,} at the remote ({conflicts}): nothing was changed. "
         f"A pull only goes forward: merge or rebase by hand (git merge {theirs[:12]}), then push."
@@ -147,7 +148,8 @@ async def status(git: Runner, params: GitParams) -> dict[str, object]:
         git.log.info(f"{change['status']} {change['path']}")
     ahead, behind = about.get("branch.ab", "+0 -0").split()
     branch, head = about.get("branch.head"), about.get("branch.oid")
-    git.log.info(f"on {branch} at {head}: {len(changes):,} changes" if changes else f"on {branch} at {head}: clean")
+    told = f"{len(changes):,} change{'s' * (len(changes) > 1)}" if changes else "clean"
+    git.log.info(f"on {branch} at {head}: {told}")
     return {
         "branch": None if branch == "(detached)" else branch,
         "commit": None if head == "(initial)" else head,

@@ -193,7 +193,7 @@ async def test_what_an_archive_cannot_hold_is_told_and_left_out(service: Service
     told = await warnings(service, task)
     assert task.status == "succeeded"
     assert "'pipe' is left out: it is a socket, a pipe or a device" in told[0]
-    assert "1 entries are not in the archive" in told[1]
+    assert "1 entry is not in the archive" in told[1]
 
 
 @pytest.mark.parametrize(
@@ -388,7 +388,7 @@ async def test_what_was_packed_is_told_by_kind(service: Service, source: Path, a
     task = await run(service, source=source, destination=archives)
     told = next(text for text in messages(await read_all(service, task.id)) if text.startswith("packed "))
     assert told == (
-        "packed 3 directories, 6 files, 1 files with holes, 1 hard links, 1 names that are not UTF-8, 1 symbolic links"
+        "packed 3 directories, 6 files, 1 file with holes, 1 hard link, 1 name that is not UTF-8, 1 symbolic link"
     )
 
 

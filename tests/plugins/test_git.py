@@ -193,7 +193,7 @@ async def test_files_that_both_sides_have_changed_are_named(
         git(repository, "commit", "--quiet", "-am", repository.name)
     git(work, "push", "--quiet", str(origin), "main")
     task = await run(service, "pull", directory=checkout)
-    assert "1 here and 1 at the remote (1 files are changed on both sides" in (task.error or "")
+    assert "1 here and 1 at the remote (1 file is changed on both sides" in (task.error or "")
     assert "changed on both sides: file" in messages(await read_all(service, task.id))
     assert (git(checkout, "status", "--porcelain"), (checkout / "file").read_text()) == ("", "checkout\n")
 

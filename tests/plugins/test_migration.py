@@ -71,6 +71,7 @@ async def test_a_new_database_is_brought_to_the_newest_version(service: Service,
     assert rows(database, "SELECT mail FROM users") == [("a;b@example.org",), ("c@example.org",)]
     again = await run(service, database, directory)
     assert again.result == {"applied": [], "version": 2}
+    assert f"{database} is at version 2; nothing to apply" in messages(await read_all(service, again.id))
 
 
 async def test_only_what_is_not_applied_is_applied(service: Service, write: Write, database: Path) -> None:
@@ -162,7 +163,7 @@ async def test_a_large_file_is_split_in_time_that_grows_with_it_alone(
         + f"INSERT INTO t VALUES ('{';' * 1_000_000}');"
     )
     task = await run(service, database, write(_0001_a=data), dry_run=True)
-    assert any("20002 statements" in text for text in messages(await read_all(service, task.id)))
+    assert any("20,002 statements" in text for text in messages(await read_all(service, task.id)))
 
 
 async def test_a_database_that_another_program_holds_is_refused_and_left_alone(
