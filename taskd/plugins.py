@@ -57,6 +57,10 @@ class Plugin:
         raise TypeError(f"plugin {self.name!r} has no execute")
 
 
+class PluginMissing(Exception):
+    """A file that should have a plugin has none; the text says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class BrokenPlugin:
     """A plugin that could not be loaded: its name or file, and why."""
@@ -131,25 +135,23 @@ class PluginRegistry:
         for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
             try:
                 loaded = point.load()
-                self._add_all([loaded] if inspect.isclass(loaded) else _classes(loaded), point.name)
+                self._add_all([loaded] if inspect.isclass(loaded) else _found_in(loaded), point.name)
                 mark_as_own(_home_of(point.module))
             except BaseException as error:
                 self._report(point.name, error)
 
     def _load_file(self, path: Path) -> None:
+        where = str(path.parent if path.name == PACKAGE else path)
         try:
-            classes = _classes(_import(path))
+            module = _import(path)
             # A package without a plugin is there for the others, or for something else.
-            if classes or path.name != PACKAGE:
-                self._add_all(classes, _told(path))
+            if _classes(module) or path.name != PACKAGE:
+                self._add_all(_found_in(module), where)
         except BaseException as error:  # a plugin may do anything when imported, SystemExit included
-            self._report(str(path), error)
+            self._report(where, error)
 
     def _add_all(self, classes: Iterable[type[Any]], where: str) -> None:
-        found = list(classes)
-        if not found:
-            self.broken.append(BrokenPlugin(where, "no class in it has a name and an execute method"))
-        for plugin in found:
+        for plugin in classes:
             try:
                 self._add(_loaded(plugin))
             except Exception as error:
@@ -164,7 +166,8 @@ class PluginRegistry:
     def _report(self, name: str, error: BaseException) -> None:
         if isinstance(error, KeyboardInterrupt):
             raise error
-        self.broken.append(BrokenPlugin(name, exception_line(error)))
+        told = str(error) if isinstance(error, PluginMissing) else exception_line(error)
+        self.broken.append(BrokenPlugin(name, told))
 
 
 def _told(path: Path) -> str:
@@ -196,14 +199,27 @@ def _home_of(module: str) -> str:
     return next(iter(getattr(whole, "__path__", [])), None) or str(whole.__file__)
 
 
+def _found_in(module: ModuleType) -> list[type[Any]]:
+    """The plugins of a module. Raises `PluginMissing`, which says what is missing, where there is none."""
+    if classes := _classes(module):
+        return classes
+    for nameless in _that_execute(module):
+        raise PluginMissing(
+            f'class {nameless.__name__} has execute but no name: add name = "{nameless.__name__.strip("_").lower()}"'
+        )
+    raise PluginMissing("no class in it has a name and an execute method")
+
+
 def _classes(module: ModuleType) -> list[type[Any]]:
-    """The plugins that a module defines itself; what it imports is not its own."""
+    return [value for value in _that_execute(module) if isinstance(getattr(value, "name", None), str)]
+
+
+def _that_execute(module: ModuleType) -> list[type[Any]]:
+    """The classes with an `execute` that a module defines itself; what it imports is not its own."""
     return [
         value
         for value in dict.fromkeys(value for value in vars(module).values() if inspect.isclass(value))
-        if value.__module__ == module.__name__
-        and isinstance(getattr(value, "name", None), str)
-        and callable(getattr(value, "execute", None))
+        if value.__module__ == module.__name__ and callable(getattr(value, "execute", None))
     ]
 
 

@@ -81,7 +81,10 @@ def test_the_signature_decides_whether_it_is_given_a_context(plugin_dir: Write, 
         ("import not_there_at_all", "ModuleNotFoundError: No module named 'not_there_at_all'"),
         ("1 / 0", "ZeroDivisionError"),
         ("x = 1", "no class in it has a name and an execute method"),
-        ("class NoName:\n    def execute(self, params): ...", "no class in it has a name and an execute method"),
+        (
+            "class NoName:\n    def execute(self, params): ...",
+            'class NoName has execute but no name: add name = "noname"',
+        ),
         ("class Bad:\n    name = 'Bad Name'\n    def execute(self, params): ...", "name 'Bad Name': expected"),
         ("class Bad:\n    name = ''\n    def execute(self, params): ...", "name '': expected"),
         ("class Bad:\n    name = '../x'\n    def execute(self, params): ...", "name '../x': expected"),
@@ -121,10 +124,14 @@ def test_a_failed_import_leaves_no_half_module(plugin_dir: Write) -> None:
 def test_the_first_of_two_plugins_with_one_name_stays(plugin_dir: Write) -> None:
     """The second is reported, and says which was there before it."""
     plugin_dir(GOOD, "a.py")
-    registry = loaded_from(plugin_dir(GOOD.replace("class Good", "class Other"), "b.py"))
+    directory = plugin_dir(GOOD.replace("class Good", "class Other"), "b.py")
+    registry = loaded_from(directory)
     assert registry.plugins["good"].factory.__name__ == "Good"
     (broken,) = registry.broken
-    assert (broken.name, broken.error) == ("b.py: Other", "ValueError: there is a plugin 'good' already, Good")
+    assert (broken.name, broken.error) == (
+        f"{directory / 'b.py'}: Other",
+        "ValueError: there is a plugin 'good' already, Good",
+    )
 
 
 def test_a_second_name_for_one_class_is_no_second_plugin(plugin_dir: Write) -> None:
@@ -151,6 +158,14 @@ def test_two_directories_may_have_files_of_one_name(plugin_dir: Write, tmp_path:
     assert (sorted(registry.plugins), registry.broken) == (["good", "two"], [])
 
 
+def test_a_class_that_has_no_name_is_told_to_have_one(plugin_dir: Write) -> None:
+    """With the path of its file, as every broken one."""
+    directory = plugin_dir("class Nightly(Plugin):\n    async def execute(self, params, context): ...")
+    (broken,) = loaded_from(directory).broken
+    assert broken.name == str(directory / "mine.py")
+    assert broken.error == 'class Nightly has execute but no name: add name = "nightly"'
+
+
 def test_a_plugin_may_be_a_package(plugin_dir: Write) -> None:
     """Its parts import each other; the name of the directory is what is told of a broken one."""
     directory = plugin_dir("1 / 0", "broken/__init__.py")
@@ -160,7 +175,7 @@ def test_a_plugin_may_be_a_package(plugin_dir: Write) -> None:
     plugin_dir("1 / 0", "_shared/__init__.py")
     registry = loaded_from(directory)
     assert list(registry.plugins) == ["good"]
-    assert [(Path(broken.name).parent.name, broken.error) for broken in registry.broken] == [
+    assert [(Path(broken.name).name, broken.error) for broken in registry.broken] == [
         ("broken", "ZeroDivisionError: division by zero")
     ]
 
