@@ -138,9 +138,9 @@ FILTERS = (
     ("exclude", "TEXT", True, "Not in the message (repeatable: none of them)."),
     ("meta", "KEY=VALUE", True, "The metadata's field KEY equals VALUE (repeatable: all of them)."),
     ("since", "TIME", False, "From this time on (RFC 3339, or a date; UTC without an offset)."),
-    ("until", "TIME", False, "Before this time; not with -f."),
+    ("until", "TIME", False, "Before this time."),
     ("after", "SEQ", False, "After this entry."),
-    ("before", "SEQ", False, "Before this entry; not with -f."),
+    ("before", "SEQ", False, "Before this entry."),
 )
 output_option = click.option(
     "--output",
@@ -190,7 +190,7 @@ cli.add_command(ServeCommand("serve", callback=serve, help=serve.__doc__))
 @client_options
 @click.pass_context
 def plugins(context: click.Context) -> None:
-    """The plugins, their parameters, and any that failed to load; or a new one."""
+    """List the plugins and their parameters, or write a new one."""
     if context.invoked_subcommand is None:
         answer = Client(**context.obj).get("/api/plugins")
         print_plugins(answer["plugins"], answer["broken"])
@@ -201,9 +201,10 @@ def plugins(context: click.Context) -> None:
 @click.argument("directory", metavar="[DIR]", default=".", type=click.Path(path_type=Path))
 def new(name: str, directory: Path) -> None:
     """
-    Write a working plugin called NAME to start from into DIR, by default the current directory.
+    Write a plugin called NAME to start from.
 
-    Needs no running service, and writes over nothing.
+    It works as it is. DIR is by default the current directory. Needs no running service, and writes
+    over nothing.
     """
     from taskd.template import write_plugin  # what only this needs
 
@@ -244,7 +245,7 @@ def tasks(server: dict[str, Any], /, **asked: str | None) -> None:
     found = Client(**server).get("/api/tasks", _parameters(asked))["tasks"]
     print_tasks(found)
     if not found:
-        _remark("no tasks")
+        say("no tasks")
 
 
 @cli.command()
@@ -258,11 +259,15 @@ def tasks(server: dict[str, Any], /, **asked: str | None) -> None:
 @click.pass_obj
 def logs(server: dict[str, Any], /, task: str, follow: bool, output: str, seq: bool, **asked: Any) -> int:
     """
-    Print the log of TASK: an id, the last 6 or more characters of one, or @last.
+    Print the log of TASK.
 
-    SEQ, for --after and --before, is an entry's number in its log: --seq shows it, and so does
-    --output ndjson.
+    TASK is an id, the last 6 or more characters of one, or @last. SEQ, for --after and --before, is an
+    entry's number in its log: --seq shows it, and so does --output ndjson. A log that is followed has
+    no end to set: -f does not go with --until or --before.
     """
+    for option in ("until", "before"):
+        if follow and asked[option] is not None:
+            raise click.UsageError(f"--{option} does not go with -f.")
     client = Client(**server)
     task_id, parameters = client.find(task), _parameters(asked)
     if follow:
@@ -273,7 +278,7 @@ def logs(server: dict[str, Any], /, task: str, follow: bool, output: str, seq: b
             printer.entries(entries)
             matched = True
     if not matched:
-        _remark("no match")
+        say("no match")
     return 0
 
 
@@ -296,10 +301,11 @@ def logs(server: dict[str, Any], /, task: str, follow: bool, output: str, seq: b
 @click.pass_obj
 def export(server: dict[str, Any], /, task: str, output: Path | None, force: bool, **asked: Any) -> None:
     """
-    Write the log of TASK as a file that states what it is, and in its last line that it is complete.
+    Write the log of TASK to a file.
 
-    FILE is there only when it is complete: until then it is FILE.part. Without -o it goes to
-    standard output. Exits 3 where it was broken off.
+    It states what it is, and in its last line that it is complete. FILE is there only when it is
+    complete: until then it is FILE.part. Without -o it goes to standard output. Exits 3 where it was
+    broken off.
     """
     if output is not None and os.path.lexists(output) and not force:
         raise Invalid(f"-o {str(output)!r} exists already: give another name, or --force to write over it.")
@@ -346,8 +352,7 @@ def retry(server: dict[str, Any], task: str, pairs: tuple[str, ...], text: str |
     given = params_of(text, pairs, schema)
     again = client.post(f"/api/tasks/{task_id}/retry", {"params": given} if given else None)
     click.echo(again["id"])
-    if sys.stdout.isatty():
-        say(f"started again as {named(again)}; follow it with: {_following(client, again['id'])}")
+    say(f"started again as {named(again)}; follow it with: {_following(client, again['id'])}")
 
 
 def _submitted(client: Client, plugin: str, params: dict[str, Any]) -> dict[str, Any]:
@@ -365,12 +370,6 @@ def _following(client: Client, task_id: str) -> str:
     usual = (os.environ.get("TASKD_SERVER") or DEFAULT_SERVER).rstrip("/")
     server = "" if client.server == usual else f"--server {shlex.quote(client.server)} "
     return f"taskd {server}logs -f {task_id[-SHORT_ID:]}"
-
-
-def _remark(words: str) -> None:
-    """Say what a person would wonder about and a script would not."""
-    if sys.stderr.isatty():
-        say(words)
 
 
 def _parameters(asked: dict[str, Any]) -> Parameters:
@@ -408,7 +407,7 @@ def _last_words(task: dict[str, Any]) -> str:
         return result and f"result {result}"
     ended = " ".join(part for part in (task["status"], lasted(task) and f"after {lasted(task)}") if part)
     error = (task["error"] or "").removeprefix(f"{task['status']}: ")
-    return f"{ended}: {error}" if error else f"{ended} {result}".rstrip()
+    return f"{ended}: {error or result}".removesuffix(": ")
 
 
 def _same_place(one: TextIO, other: TextIO) -> bool:

@@ -38,6 +38,9 @@ def print_tasks(tasks: Iterable[Json]) -> None:
             (row[6], "dim"),
         )
         line.rstrip()
+        if console.is_terminal:
+            # What went wrong may be long, and the log has all of it; what stands before is whole.
+            line.truncate(max(console.width, len(line) - len(row[6])), overflow="ellipsis")
         console.print(line)
 
 

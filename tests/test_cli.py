@@ -73,11 +73,30 @@ def test_the_server_may_be_named_before_and_behind_the_command(served: Served) -
 
 def test_the_help_says_what_an_option_takes() -> None:
     top, logs, tasks = (run_taskd(*words.split()).stdout for words in ("--help", "logs --help", "tasks --help"))
+    logs = " ".join(logs.split())
     assert "TASKD_SERVER" in top
     assert "TASKD_TOKEN" in top
-    for told in ("--level DEBUG|INFO|WARNING|ERROR", "--after SEQ", "--tail N", "not with -f", "--output ndjson"):
+    for told in (
+        "--level DEBUG|INFO|WARNING|ERROR",
+        "--after SEQ",
+        "--tail N",
+        "-f does not go with",
+        "--output ndjson",
+    ):
         assert told in logs
     assert "--status queued|running|" in tasks
+
+
+def test_each_command_is_told_in_one_line_of_80_columns() -> None:
+    for words in ("--help", "plugins --help"):
+        assert "..." not in run_taskd(*words.split()).stdout.partition("Commands:")[2]
+
+
+@pytest.mark.parametrize("option", ["--until", "--before"])
+def test_a_log_that_is_followed_has_no_end_to_set(option: str) -> None:
+    refused = run_taskd("logs", "-f", "@last", option, "5", **NOWHERE)
+    assert refused.returncode == 2
+    assert f"{option} does not go with -f." in refused.stderr
 
 
 def test_the_example_for_plugin_writers_works_as_it_is_written(tmp_path: Path) -> None:
@@ -113,7 +132,7 @@ def test_a_task_that_succeeds_exits_0_and_its_log_is_printed(served: Served) -> 
     first, last = result.stderr.splitlines()
     assert re.fullmatch(r"taskd: task [0-9a-f]{8} \(talk\)", first)
     assert "succeeded" in last
-    assert '{"said":2}' in last
+    assert last.endswith(' s: {"said":2}')
 
 
 def test_a_task_that_fails_exits_1_and_says_why(served: Served) -> None:
@@ -156,7 +175,7 @@ def test_a_task_is_cancelled_and_retried(served: Served, tmp_path: Path) -> None
     assert served.taskd("cancel", task_id).returncode == 2
     (tmp_path / "gate").touch()
     again = served.taskd("retry", task_id[-8:])
-    assert again.stderr == ""
+    assert re.fullmatch(r"taskd: started again as (\w{8}) \(talk\); .*taskd .*logs -f \1\n", again.stderr)
     assert served.wait_end(again.stdout.strip())["retry_of"] == task_id
     told = on_terminal(served, "retry", task_id)
     assert re.fullmatch(r"[0-9a-f-]{36}\s+taskd: started again as (\w{8}) \(talk\); .*taskd logs -f \1\s+", told)
@@ -275,9 +294,7 @@ def test_filters_reach_the_server(served: Served) -> None:
     assert read("--until", "2999-01-01T00:00:00Z") == everything
 
 
-@pytest.mark.parametrize(
-    "words", ["--after x", "--level loud", "--tail 0", "--since never", "-f --until 2999-01-01T00:00Z"]
-)
+@pytest.mark.parametrize("words", ["--after x", "--level loud", "--tail 0", "--since never"])
 def test_a_bad_filter_exits_2_and_names_it(served: Served, words: str) -> None:
     task_id = served.submit("talk")
     result = served.taskd("logs", task_id, *words.split())
@@ -334,11 +351,11 @@ def test_seqs_are_shown_in_text_where_they_are_asked_for(served: Served) -> None
 @pytest.mark.parametrize(
     ("words", "told"), [("logs @last --search nothing-says-this", "no match"), ("tasks --plugin nobodys", "no tasks")]
 )
-def test_nothing_found_is_told_to_a_person_and_not_to_a_script(served: Served, words: str, told: str) -> None:
+def test_nothing_found_is_told_on_stderr_and_is_no_fault(served: Served, words: str, told: str) -> None:
     served.wait_end(served.submit("talk"))
     assert on_terminal(served, *words.split()) == f"taskd: {told}\r\n"
     script = served.taskd(*words.split())
-    assert (script.returncode, script.stdout, script.stderr) == (0, "", "")
+    assert (script.returncode, script.stdout, script.stderr) == (0, "", f"taskd: {told}\n")
 
 
 def test_a_task_that_is_deleted_during_its_export_is_a_line_and_no_fault(tmp_path: Path) -> None:
@@ -542,6 +559,14 @@ def test_a_terminal_gets_colour_and_no_control_characters_of_a_log(served: Serve
     assert "\x1b]0" not in printed
     assert "\x1b[" in printed
     assert "\x1b" not in on_terminal(served, "logs", "@last", NO_COLOR="1")
+
+
+def test_a_long_error_is_cut_to_the_width_of_a_terminal(served: Served) -> None:
+    served.wait_end(served.submit("git", action="status", directory="/nowhere" * 20))
+    shown = on_terminal(served, "tasks", "--limit", "1", COLUMNS="100", NO_COLOR="1")
+    assert shown.endswith("…\r\n")
+    assert len(shown.rstrip()) == 100
+    assert "…" not in served.taskd("tasks", "--limit", "1").stdout
 
 
 # The token
