@@ -74,8 +74,8 @@ class Stopped(concurrent.futures.CancelledError):
 
 def _is_sqlite(database: str) -> str:
     if not database.startswith(PREFIX + "/") or len(database) == len(PREFIX) + 1:
-        example = f", e.g. {PREFIX}{database}" if database.startswith("/") else " (other databases are not supported)"
-        raise ValueError(f"expected sqlite:////absolute/file{example}")
+        path = database if database[:1] == "/" else "/srv/app.db"
+        raise ValueError(f"expected {PREFIX}/absolute/file, e.g. {PREFIX}{path}")
     return _no_nul(database)
 
 
@@ -97,10 +97,7 @@ class MigrationParams(BaseModel):
         min_length=1, description="The directory of the migrations, files NNNN_name.sql."
     )
     target: int | None = Field(None, ge=0, description="The version to stop at; by default the newest.")
-    dry_run: bool = Field(
-        False,
-        description="Show what would be applied, and run none of it: a statement that is wrong is not found by it.",
-    )
+    dry_run: bool = Field(False, description="Show what would be applied; nothing runs, so wrong SQL is not found.")
     backup: bool = Field(True, description="Copy the database into the task's own directory before.")
 
     @property
@@ -251,12 +248,11 @@ def plan(files: list[File], records: list[Record], target: int | None) -> list[F
     if len(records) > len(files):
         missing = records[len(files)]
         raise Failed(f"The database has {missing.name} applied, and there is no such file. Bring it back.")
-    newest = files[-1].version
-    wanted = newest if target is None else target
+    wanted = len(files) if target is None else target
     if wanted < len(records):
         raise Failed(f"target {wanted}: the database is at version {len(records)}, and migrations are never undone.")
-    if wanted > newest:
-        raise Failed(f"target {wanted}: expected at most {newest}, the newest migration.")
+    if wanted > len(files):
+        raise Failed(f"target {wanted}: expected at most {len(files)}, the newest migration.")
     return files[len(records) : wanted]
 
 
@@ -313,12 +309,12 @@ class Run:
             return _records(connection)
 
     def _tell(self, planned: list[File], version: int) -> None:
-        what = "would apply" if self._params.dry_run else "to apply"
-        told = f"{what}: {_counted(len(planned), 'migration')}" if planned else "nothing to apply"
+        what, many = "would apply" if self._params.dry_run else "to apply", "s" * (len(planned) > 1)
+        told = f"{what}: {len(planned):,} migration{many}" if planned else "nothing to apply"
         self._log.info(f"{self._path} is at version {version}; {told}")
         for file in planned if self._params.dry_run else []:
             statements = file.statements()
-            self._log.info(f"would apply {file.name}: {_counted(len(statements), 'statement')}")
+            self._log.info(f"would apply {file.name}: {len(statements):,} statement{'s' * (len(statements) != 1)}")
             for statement in statements[:STATEMENTS_SHOWN_MAX]:
                 self._log.info(f"{file.name}:{statement.line} {statement.shown}", line=statement.line)
 
@@ -440,10 +436,6 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
             connection.execute("ROLLBACK")
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
 def _records(connection: sqlite3.Connection) -> list[Record]:
     if connection.execute(HAS_RECORDS).fetchone() is None:
         return []
@@ -451,8 +443,7 @@ def _records(connection: sqlite3.Connection) -> list[Record]:
 
 
 def _advice(error: sqlite3.Error) -> str:
-    text = str(error)
-    if "locked" in text or "busy" in text:
+    if "locked" in (text := str(error)) or "busy" in text:
         return f" Another program has held its lock for {LOCK_WAIT_S:.0f} s: end it, or run again later."
     if "not a database" in text:
         return " Give the file of an SQLite database, or a name that does not exist yet."

@@ -47,7 +47,7 @@ def why(command: str, code: int, words: list[str], where: Path | None) -> str:
     told = next((line for line in words if line.startswith(("fatal: ", "error: ", " ! "))), "")
     told = told.removeprefix("fatal: ").removeprefix("error: ").strip() or (said[-1] if said else "")
     if told.startswith(NO_REPOSITORY) and where is not None:
-        told = f"{where} is {told}"  # git names no directory
+        told = f"{where} is {told.partition(' (or any of')[0]}"  # git names no directory
     text = "\n".join(words)
     advice = next((advice for pattern, advice in ADVICE if re.search(pattern, text)), "Its words in the log say more.")
     if code < 0:
