@@ -450,7 +450,7 @@ async function accessible(browser, server) {
     for (const path of ['/', `/tasks/${task.id}`]) {
       const page = await browser.newPage({ colorScheme, viewport });
       await page.goto(server.url + path);
-      await page.getByRole('main').waitFor();
+      await page.getByRole('heading', { level: 1 }).waitFor();
       await page.evaluate(axe);
       violations += await page.evaluate('axe.run().then(({ violations }) => violations.length)');
       await page.close();
