@@ -14,7 +14,8 @@ const CHARACTERS_MAX = 4_000;
 const CHARACTERS_SHOWN = 2_000;
 const FIELDS_CHARACTERS_MAX = 200;
 // What the row tells by other means, or nobody asks for.
-const TOLD = new Set(['progress', 'group', 'exception', 'continued', 'stream']);
+const TOLD = new Set(['progress', 'group', 'exception', 'continued']);
+const STREAMS: unknown[] = ['stdout', 'stderr'];
 
 export interface Frame {
   file: string;
@@ -120,7 +121,8 @@ export function shownOf(entry: Entry, expanded: boolean): Shown {
 function fieldsOf(metadata: Record<string, unknown>): string {
   let fields = '';
   for (const [key, value] of Object.entries(metadata)) {
-    if (!TOLD.has(key)) fields += ` ${plain(key)}=${plain(value)}`;
+    if (!TOLD.has(key) && !(key === 'stream' && STREAMS.includes(value)))
+      fields += ` ${plain(key)}=${plain(value)}`;
     if (fields.length > FIELDS_CHARACTERS_MAX) {
       return `${fields.slice(0, FIELDS_CHARACTERS_MAX).replace(/[\ud800-\udbff]$/, '')}…`;
     }
