@@ -190,8 +190,6 @@ export class LogSession {
   }
 
   async #openWhole(epoch: Epoch): Promise<void> {
-    const outline = this.#readOutline(epoch);
-    outline.catch(() => undefined); // dealt with below, where all the rest went well
     const [task, page] = await Promise.all([
       api.showTask(this.#id, epoch.signal),
       api.readPage(this.#id, new URLSearchParams({ tail: String(TAIL) }), epoch.signal),
@@ -205,7 +203,8 @@ export class LogSession {
     }
     this.#setTask(task);
     this.#begin(epoch, page.ended);
-    void this.#takeOutline(epoch, outline);
+    // Asked for when the rows are there: to count a million entries takes the server from what they wait for.
+    void this.#takeOutline(epoch, this.#readOutline(epoch));
   }
 
   /** Counts and timeline may come later, also much later: the rows neither wait for them nor go with them. */
