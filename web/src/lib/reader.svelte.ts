@@ -128,10 +128,6 @@ export class LogReader {
     else await this.#find('next', (this.finder.seq ?? this.#topSeq()) - 1);
   }
 
-  toggleRegex(): void {
-    void this.setText(this.text, !this.regex);
-  }
-
   /** Only the lines with the text, or all lines with its places marked. */
   toggleOnly(): void {
     const { filter, find } = this.address;

@@ -32,9 +32,9 @@ test('a reader that is left does not take Back from the one that came after it',
 
 test('an expression may be chosen before its text', () => {
   const reader = readerOf();
-  reader.toggleRegex();
+  void reader.setText('', true);
   expect([reader.regex, address.path]).toEqual([true, '/tasks/ONE']);
-  reader.toggleRegex();
+  void reader.setText('', false);
   expect(reader.regex).toBe(false);
   reader.close();
 });
