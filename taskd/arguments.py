@@ -6,7 +6,6 @@ that nobody has to quote a string twice or write a number as text.
 """
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import click
@@ -34,14 +33,20 @@ def params_of(text: str | None, pairs: Iterable[str], schema: Schema) -> dict[st
 
 def _whole(text: str) -> dict[str, Any]:
     try:
-        value = orjson.loads(Path(text[1:]).read_bytes() if text.startswith("@") else text)
+        value = orjson.loads(_contents(text[1:]) if text.startswith("@") else text)
     except (OSError, ValueError) as error:
         raise click.BadParameter(
-            f"{text!r}: expected a JSON object, or @FILE with one ({error}).", param_hint="--params"
+            f"{text!r}: expected a JSON object, or @FILE with one (@- for stdin): {error}.", param_hint="--params"
         ) from error
     if not isinstance(value, dict):
         raise click.BadParameter(f"{text!r}: expected a JSON object.", param_hint="--params")
     return value
+
+
+def _contents(path: str) -> bytes:
+    with click.open_file(path, "rb") as file:  # `-` is stdin
+        contents: bytes = file.read()
+    return contents
 
 
 def _json_or_text(value: str) -> Any:

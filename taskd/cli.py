@@ -111,7 +111,9 @@ def client_options(command: Command) -> Command:
 
 def params_options(command: Command) -> Command:
     """The options that give a task its params."""
-    whole = click.option("--params", "text", metavar="JSON", help="All parameters as JSON, or @FILE with it.")
+    whole = click.option(
+        "--params", "text", metavar="JSON", help="All parameters as JSON, or @FILE with it (@- for stdin)."
+    )
     pairs = click.option(
         "-p", "pairs", multiple=True, metavar="KEY=VALUE", help="A parameter; VALUE may be JSON (repeatable)."
     )

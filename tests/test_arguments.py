@@ -1,5 +1,6 @@
 """A plugin's params become the values that were meant."""
 
+import io
 from enum import StrEnum
 from pathlib import Path
 
@@ -52,6 +53,11 @@ def test_pairs_come_before_the_whole() -> None:
 def test_the_whole_may_be_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "params.json").write_text('{"name": "é"}')
     assert params_of(f"@{tmp_path / 'params.json'}", [], SCHEMA) == {"name": "é"}
+
+
+def test_all_params_may_come_by_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'{"name": "\xc3\xa9"}')))
+    assert params_of("@-", [], SCHEMA) == {"name": "é"}
 
 
 @pytest.mark.parametrize("text", ["[1]", "{", "@/no/such/file", "nothing"])
