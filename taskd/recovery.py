@@ -120,7 +120,8 @@ def _without_holes(task: Recovered, last_seq: int) -> Iterator[LogEntry]:
     was damaged.
     """
     for entry in task.entries:
-        yield from _lost(last_seq + 1, entry.seq, entry.timestamp)
+        if entry.seq > last_seq + 1:
+            yield from _lost(last_seq + 1, entry.seq, entry.timestamp)
         if entry.seq > last_seq:
             yield entry
             last_seq = entry.seq
