@@ -8,10 +8,10 @@
 
 import { isAbort, problemOf, type Hit, type Level } from './api';
 import type { Find } from './address.svelte';
+import type { Located } from './epoch';
 import { withSearch, type LogFilter } from './filter';
-import type { Located, LogSession } from './session.svelte';
-
-export type Direction = 'next' | 'previous';
+import type { Direction } from './queries';
+import type { LogSession } from './session.svelte';
 
 export interface Found {
   ordinal: number;
@@ -60,7 +60,7 @@ export class Finder {
       this.found = hit && { ordinal: hit.ordinal, total: hit.total };
       this.seq = hit?.entry.seq ?? null;
       this.state = hit ? 'found' : 'none';
-      return hit && (await this.#session.locate(hit.entry.seq));
+      return hit && (await this.#session.epoch.locate(hit.entry.seq));
     } catch (error) {
       if (isAbort(error) || asked !== this.#asked) return null;
       this.state = 'failed';
@@ -75,7 +75,7 @@ export class Finder {
     try {
       const hit = await this.#step({ ...this.#session.filter, levels: [level] }, from, direction);
       this.levels = hit ? { [level]: { ordinal: hit.ordinal, total: hit.total } } : {};
-      return hit && (await this.#session.locate(hit.entry.seq));
+      return hit && (await this.#session.epoch.locate(hit.entry.seq));
     } catch (error) {
       if (isAbort(error)) return null;
       throw error;
@@ -84,9 +84,9 @@ export class Finder {
 
   async #step(filter: LogFilter, from: number, direction: Direction): Promise<Hit | null> {
     const session = this.#session;
-    const beyond = await session.step(filter, from, direction);
+    const beyond = await session.epoch.queries.step(filter, from, direction);
     if (beyond) return beyond;
-    const end = direction === 'next' ? 0 : session.lastSeq + 1;
-    return end === from ? null : session.step(filter, end, direction);
+    const end = direction === 'next' ? 0 : session.epoch.last_seq + 1;
+    return end === from ? null : session.epoch.queries.step(filter, end, direction);
   }
 }

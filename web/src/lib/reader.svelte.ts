@@ -6,14 +6,16 @@
  */
 
 import { copyText, asText } from './copying';
-import { Finder, type Direction } from './finder.svelte';
+import { Finder } from './finder.svelte';
 import { hasEnded, isAbort, problemOf, type Entry, type Level, type Task } from './api';
 import { NO_FILTER, isEmpty, isSame, type LogFilter } from './filter';
+import type { Located } from './epoch';
 import type { Deed } from './keys';
 import { remember, remembered } from './memory';
 import { anyOf, needleOf, type Needle } from './needle';
 import { showCount } from './numbers';
-import { LogSession, type Located, type Place } from './session.svelte';
+import type { Direction } from './queries';
+import { LogSession, type Place } from './session.svelte';
 import { TIME_MODES, type TimeMode } from './times';
 import { LINE_PX } from './viewport.svelte';
 import type { Address, Lines } from './address.svelte';
@@ -89,7 +91,7 @@ export class LogReader {
   /** The entry of `seq`, where it is here: of a line that is selected it is. */
   entryOf(seq: number): Entry | undefined {
     const row = seq === this.head ? this.#headRow() : seq - 1;
-    const entry = row === null ? undefined : this.session.entry(row);
+    const entry = row === null ? undefined : this.session.epoch.entry(row);
     return entry?.seq === seq ? entry : undefined;
   }
 
@@ -124,7 +126,7 @@ export class LogReader {
     if (!text) return;
     const { view } = this.session;
     // At the end of a log the newest match is the nearest, elsewhere the next one in view.
-    if (view.following) await this.#find('previous', this.session.lastSeq + 1);
+    if (view.following) await this.#find('previous', this.session.epoch.last_seq + 1);
     else await this.#find('next', (this.finder.seq ?? this.#topSeq()) - 1);
   }
 
@@ -194,7 +196,7 @@ export class LogReader {
   }
 
   async goToSeq(seq: number): Promise<void> {
-    const located = await this.session.locate(seq);
+    const located = await this.session.epoch.locate(seq);
     if (located) this.goTo(located);
   }
 
@@ -210,7 +212,7 @@ export class LogReader {
   async #find(direction: Direction, from: number): Promise<void> {
     const located = await this.finder.text(this.address.find, from, direction);
     if (!located) return;
-    const entry = this.session.entry(located.row);
+    const entry = this.session.epoch.entry(located.row);
     // What is searched for may be in the part of a long text that is not shown.
     if (entry && entry.message.length > 500) this.session.toggleExpanded(located.row, true);
     this.goTo(located);
@@ -232,7 +234,7 @@ export class LogReader {
     const { session } = this;
     const seq = this.head ?? this.#topSeq();
     if (isEmpty(this.address.filter)) return;
-    const row = this.#row ?? (await session.locate(seq))?.row ?? 0;
+    const row = this.#row ?? (await session.epoch.locate(seq))?.row ?? 0;
     const px = session.view.pixelOf(row);
     const find = this.only ? { text: this.text, regex: this.regex } : this.address.find;
     this.head = seq;
@@ -309,7 +311,7 @@ export class LogReader {
       this.say('Select lines first: click on one, then on another with Shift held');
       return;
     }
-    const entries = await this.session.readRange(lines.from, lines.to);
+    const entries = await this.session.epoch.queries.range(lines.from, lines.to);
     await this.copyText(asText(entries), showCount(entries.length, 'line'));
   }
 
@@ -326,7 +328,8 @@ export class LogReader {
 
   #move(step: 1 | -1, extend: boolean): void {
     const { session } = this;
-    const { view, layout } = session;
+    const { view, epoch } = session;
+    const { layout } = epoch;
     const now = this.#headRow();
     const row = now === null ? this.#startRow(step) : layout.neighbour(now, step);
     const seq = row === null ? null : this.#seqOf(row);
@@ -362,7 +365,7 @@ export class LogReader {
   async #fold(): Promise<void> {
     const row = this.#headRow();
     if (row === null) return;
-    if (this.session.group(row)) await this.session.toggleGroup(row);
+    if (this.session.epoch.folding.at(row)) await this.session.toggleGroup(row);
     else this.session.toggleExpanded(row);
   }
 
@@ -378,7 +381,7 @@ export class LogReader {
 
   /** The seq of `row`: without a filter it is known also where the entry is not here. */
   #seqOf(row: number): number | null {
-    return this.session.entry(row)?.seq ?? (this.session.unfiltered ? row + 1 : null);
+    return this.session.epoch.entry(row)?.seq ?? (this.session.unfiltered ? row + 1 : null);
   }
 
   /** The row of the selection's moving end, where it is known. */
@@ -386,7 +389,8 @@ export class LogReader {
     if (this.head === null) return null;
     if (this.session.unfiltered) return this.head - 1;
     if (this.#row !== null) return this.#row;
-    const { view, layout } = this.session;
+    const { view, epoch } = this.session;
+    const { layout } = epoch;
     // It was selected by hand, so it is in view.
     for (
       let row: number | null = layout.rowAt(view.top / LINE_PX);
@@ -394,20 +398,22 @@ export class LogReader {
       row = layout.neighbour(row, 1)
     ) {
       if (view.pixelOf(row) > view.height) return null;
-      if (this.session.entry(row)?.seq === this.head) return row;
+      if (this.session.epoch.entry(row)?.seq === this.head) return row;
     }
     return null;
   }
 
   #startRow(step: 1 | -1): number {
-    const { view, layout } = this.session;
+    const { view, epoch } = this.session;
+    const { layout } = epoch;
     return layout.rowAt(
       (step > 0 && !view.following ? view.top + LINE_PX - 1 : view.top + view.height - LINE_PX - 1) / LINE_PX,
     );
   }
 
   #topSeq(): number {
-    const { view, layout } = this.session;
+    const { view, epoch } = this.session;
+    const { layout } = epoch;
     return this.#seqOf(layout.rowAt(view.top / LINE_PX)) ?? 1;
   }
 
@@ -418,7 +424,7 @@ export class LogReader {
     const row = this.#headRow();
     const px = row === null ? -1 : view.pixelOf(row);
     if (this.head !== null && px >= -20 && px <= view.height) return this.head;
-    if (view.following) return direction === 'next' ? 0 : session.lastSeq + 1;
+    if (view.following) return direction === 'next' ? 0 : session.epoch.last_seq + 1;
     return direction === 'next' ? this.#topSeq() - 1 : this.#topSeq() + 1;
   }
 
@@ -441,7 +447,7 @@ export class LogReader {
 
   async #showLines({ from }: Lines): Promise<void> {
     const { session } = this;
-    const located = await session.locate(from);
+    const located = await session.epoch.locate(from);
     if (!located) return;
     session.unfold(located.row);
     session.view.show(located.row, session.view.height / 3);
@@ -468,8 +474,8 @@ export class LogReader {
       this.head !== null
         ? this.head - 1
         : this.session.view.following
-          ? this.session.lastSeq + 1
+          ? this.session.epoch.last_seq + 1
           : this.#topSeq() - 1;
-    await this.finder.text(this.address.find, from, from > this.session.lastSeq ? 'previous' : 'next');
+    await this.finder.text(this.address.find, from, from > this.session.epoch.last_seq ? 'previous' : 'next');
   }
 }

@@ -151,7 +151,7 @@ test.for([
   ['running', '?level=ERROR', 'The filter leaves none of 5 lines. New ones that match will appear here.'],
 ] as const)('a log without lines, %s%s: %s', ([status, query, told]) => {
   const reader = readerOf(status, query);
-  reader.session.counts = { ...reader.session.counts, INFO: 5 };
+  reader.session.tally.counts = { ...reader.session.tally.counts, INFO: 5 };
   render(EmptyLog, { reader });
   expect(screen.getByText(told)).toBeTruthy();
 });
@@ -178,7 +178,7 @@ describe('read out is', () => {
     flushSync();
     return screen.getAllByRole('status')[0]?.textContent;
   };
-  const errors = (ERROR: number) => (reader.session.counts = { ...reader.session.counts, ERROR });
+  const errors = (ERROR: number) => (reader.session.tally.counts = { ...reader.session.tally.counts, ERROR });
 
   test('nothing of what was so before', () => {
     expect(told()).toBe('');

@@ -113,7 +113,7 @@ async function opened(filter = NO_FILTER, id = task().id): Promise<LogSession> {
 
 /** The seqs of the rows that are here, from the first to the last. */
 function held(session: LogSession): (number | undefined)[] {
-  return Array.from({ length: session.total }, (_, row) => session.entry(row)?.seq);
+  return Array.from({ length: session.total }, (_, row) => session.epoch.entry(row)?.seq);
 }
 
 const hello = (last_seq: number): Frame => ({ type: 'hello', task: task(), last_seq });
@@ -125,14 +125,14 @@ test('where the counts cannot be had now the rows stay, and the counts come late
   const session = await opened();
   expect(session.phase).toBe('ready');
   expect(held(session)).toEqual(numbers(100));
-  expect(session.counts.INFO).toBe(0);
+  expect(session.tally.counts.INFO).toBe(0);
   await pass(2_000);
   server.busy = false;
   await pass(3_000);
   expect(session.phase).toBe('ready');
-  expect(session.counts.INFO).toBe(0);
+  expect(session.tally.counts.INFO).toBe(0);
   await pass(2_000);
-  expect(session.counts.INFO).toBe(100);
+  expect(session.tally.counts.INFO).toBe(100);
   session.close();
 });
 
@@ -141,8 +141,8 @@ test('what the server has counted before it came is counted once', async () => {
   const session = await opened();
   FakeSocket.last.say(hello(120), say(101, 120));
   await pass(700);
-  expect(session.counts.INFO).toBe(120);
-  expect(session.sources).toEqual([['test', 120]]);
+  expect(session.tally.counts.INFO).toBe(120);
+  expect(session.tally.sources).toEqual([['test', 120]]);
   session.close();
 });
 
@@ -153,7 +153,7 @@ describe('each entry once, in order', () => {
     FakeSocket.last.say(hello(100), say(101, 140), { type: 'caught_up', last_seq: 140 });
     await pass(700);
     expect(held(session)).toEqual(numbers(140));
-    expect(session.counts.INFO).toBe(140);
+    expect(session.tally.counts.INFO).toBe(140);
     session.close();
   });
 
@@ -286,7 +286,7 @@ describe('the connection', () => {
     expect(session.total).toBe(50_000);
     session.look(30_000, 30_040);
     await pass(200);
-    expect(session.entry(30_020)?.seq).toBe(30_021);
+    expect(session.epoch.entry(30_020)?.seq).toBe(30_021);
     session.close();
   });
 
@@ -325,7 +325,7 @@ test('lines that cannot be had say why, until they are here', async () => {
   server.down = false;
   await pass(2_200);
   session.look(1_000, 1_020);
-  expect([session.trouble, session.entry(1_010)?.seq]).toEqual(['', 1_011]);
+  expect([session.trouble, session.epoch.entry(1_010)?.seq]).toEqual(['', 1_011]);
   session.close();
 });
 
@@ -349,7 +349,7 @@ test('a group is folded although its end was never loaded', async () => {
     return Promise.resolve(new Response(JSON.stringify(hit)));
   });
   await session.toggleGroup(1_200);
-  expect(session.layout.neighbour(1_200, 1)).toBe(4_001);
-  expect(session.group(1_200)).toMatchObject({ folded: true, errors: 0 });
+  expect(session.epoch.layout.neighbour(1_200, 1)).toBe(4_001);
+  expect(session.epoch.folding.at(1_200)).toMatchObject({ folded: true, errors: 0 });
   session.close();
 });
