@@ -6,10 +6,10 @@
  */
 
 import { copyText, asText } from './copying';
+import { Cursor } from './cursor.svelte';
 import { Finder } from './finder.svelte';
-import { hasEnded, isAbort, problemOf, type Entry, type Level, type Task } from './api';
+import { hasEnded, isAbort, problemOf, type Level, type Task } from './api';
 import { NO_FILTER, isEmpty, isSame, type LogFilter } from './filter';
-import type { Located } from './epoch';
 import type { Deed } from './keys';
 import { remember, remembered } from './memory';
 import { anyOf, needleOf, type Needle } from './needle';
@@ -17,14 +17,14 @@ import { showCount } from './numbers';
 import type { Direction } from './queries';
 import { LogSession, type Place } from './session.svelte';
 import { TIME_MODES, type TimeMode } from './times';
-import { LINE_PX } from './viewport.svelte';
-import type { Address, Lines } from './address.svelte';
+import type { Address } from './address.svelte';
 
 export type Aside = 'entry' | 'task' | null;
 
 export class LogReader {
   session: LogSession;
   finder: Finder;
+  cursor: Cursor;
   address: Address;
   wrap = $state.raw(false);
   times = $state.raw<TimeMode>('local');
@@ -33,21 +33,18 @@ export class LogReader {
   help = $state.raw(false);
   /** A few words that are shown for a moment. */
   notice = $state.raw('');
-  /** The end of the selection that moves. */
-  head = $state.raw<number | null>(null);
   searchAsked = $state.raw(0);
 
   #noticeTimer: ReturnType<typeof setTimeout> | undefined;
-  #row: number | null = null;
 
   constructor(address: Address, narrow: boolean, changed: (task: Task) => void) {
     this.address = address;
     this.session = new LogSession(changed);
     this.finder = new Finder(this.session);
+    this.cursor = new Cursor(address, this.session);
     this.wrap = remembered('wrap') === null ? narrow : remembered('wrap') === 'true';
     this.times = TIME_MODES.find((mode) => mode === remembered('times')) ?? 'local';
     address.visited = this.#visited;
-    this.head = address.lines?.to ?? null;
     this.#open(address.lines ? { at: 'seq', seq: address.lines.from, px: null } : { at: 'failure' });
   }
 
@@ -60,10 +57,6 @@ export class LogReader {
 
   reopen(): void {
     this.#open({ at: 'failure' });
-  }
-
-  get lines(): Lines | null {
-    return this.address.lines;
   }
 
   /** The text in the search field, which either is looked for or leaves only its lines. */
@@ -86,13 +79,6 @@ export class LogReader {
       ...filter.search.map((text) => needleOf(text, filter.regex)),
       needleOf(find.text, find.regex),
     ]);
-  }
-
-  /** The entry of `seq`, where it is here: of a line that is selected it is. */
-  entryOf(seq: number): Entry | undefined {
-    const row = seq === this.head ? this.#headRow() : seq - 1;
-    const entry = row === null ? undefined : this.session.epoch.entry(row);
-    return entry?.seq === seq ? entry : undefined;
   }
 
   /** Whether new lines are to be expected at the end. */
@@ -127,7 +113,7 @@ export class LogReader {
     const { view } = this.session;
     // At the end of a log the newest match is the nearest, elsewhere the next one in view.
     if (view.following) await this.#find('previous', this.session.epoch.last_seq + 1);
-    else await this.#find('next', (this.finder.seq ?? this.#topSeq()) - 1);
+    else await this.#find('next', (this.finder.seq ?? this.cursor.top) - 1);
   }
 
   /** Only the lines with the text, or all lines with its places marked. */
@@ -143,22 +129,9 @@ export class LogReader {
     this.#open(this.#here());
   }
 
-  select(seq: number, extend: boolean): void {
-    const { lines } = this.address;
-    const anchor = extend && lines ? (this.head === lines.from ? lines.to : lines.from) : seq;
-    this.head = seq;
-    this.#row = null;
-    this.address.setLines({ from: Math.min(anchor, seq), to: Math.max(anchor, seq) });
-  }
-
   /** Go to the search field. */
   search(): void {
     this.searchAsked++;
-  }
-
-  unselect(): void {
-    this.head = this.#row = null;
-    this.address.setLines(null);
   }
 
   setWrap(wrap: boolean): void {
@@ -182,31 +155,13 @@ export class LogReader {
 
   // Going somewhere
 
-  /** Show `located` and select it. */
-  goTo(located: Located): void {
-    const { session } = this;
-    session.unfold(located.row);
-    const { view } = session;
-    const px = view.pixelOf(located.row);
-    if (px < view.height * 0.1 || px > view.height * 0.85) view.show(located.row, view.height / 3);
-    else view.pause();
-    this.select(located.seq, false);
-    this.#row = located.row;
-    session.version++;
-  }
-
-  async goToSeq(seq: number): Promise<void> {
-    const located = await this.session.epoch.locate(seq);
-    if (located) this.goTo(located);
-  }
-
   /** The first or the next match of the text, beyond the line that is selected. */
   async find(direction: Direction): Promise<void> {
     if (!this.text) {
       this.search();
       return;
     }
-    await this.#find(direction, this.#from(direction));
+    await this.#find(direction, this.cursor.from(direction));
   }
 
   async #find(direction: Direction, from: number): Promise<void> {
@@ -215,7 +170,7 @@ export class LogReader {
     const entry = this.session.epoch.entry(located.row);
     // What is searched for may be in the part of a long text that is not shown.
     if (entry && entry.message.length > 500) this.session.toggleExpanded(located.row, true);
-    this.goTo(located);
+    this.cursor.goTo(located);
   }
 
   async level(level: Level, direction: Direction): Promise<void> {
@@ -224,21 +179,20 @@ export class LogReader {
       this.say(`The filter leaves ${level} out`);
       return;
     }
-    const located = await this.finder.level(level, this.#from(direction), direction);
-    if (located) this.goTo(located);
+    const located = await this.finder.level(level, this.cursor.from(direction), direction);
+    if (located) this.cursor.goTo(located);
     else this.say(`No ${level === 'ERROR' ? 'errors' : level === 'WARNING' ? 'warnings' : level} here`);
   }
 
   /** Clear the filters and keep the selected line where it is on the screen. */
   async context(): Promise<void> {
     const { session } = this;
-    const seq = this.head ?? this.#topSeq();
     if (isEmpty(this.address.filter)) return;
-    const row = this.#row ?? (await session.epoch.locate(seq))?.row ?? 0;
+    const { seq } = this.cursor;
+    const row = this.cursor.row ?? (await session.epoch.locate(seq))?.row ?? 0;
     const px = session.view.pixelOf(row);
     const find = this.only ? { text: this.text, regex: this.regex } : this.address.find;
-    this.head = seq;
-    this.address.lines = { from: seq, to: seq };
+    this.cursor.select(seq);
     this.address.setBoth(NO_FILTER, find);
     const inView = px >= 0 && px < session.view.height;
     this.#open({ at: 'seq', seq, px: inView ? px : null });
@@ -249,13 +203,13 @@ export class LogReader {
   /** What a key asks for. */
   do(deed: Deed): void {
     const deeds: Record<Deed, () => unknown> = {
-      down: () => this.#move(1, false),
-      up: () => this.#move(-1, false),
-      extendDown: () => this.#move(1, true),
-      extendUp: () => this.#move(-1, true),
-      pageDown: () => this.#turn(1),
-      pageUp: () => this.#turn(-1),
-      first: () => this.#first(),
+      down: () => this.cursor.move(1, false),
+      up: () => this.cursor.move(-1, false),
+      extendDown: () => this.cursor.move(1, true),
+      extendUp: () => this.cursor.move(-1, true),
+      pageDown: () => this.cursor.turn(1),
+      pageUp: () => this.cursor.turn(-1),
+      first: () => this.cursor.toFirst(),
       last: () => this.#last(),
       follow: () => (this.session.view.following ? this.pause() : this.follow()),
       search: () => this.search(),
@@ -288,7 +242,7 @@ export class LogReader {
   }
 
   toggleDetail(): void {
-    if (this.aside !== 'entry' && this.head === null) this.#move(1, false);
+    if (this.aside !== 'entry' && this.cursor.head === null) this.cursor.move(1, false);
     this.toggleAside('entry');
   }
 
@@ -326,44 +280,13 @@ export class LogReader {
     this.#noticeTimer = setTimeout(() => (this.notice = ''), 3_000);
   }
 
-  #move(step: 1 | -1, extend: boolean): void {
-    const { session } = this;
-    const { view, epoch } = session;
-    const { layout } = epoch;
-    const now = this.#headRow();
-    const row = now === null ? this.#startRow(step) : layout.neighbour(now, step);
-    const seq = row === null ? null : this.#seqOf(row);
-    if (row === null || seq === null) return;
-    view.pause();
-    view.reveal(row);
-    this.select(seq, extend);
-    this.#row = row;
-    session.version++;
-  }
-
-  #turn(step: 1 | -1): void {
-    const { view } = this.session;
-    if (step > 0 && view.following) return;
-    view.by(step * Math.max(40, view.height - 40));
-    if (step > 0 && view.top + view.height >= view.virtualHeight - 1) view.follow();
-    this.session.version++;
-  }
-
-  #first(): void {
-    const { view } = this.session;
-    if (view.scrollable) view.show(0, 0);
-    this.session.version++;
-    const seq = this.#seqOf(0);
-    if (seq !== null) this.select(seq, false);
-  }
-
   #last(): void {
-    this.unselect();
+    this.cursor.unselect();
     this.follow();
   }
 
   async #fold(): Promise<void> {
-    const row = this.#headRow();
+    const { row } = this.cursor;
     if (row === null) return;
     if (this.session.epoch.folding.at(row)) await this.session.toggleGroup(row);
     else this.session.toggleExpanded(row);
@@ -376,93 +299,30 @@ export class LogReader {
 
   #escape(): void {
     if (this.aside) this.aside = null;
-    else if (this.lines) this.unselect();
-  }
-
-  /** The seq of `row`: without a filter it is known also where the entry is not here. */
-  #seqOf(row: number): number | null {
-    return this.session.epoch.entry(row)?.seq ?? (this.session.unfiltered ? row + 1 : null);
-  }
-
-  /** The row of the selection's moving end, where it is known. */
-  #headRow(): number | null {
-    if (this.head === null) return null;
-    if (this.session.unfiltered) return this.head - 1;
-    if (this.#row !== null) return this.#row;
-    const { view, epoch } = this.session;
-    const { layout } = epoch;
-    // It was selected by hand, so it is in view.
-    for (
-      let row: number | null = layout.rowAt(view.top / LINE_PX);
-      row !== null;
-      row = layout.neighbour(row, 1)
-    ) {
-      if (view.pixelOf(row) > view.height) return null;
-      if (this.session.epoch.entry(row)?.seq === this.head) return row;
-    }
-    return null;
-  }
-
-  #startRow(step: 1 | -1): number {
-    const { view, epoch } = this.session;
-    const { layout } = epoch;
-    return layout.rowAt(
-      (step > 0 && !view.following ? view.top + LINE_PX - 1 : view.top + view.height - LINE_PX - 1) / LINE_PX,
-    );
-  }
-
-  #topSeq(): number {
-    const { view, epoch } = this.session;
-    const { layout } = epoch;
-    return this.#seqOf(layout.rowAt(view.top / LINE_PX)) ?? 1;
-  }
-
-  /** From where on to search: the selected line where it is in view, else the view's edge. */
-  #from(direction: Direction): number {
-    const { session } = this;
-    const { view } = session;
-    const row = this.#headRow();
-    const px = row === null ? -1 : view.pixelOf(row);
-    if (this.head !== null && px >= -20 && px <= view.height) return this.head;
-    if (view.following) return direction === 'next' ? 0 : session.epoch.last_seq + 1;
-    return direction === 'next' ? this.#topSeq() - 1 : this.#topSeq() + 1;
+    else if (this.cursor.lines) this.cursor.unselect();
   }
 
   /** Where to begin after the filter changed: as near as possible to where the reader is. */
   #here(): Place {
     if (this.session.view.following) return { at: 'end' };
-    const seq = this.head ?? this.#topSeq();
-    return { at: 'seq', seq, px: null };
+    return { at: 'seq', seq: this.cursor.seq, px: null };
   }
 
   #visited = (): void => {
     const { address, session } = this;
-    this.head = address.lines?.to ?? null;
-    this.#row = null;
+    this.cursor.reread();
     if (address.task !== session.id) return;
     if (!isSame(address.filter, session.filter)) {
       this.#open(address.lines ? { at: 'seq', seq: address.lines.from, px: null } : { at: 'end' });
-    } else if (address.lines) void this.#showLines(address.lines);
+    } else if (address.lines) void this.cursor.show(address.lines.from);
   };
-
-  async #showLines({ from }: Lines): Promise<void> {
-    const { session } = this;
-    const located = await session.epoch.locate(from);
-    if (!located) return;
-    session.unfold(located.row);
-    session.view.show(located.row, session.view.height / 3);
-    session.version++;
-  }
 
   #open(place: Place): void {
     this.finder.reset();
-    this.#row = null;
+    this.cursor.forgetRow();
     const { address, session } = this;
     void session.open(address.task ?? '', address.filter, place).then((located) => {
-      if (located && place.at === 'failure') {
-        this.select(located.seq, false);
-        this.#row = located.row;
-      }
+      if (located && place.at === 'failure') this.cursor.select(located.seq, false, located.row);
       return this.#countMatches();
     });
   }
@@ -470,12 +330,10 @@ export class LogReader {
   /** An address that was opened with a text says how many places there are. */
   async #countMatches(): Promise<void> {
     if (this.session.phase !== 'ready' || !this.text) return;
-    const from =
-      this.head !== null
-        ? this.head - 1
-        : this.session.view.following
-          ? this.session.epoch.last_seq + 1
-          : this.#topSeq() - 1;
-    await this.finder.text(this.address.find, from, from > this.session.epoch.last_seq ? 'previous' : 'next');
+    const { cursor, session } = this;
+    const { last_seq } = session.epoch;
+    const atEnd = cursor.head === null && session.view.following;
+    const from = atEnd ? last_seq + 1 : cursor.seq - 1;
+    await this.finder.text(this.address.find, from, from > last_seq ? 'previous' : 'next');
   }
 }
