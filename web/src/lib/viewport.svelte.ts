@@ -10,6 +10,9 @@
  * Following ends by what a person does (`pause`), never by how far from the end the view is:
  * in a flood every view is far from the end. While paused the view holds on to a row, so that
  * nothing that arrives, loads or folds elsewhere moves the text.
+ *
+ * While the scrollbar is held (`grip`) the element neither grows nor is scrolled by the page:
+ * Chromium leaves out each step of a drag before which the element has grown, in a flood all.
  */
 
 import type { LogLayout } from './layout';
@@ -30,6 +33,8 @@ export class Viewport {
   #layout: LogLayout;
   #physical = 0;
   #anchor = { row: 0, px: 0 };
+  /** The two heights when the scrollbar was taken. */
+  #held: { virtual: number; physical: number } | null = null;
 
   constructor(layout: LogLayout) {
     this.#layout = layout;
@@ -40,7 +45,7 @@ export class Viewport {
   }
 
   get physicalHeight(): number {
-    return Math.min(this.virtualHeight, PHYSICAL_MAX_PX);
+    return this.#held?.physical ?? Math.min(this.virtualHeight, PHYSICAL_MAX_PX);
   }
 
   /** Where the element should be scrolled to. */
@@ -56,6 +61,11 @@ export class Viewport {
     return Math.max(0, this.virtualHeight - this.height);
   }
 
+  /** How far down the scrollbar goes: what came since it was taken is beyond it. */
+  get #reach(): number {
+    return Math.max(0, (this.#held?.virtual ?? this.virtualHeight) - this.height);
+  }
+
   get #physicalMax(): number {
     return Math.max(0, this.physicalHeight - this.height);
   }
@@ -66,8 +76,9 @@ export class Viewport {
     if (Math.abs(moved) < 1) return false;
     const top = Math.abs(moved) < this.height * 3 ? physical + this.offset : this.#proportional(physical);
     this.#physical = physical;
+    if (this.#held && moved < 0) this.pause();
     this.#place(top);
-    if (moved > 0 && this.top >= this.#topMax - 1) this.follow();
+    if (moved > 0 && this.top >= this.#reach - 1) this.follow();
     // At an end of the scrollbar, but not of the log: there must be room to go on.
     const stuck =
       (physical <= 0 && this.top > 0) || (physical >= this.#physicalMax && this.top < this.#topMax);
@@ -136,6 +147,19 @@ export class Viewport {
     return this.rest();
   }
 
+  /** The scrollbar is taken, by which one looks back. */
+  grip(): void {
+    this.pause();
+    this.#held = { virtual: this.virtualHeight, physical: this.physicalHeight };
+  }
+
+  /** The scrollbar is let go. */
+  release(): void {
+    this.#held = null;
+    if (this.following) this.#toEnd();
+    else this.rest();
+  }
+
   /** Where `row` is, in pixels below the top of the view. */
   pixelOf(row: number): number {
     return this.#layout.top(row) * LINE_PX - this.top;
@@ -166,14 +190,14 @@ export class Viewport {
   }
 
   #moveTo(physical: number): boolean {
-    const moved = physical !== this.#physical;
-    this.#physical = physical;
-    this.offset = this.top - physical;
+    const moved = !this.#held && physical !== this.#physical;
+    if (moved) this.#physical = physical;
+    this.offset = this.top - this.#physical;
     return moved;
   }
 
   #proportional(physical: number): number {
-    return this.#share(physical, this.#physicalMax) * this.#topMax;
+    return this.#share(physical, this.#physicalMax) * this.#reach;
   }
 
   #share(place: number, whole: number): number {

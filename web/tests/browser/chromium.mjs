@@ -46,11 +46,16 @@ function isProgram(path) {
 }
 
 /**
- * Start it, without a window. `args` are added to those that keep it from the network.
- * @param {string[]} args
+ * Start it, without a window. `args` are added to those that keep it from the network; `without` are
+ * left out of what playwright adds.
+ * @param {string[]} args @param {string[]} without
  */
-export function launchChromium(args = []) {
+export function launchChromium(args = [], without = []) {
   // Its sandbox does not work as root, which is who a CI machine's one user often is.
   const sandbox = process.getuid?.() === 0 ? ['--no-sandbox'] : [];
-  return chromium.launch({ executablePath: findChromium(), args: [...ARGUMENTS, ...sandbox, ...args] });
+  return chromium.launch({
+    executablePath: findChromium(),
+    args: [...ARGUMENTS, ...sandbox, ...args],
+    ignoreDefaultArgs: without,
+  });
 }

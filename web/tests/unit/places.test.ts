@@ -164,6 +164,39 @@ describe('viewport', () => {
     expect(view.following).toBe(true);
   });
 
+  test('while the scrollbar is held nothing that comes moves it, and its way stays as long', () => {
+    const { view, layout } = viewOf(1_000);
+    view.changed();
+    view.grip();
+    const { physicalHeight } = view;
+    layout.grow(9_000);
+    expect([view.changed(), view.physicalHeight, view.following]).toEqual([false, physicalHeight, false]);
+    view.scrolled(view.physical - 5_000);
+    expect(view.top).toBe(1_000 * LINE_PX - 600 - 5_000);
+    layout.grow(90_000);
+    expect([view.changed(), view.top]).toEqual([false, 1_000 * LINE_PX - 600 - 5_000]);
+    view.release();
+    expect([view.physicalHeight, view.physical]).toEqual([90_000 * LINE_PX, view.top]);
+  });
+
+  test('dragged to its end it follows, dragged back it does not', () => {
+    const { view, layout } = viewOf(1_000);
+    view.grip();
+    view.scrolled(4_000);
+    layout.grow(2_000);
+    view.changed();
+    view.scrolled(view.physicalHeight - 600);
+    expect([view.following, view.top]).toEqual([true, 2_000 * LINE_PX - 600]);
+    layout.grow(3_000);
+    view.changed();
+    view.scrolled(view.physical - 100);
+    layout.grow(4_000);
+    view.changed();
+    expect([view.following, view.top]).toEqual([false, 3_000 * LINE_PX - 700]);
+    view.release();
+    expect(view.physical).toBe(view.top);
+  });
+
   test('a row is revealed with the least movement', () => {
     const { view } = viewOf(1_000);
     view.show(500, 0);
