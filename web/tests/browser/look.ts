@@ -85,3 +85,31 @@ export function drawn(page: Page): Promise<void> {
     () => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(() => resolve()))),
   );
 }
+
+/** The colour that most of `locator` has on the screen, from `from` to `to` of its width. */
+export async function ground(locator: Locator, [from, to] = [0, 1]): Promise<string> {
+  const picture = await locator.screenshot();
+  // Read on a page without a policy: ours may not take a picture from text.
+  const reader = await locator.page().context().newPage();
+  const colour = await reader.evaluate(
+    async ({ base64, left, right }) => {
+      const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+      const bitmap = await createImageBitmap(new Blob([bytes]));
+      const x = Math.floor(bitmap.width * left);
+      const width = Math.max(1, Math.floor(bitmap.width * (right - left)));
+      const canvas = new OffscreenCanvas(width, bitmap.height);
+      const drawing = canvas.getContext('2d');
+      drawing?.drawImage(bitmap, -x, 0);
+      const { data } = drawing?.getImageData(0, 0, width, bitmap.height) ?? { data: [] };
+      const counts = new Map<string, number>();
+      for (let at = 0; at < data.length; at += 4) {
+        const seen = `${data[at]} ${data[at + 1]} ${data[at + 2]}`;
+        counts.set(seen, (counts.get(seen) ?? 0) + 1);
+      }
+      return [...counts].sort((a, b) => b[1] - a[1])[0]?.[0] ?? '';
+    },
+    { base64: picture.toString('base64'), left: from ?? 0, right: to ?? 1 },
+  );
+  await reader.close();
+  return colour;
+}

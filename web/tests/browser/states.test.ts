@@ -62,6 +62,39 @@ test('a service that cannot be reached is said to be so, and tried again', async
   await shows(page, 4);
 });
 
+test('a part of the page that cannot be fetched is said to be missing, and fetched when asked again', async ({
+  open,
+  server,
+  faults,
+}) => {
+  faults.allow(/Failed to load|net::/);
+  const id = await server.run('say', { entries: lines(3) });
+  const page = await open('/');
+  await page.getByRole('heading', { name: 'Start a task' }).waitFor();
+  // Of the page's scripts the first look names some; the one that comes later it does not.
+  const first = await (await page.request.get('/')).text();
+  let there = false;
+  await page.route('**/assets/*.js', (route) => {
+    const { pathname } = new URL(route.request().url());
+    return there || first.includes(pathname) ? route.continue() : route.abort();
+  });
+  for (const path of [`/tasks/${id}`, '/']) {
+    there = false;
+    await page.goto(path);
+    const told = page.getByRole('alert').filter({ hasText: 'A part of the page is missing' });
+    await told.waitFor();
+    // The log does without it.
+    if (path !== '/') await shows(page, 4);
+    await page.getByRole('navigation').getByText('say').first().waitFor();
+    there = true;
+    await told.getByRole('button').click();
+    const whole =
+      path === '/' ? page.getByRole('heading', { name: 'Start a task' }) : page.getByRole('search');
+    await whole.waitFor();
+    await expect.poll(() => told.count()).toBe(0);
+  }
+});
+
 test('a filter that nothing passes says so, and can be cleared', async ({ open, server, faults }) => {
   faults.allow(/status of 404/);
   const id = await server.run('say', { entries: lines(3) });
