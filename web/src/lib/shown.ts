@@ -160,12 +160,3 @@ function shortened(message: string): Text {
   }
   return { text: message, more: '' };
 }
-
-// Where code that is not one's own lives: the standard library, installed packages, taskd itself.
-const FOREIGN =
-  /(?:^<)|\/(?:site|dist)-packages\/|\/lib(?:64)?\/python\d|\/taskd\/(?!plugins\/)[a-z_/]+\.py$/;
-
-/** Whether a frame lies in code that its reader may have written. */
-export function isOwn(frame: Frame): boolean {
-  return !FOREIGN.test(frame.file);
-}

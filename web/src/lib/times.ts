@@ -43,17 +43,6 @@ function showDelta(ms: number): string {
   return Math.abs(ms) < 60_000 ? `${sign}${(Math.abs(ms) / 1_000).toFixed(3)}` : showSpan(ms);
 }
 
-/** A whole moment, to be read: `2026-11-23 20:50:07.123456`, with the zone. */
-export function showMoment(timestamp: string, utc: boolean): string {
-  if (utc) return `${timestamp.slice(0, 10)} ${timestamp.slice(11, -1)} UTC`;
-  const date = new Date(timestamp);
-  const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
-  const time = `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
-  const east = -date.getTimezoneOffset();
-  const zone = `${east < 0 ? '-' : '+'}${two(Math.floor(Math.abs(east) / 60))}:${two(Math.abs(east) % 60)}`;
-  return `${day} ${time}${timestamp.slice(19, -1)} ${zone}`;
-}
-
 /** How long: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`. */
 export function showDuration(ms: number): string {
   const s = Math.max(0, ms) / 1_000;

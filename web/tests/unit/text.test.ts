@@ -5,7 +5,8 @@ import { linesOf, widestOf, widthOf } from '../../src/lib/cells';
 import { findFolded, foldCase } from '../../src/lib/fold';
 import { anyOf, isLinear, needleOf } from '../../src/lib/needle';
 import { inWords, piecesOf } from '../../src/lib/pieces';
-import { isOwn, shownOf } from '../../src/lib/shown';
+import { isOwn } from '../../src/lib/frames';
+import { shownOf } from '../../src/lib/shown';
 import { entry } from './entries';
 
 describe('ansi', () => {
