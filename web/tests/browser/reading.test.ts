@@ -36,6 +36,35 @@ test('the wheel pauses, nothing moves while lines arrive, and the pill returns t
   await shows(page, last_seq);
 });
 
+test('a scroll that the page has not heard of yet is not undone by lines that arrive', async ({
+  open,
+  server,
+}) => {
+  const id = await server.submit('rate', { count: 9_000_000, rate: 3_000 });
+  await server.reached(id, 9_000);
+  const page = await open(`/tasks/${id}`);
+  await page.getByText('following', { exact: true }).waitFor();
+  await page.keyboard.press('g');
+  await shows(page, 1);
+  // As a script or a tool of the browser scrolls: the page hears of it a frame later.
+  const top = await log(page).evaluate(
+    (element) =>
+      new Promise<number>((resolve) => {
+        let frames = 0;
+        const frame = () => {
+          if (frames++ === 60) return resolve(element.scrollTop);
+          element.scrollTop += 100;
+          requestAnimationFrame(frame);
+        };
+        requestAnimationFrame(frame);
+      }),
+  );
+  expect(top).toBe(6_000);
+  await shows(page, 302);
+  await server.fetch(`/api/tasks/${id}/cancel`, { method: 'POST' });
+  await server.ended(id);
+});
+
 test('each way of looking back pauses, and G follows again', async ({ open, server }) => {
   const gate = server.gate('ways');
   const id = await server.submit('say', { entries: lines(300), gate });

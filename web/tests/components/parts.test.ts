@@ -18,7 +18,8 @@ import PanelFoot from '../../src/parts/PanelFoot.svelte';
 import ProgressStrip from '../../src/parts/ProgressStrip.svelte';
 import RetryDialog from '../../src/parts/RetryDialog.svelte';
 import StartForm from '../../src/parts/StartForm.svelte';
-import type { Entry, Status } from '../../src/lib/api';
+import type { Status } from '../../src/lib/api';
+import type { RowShown } from '../../src/lib/inview';
 import { KEYS } from '../../src/lib/keys';
 import { entry, task } from '../unit/entries';
 
@@ -31,15 +32,12 @@ const look: RowLook = {
   needle: null,
 };
 
-const plain = {
-  entry: undefined as Entry | undefined,
+const none: RowShown = {
+  slot: 0,
   row: 6,
+  entry: undefined,
   before: undefined,
-  look,
   expanded: false,
-  selected: false,
-  cursor: false,
-  hit: false,
   group: undefined,
   progress: null,
 };
@@ -60,7 +58,10 @@ afterEach(() => {
 });
 
 describe('a row', () => {
-  const shown = (props: object) => render(LogEntryRow, { ...plain, ...props }).container.firstElementChild;
+  const shown = (row: Partial<RowShown>, more: { look?: RowLook; hit?: boolean } = {}) => {
+    const props = { shown: { ...none, ...row }, look, selected: false, cursor: false, hit: false, ...more };
+    return render(LogEntryRow, props).container.firstElementChild;
+  };
 
   test('is one text, its columns apart', () => {
     expect(shown({ entry: entry(7, { source: 'git', level: 'WARNING' }) })?.textContent).toBe(
@@ -69,7 +70,10 @@ describe('a row', () => {
   });
 
   test('marks what is searched for, and the match that was found', () => {
-    const found = shown({ entry: entry(7), hit: true, look: { ...look, needle: needleOf('LINE', false) } });
+    const found = shown(
+      { entry: entry(7) },
+      { hit: true, look: { ...look, needle: needleOf('LINE', false) } },
+    );
     expect(found?.querySelector('mark')?.textContent).toBe('line');
     expect(found?.className).toContain('hit');
   });
@@ -93,7 +97,8 @@ describe('a row', () => {
   test('that begins a group says how long it took, and what is folded', () => {
     const mark = { group: { id: 'g', event: 'start', title: 'copy' } };
     const group = {
-      ...{ id: 'g', title: 'copy', source: 'x', from: 6, to: 26, start_seq: 7, started_at: '' },
+      ...{ id: 'g', title: 'copy', source: 'x', from: 6, to: 26, start_seq: 7 },
+      started_at: entry(7).timestamp,
       ...{ ended_at: entry(27).timestamp, errors: 1, folded: true },
     };
     const begin = shown({ entry: entry(7, { message: 'copy', metadata: mark }), group });
@@ -121,7 +126,7 @@ describe('a row', () => {
 
   test('a long pause stands out between lines', () => {
     const delta = { ...look, times: 'delta' as const };
-    const late = shown({ entry: entry(40), before: entry(10).timestamp, look: delta });
+    const late = shown({ entry: entry(40), before: entry(10).timestamp }, { look: delta });
     expect(late?.querySelector('time')?.className).toContain('gap');
     expect(late?.querySelector('time')?.textContent.trim()).toBe('+3.000');
   });
