@@ -65,6 +65,22 @@ test('a scroll that the page has not heard of yet is not undone by lines that ar
   await server.ended(id);
 });
 
+test('the columns stay apart when line numbers get longer', async ({ open, server }) => {
+  const gate = server.gate('longer');
+  const id = await server.submit('say', { entries: lines(20), gate, then: lines(1_200, 21) });
+  const page = await open(`/tasks/${id}`);
+  await shows(page, 21);
+  const start = async (seq: number) => (await message(page, seq).boundingBox())?.x;
+  server.open('longer');
+  const { last_seq } = await server.ended(id);
+  await shows(page, last_seq);
+  await expect.poll(() => row(page, last_seq).locator('.seq').textContent()).toBe(`${last_seq} `);
+  const long = await start(last_seq);
+  await page.keyboard.press('g');
+  await shows(page, 1);
+  await expect.poll(() => start(1)).toBe(long);
+});
+
 test('each way of looking back pauses, and G follows again', async ({ open, server }) => {
   const gate = server.gate('ways');
   const id = await server.submit('say', { entries: lines(300), gate });
