@@ -59,7 +59,7 @@ class Survey(Plugin):
         sha256 = hashlib.sha256(content).hexdigest()
         log.with_source("files").info(f"{name}: {len(lines):,} lines", bytes=len(content), sha256=sha256)
         if used := self._imports(content):
-            log.with_source("imports").debug(f"{name} uses {', '.join(used)}", modules=used)
+            log.with_source("imports").debug(f"{name} uses {', '.join(used)}")
         if len(lines) > LINES_MAX:
             log.with_source("style").warning(f"{name} is long: {len(lines):,} lines", lines_max=LINES_MAX)
         for number, line in enumerate(lines, 1):
