@@ -133,8 +133,7 @@ export class LogSession {
     this.#begin(epoch, page.ended);
     // Asked for when the rows are there: to count a million entries takes the server from what they
     // wait for. They neither wait for the counts nor go with them.
-    const outline = epoch.queries.outline();
-    this.tally.load(epoch, outline).catch((error: unknown) => this.#openFailed(epoch, error));
+    this.tally.load(epoch).catch((error: unknown) => this.#openFailed(epoch, error));
   }
 
   async #openFiltered(epoch: Epoch): Promise<void> {
@@ -275,7 +274,7 @@ export class LogSession {
     this.running = [];
     this.socket?.close('ended');
     clearInterval(this.#polling);
-    this.tally.load(epoch, epoch.queries.outline()).catch(() => undefined);
+    this.tally.load(epoch).catch(() => undefined);
     if (!this.unfiltered) void this.tally.loadFacets(epoch);
   }
 

@@ -42,11 +42,11 @@ export class Tally {
   }
 
   /**
-   * Count what the server has `asked`, which may come later, also much later: where it cannot be
-   * had now it is asked for again. Fails where there is no such log any more.
+   * Have the server count, which may take long: where it cannot now, it is asked again. Fails where
+   * there is no such log any more.
    */
-  async load(epoch: Epoch, asked: Promise<Outline>, wait_ms = AGAIN_MS): Promise<void> {
-    const outline = await asked.catch((error: unknown) => {
+  async load(epoch: Epoch, wait_ms = AGAIN_MS): Promise<void> {
+    const outline = await epoch.queries.outline().catch((error: unknown) => {
       if (isAbort(error) || problemOf(error).status === 404) throw error;
       return null;
     });
@@ -54,8 +54,7 @@ export class Tally {
     if (outline) this.set(epoch, outline);
     else {
       await new Promise((resolve) => setTimeout(resolve, wait_ms));
-      const longer = Math.min(AGAIN_MAX_MS, 2 * wait_ms);
-      if (!epoch.closed) await this.load(epoch, epoch.queries.outline(), longer);
+      if (!epoch.closed) await this.load(epoch, Math.min(AGAIN_MAX_MS, 2 * wait_ms));
     }
   }
 

@@ -2,7 +2,7 @@
 import type { Page } from 'playwright-core';
 
 import { expect, PHONE, test } from './harness.ts';
-import { drawn, focused, ground, log, message, shows } from './look.ts';
+import { drawn, focused, ground, log, message, row, shows } from './look.ts';
 
 const lines = (count: number) =>
   Array.from({ length: count }, (_, i) => ({ message: `line number ${i + 1}` }));
@@ -92,5 +92,29 @@ test.for(['dark', 'light'] as const)(
     await expect.poll(() => wrap.getAttribute('aria-pressed')).toBe('true');
     await log(page).hover();
     expect(await ground(wrap)).not.toBe(free);
+  },
+);
+
+test.for(['dark', 'light'] as const)(
+  'with forced colours a progress, the levels chosen and the line selected are told apart, %s',
+  async (colorScheme, { open, server }) => {
+    const gate = server.gate(colorScheme);
+    const id = await server.submit('steps', { total: 10, gate });
+    const page = await open(`/tasks/${id}`, { forcedColors: 'active', colorScheme });
+    for (const place of [page.getByLabel('Running progress'), log(page), page.getByRole('navigation')]) {
+      const bar = place.getByRole('progressbar').first();
+      await expect.poll(() => bar.evaluate((each) => (each as HTMLProgressElement).value)).toBe(0.5);
+      expect(await ground(bar, [0.1, 0.4])).not.toBe(await ground(bar, [0.6, 0.9]));
+    }
+    await page.getByRole('button', { name: /^Info/ }).click();
+    await expect.poll(() => new URL(page.url()).search).toContain('level=INFO');
+    await log(page).hover();
+    const chip = (name: RegExp) => ground(page.getByRole('button', { name }));
+    expect(await chip(/^Info/)).not.toBe(await chip(/^Debug/));
+    await message(page, 1).click();
+    const edge = (seq: number) => ground(row(page, seq), [0.9999, 1]);
+    await expect.poll(async () => (await edge(1)) === (await edge(2))).toBe(false);
+    server.open(colorScheme);
+    await server.ended(id);
   },
 );

@@ -67,7 +67,7 @@ test('what comes is shown at most twice a second', async () => {
 test('counts that cannot be had are asked for again, less and less often', async () => {
   const asked = stubAnswers(() => (asked.length < 4 ? 503 : outlineOf(5)));
   const epoch = epochOf();
-  const loaded = tally.load(epoch, epoch.queries.outline());
+  const loaded = tally.load(epoch);
   const times: number[] = [];
   for (let ms = 0; ms < 20_000; ms += 500) {
     if (asked.length > times.length) times.push(ms);
@@ -81,14 +81,14 @@ test('counts that cannot be had are asked for again, less and less often', async
 test('a log that is gone is no reason to ask again', async () => {
   const asked = stubAnswers(() => null);
   const epoch = epochOf();
-  await expect(tally.load(epoch, epoch.queries.outline())).rejects.toBeInstanceOf(Problem);
+  await expect(tally.load(epoch)).rejects.toBeInstanceOf(Problem);
   expect(asked).toHaveLength(1);
 });
 
 test('of an epoch that was left nothing is counted, nor asked again', async () => {
   const asked = stubAnswers(() => 503);
   const epoch = epochOf();
-  const loaded = tally.load(epoch, epoch.queries.outline());
+  const loaded = tally.load(epoch);
   await pass(100);
   epoch.close();
   await pass(10_000);
