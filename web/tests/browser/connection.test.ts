@@ -96,6 +96,8 @@ test('a server that is killed is told of, and the page comes back by itself', as
   const id = await server.submit('say', { entries: lines(50), gate });
   const page = await open(`/tasks/${id}`);
   await shows(page, 51);
+  // The page is whole: what stands around the lines comes behind them.
+  await page.getByRole('search').waitFor();
   await server.kill();
   await page.getByText(/The connection is lost/).waitFor();
   await server.start();
