@@ -7,12 +7,12 @@ the end, so that a combination that cannot work stops the start and not a task.
 """
 
 import ipaddress
+import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from taskd.entries import Level
 from taskd.errors import SettingsError
@@ -20,21 +20,18 @@ from taskd.errors import SettingsError
 KIB = 1_024
 MIB = 1_024 * KIB
 
-Paths = Annotated[list[Path], NoDecode]
-Names = Annotated[list[str], NoDecode]
 
-
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """What an operator chooses; see `load_settings` for how."""
 
-    model_config = SettingsConfigDict(env_prefix="TASKD_", extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     # Where things are
     data_dir: Path = Field(Path("taskd-data"), description="Directory of the database and of the tasks' files.")
     database: str | None = Field(
         None, description="Where entries are stored, as a URL; by default sqlite:///DATA_DIR/taskd.db."
     )
-    plugins: Paths = Field(
+    plugins: list[Path] = Field(
         default_factory=list,
         description="Directories of plugins besides the shipped ones; in the variable separated by ':'.",
     )
@@ -49,11 +46,11 @@ class Settings(BaseSettings):
         None, description="Secret that every client must show; better kept in token_file or the environment."
     )
     token_file: Path | None = Field(None, description="File (mode 0600) that holds the token.")
-    allowed_hosts: Names = Field(
+    allowed_hosts: list[str] = Field(
         default_factory=list,
         description="Host names to answer to besides localhost and IP addresses; separated by ','.",
     )
-    git_file_roots: Paths = Field(
+    git_file_roots: list[Path] = Field(
         default_factory=list,
         description="Directories below which the git plugin accepts file:// URLs; in the variable separated by ':'.",
     )
@@ -275,8 +272,10 @@ def load_settings(**overrides: Any) -> Settings:
 
     Raises `SettingsError` with one line that names each bad setting, its value and why.
     """
+    variables = {name: os.environ.get(_variable(name)) for name in Settings.model_fields}
+    given = {name: value for name, value in variables.items() if value is not None} | overrides
     try:
-        return Settings(**overrides)
+        return Settings(**given)
     except ValidationError as error:
         raise SettingsError("; ".join(_told(fault) for fault in error.errors())) from error
 
@@ -287,6 +286,11 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _variable(name: str) -> str:
+    """The environment variable of the setting `name`."""
+    return f"TASKD_{name.upper()}"
 
 
 def _require(holds: bool, otherwise: str) -> None:
@@ -300,7 +304,7 @@ def _told(fault: Any) -> str:
     if not name:
         return message
     shown = "" if name == "token" else f" {fault['input']!r}"
-    return f"setting {name} (TASKD_{name.upper()}){shown}: {message[0].lower()}{message[1:]}"
+    return f"setting {name} ({_variable(name)}){shown}: {message[0].lower()}{message[1:]}"
 
 
 def _token_in(path: Path) -> str:
