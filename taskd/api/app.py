@@ -4,6 +4,7 @@ The application: every operation as a route, behind the guard.
 `create_app` takes a service that is started, and leaves starting and stopping it to others.
 """
 
+import functools
 from collections.abc import Iterable
 
 from starlette.applications import Starlette
@@ -57,7 +58,10 @@ def create_app(service: Service) -> Starlette:
     app.state.viewers = Viewers(service.settings.viewers_max)
     app.state.metrics = metrics.registry_of(service, app.state.viewers)
     locked = service.settings.token is not None
-    app.state.openapi = responses.encode(openapi.document(operations, __version__, locked=locked))
+    # Made when it is first asked for, which is seldom: it takes a megabyte.
+    app.state.openapi = functools.cache(
+        lambda: responses.encode(openapi.document(operations, __version__, locked=locked))
+    )
     return app
 
 

@@ -62,7 +62,7 @@ _PROBLEM_HEADERS = {
 
 async def show_openapi(request: Request) -> Response:
     """This document."""
-    body: bytes = request.app.state.openapi
+    body: bytes = request.app.state.openapi()
     return Response(body, media_type="application/json")
 
 

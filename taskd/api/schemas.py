@@ -16,7 +16,8 @@ from taskd.tasks import TaskStatus
 class Shape(BaseModel):
     """What all shapes have in common: nothing in them that is not described."""
 
-    model_config = ConfigDict(extra="forbid")
+    # Most only describe: a model is built when it is first asked for something.
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class TaskCreation(Shape):
@@ -41,7 +42,7 @@ class SessionOpening(Shape):
 class Progress(BaseModel):
     """How far a piece of work has come."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", defer_build=True)
 
     id: str | int = Field(description="Tells this progress from others of the task.")
     label: str
@@ -204,7 +205,7 @@ class Fault(Shape):
 class Problem(BaseModel):
     """Why a request was refused (RFC 9457)."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", defer_build=True)
 
     type: str
     title: str
@@ -216,7 +217,7 @@ class Problem(BaseModel):
 class Document(BaseModel):
     """An OpenAPI document."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", defer_build=True)
 
     openapi: str
     info: dict[str, Any]
