@@ -1,5 +1,5 @@
 """
-The params of a plugin, as they are said on the command line.
+What is said on the command line: which server is asked, and the params of a plugin.
 
 A param is given as `KEY=VALUE` and the plugin's own JSON Schema decides how VALUE is meant, so
 that nobody has to quote a string twice or write a number as text.
@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 import orjson
+
+DEFAULT_SERVER = "http://127.0.0.1:8642"
 
 Schema = dict[str, Any]
 

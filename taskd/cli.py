@@ -1,37 +1,25 @@
 """
 The `taskd` command: prints and exits, and leaves the thinking to others.
 
-`taskd serve` runs the service; every other command is a client of a running one. The exit code
-tells a script what happened: 0 fine (with `run` and `logs -f`: the task succeeded), 1 the task
-failed, was cancelled or was interrupted, or the service could not start, 2 bad usage or bad
-input, 3 the server cannot be reached, 4 the server refuses this client, 130 Ctrl-C (a task that
-was followed goes on), 141 nobody reads the output any more.
+`taskd serve` runs the service; every other command is a client of a running one (`taskd.commands`).
+The exit code tells a script what happened: 0 fine (with `run` and `logs -f`: the task succeeded), 1
+the task failed, was cancelled or was interrupted, or the service could not start, 2 bad usage or bad
+input, 3 the server cannot be reached, 4 the server refuses this client, 130 Ctrl-C (a task that was
+followed goes on), 141 nobody reads the output any more.
 """
 
-import asyncio
-import contextlib
 import os
-import shlex
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any
 
 import click
-import orjson
 
-from taskd.arguments import params_of
-from taskd.client import Client, Invalid, NotFound, Parameters, Refused, Unreachable
-from taskd.console import open_missing_streams
-from taskd.entries import Level
-from taskd.errors import PluginNotWritten, SettingsError, TaskdError
-from taskd.printer import Printer, ShownStream, make_printer, say
+from taskd.arguments import DEFAULT_SERVER
+from taskd.console import open_missing_streams, say
+from taskd.errors import Invalid, PluginNotWritten, Refused, SettingsError, TaskdError, Unreachable
 from taskd.signals import INTERRUPTED, StopSignals, loaded
-from taskd.tables import lasted, named, print_plugins, print_tasks
-from taskd.tasks import SHORT_ID, TaskStatus
 from taskd.version import __version__
 
-DEFAULT_SERVER = "http://127.0.0.1:8642"
 PIPE_CLOSED = 141  # 128 + SIGPIPE
 
 # The first class that an error is an instance of decides.
@@ -43,8 +31,6 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (Refused, 4),
     (TaskdError, 1),
 )
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def main() -> None:
@@ -71,86 +57,6 @@ def main() -> None:
         say(str(error))
         code = next(code for kind, code in EXIT_CODES if isinstance(error, kind))
     sys.exit(code or 0)
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, message="taskd %(version)s")
-@click.option(
-    "--server",
-    envvar="TASKD_SERVER",
-    default=DEFAULT_SERVER,
-    show_default=True,
-    show_envvar=True,
-    metavar="URL",
-    help="The taskd to ask.",
-)
-@click.option("--token", envvar="TASKD_TOKEN", show_envvar=True, metavar="TOKEN", help="Its token, where it has one.")
-@click.pass_context
-def cli(context: click.Context, server: str, token: str | None) -> None:
-    """Runs asyncio plugins as tasks and gives every task its own log."""
-    if context.invoked_subcommand != "serve":
-        loaded()
-    context.obj = {"server": server, "token": token}
-
-
-def _kept(context: click.Context, option: click.Parameter, value: str | None) -> None:
-    """Let a command's own --server or --token come before the one in front of the command."""
-    if value is not None:
-        context.obj[str(option.name)] = value
-
-
-def client_options(command: Command) -> Command:
-    """Let `--server` and `--token` stand behind the command too."""
-    for name, metavar in (("--token", "TOKEN"), ("--server", "URL")):
-        option = click.option(
-            name, metavar=metavar, expose_value=False, callback=_kept, help=f"As before the command: {name}."
-        )
-        command = option(command)
-    return command
-
-
-def params_options(command: Command) -> Command:
-    """The options that give a task its params."""
-    whole = click.option(
-        "--params", "text", metavar="JSON", help="All parameters as JSON, or @FILE with it (@- for stdin)."
-    )
-    pairs = click.option(
-        "-p", "pairs", multiple=True, metavar="KEY=VALUE", help="A parameter; VALUE may be JSON (repeatable)."
-    )
-    return pairs(whole(command))
-
-
-def filter_options(command: Command) -> Command:
-    """The options that choose entries; the server says what they may be."""
-    command = click.option("--regex", is_flag=True, help="--search and --exclude are regular expressions (RE2).")(
-        command
-    )
-    for name, metavar, many, help_text in reversed(FILTERS):
-        option = click.option(f"--{name.replace('_', '-')}", metavar=metavar, multiple=many, help=help_text)
-        command = option(command)
-    return command
-
-
-LEVELS = "|".join(Level)
-FILTERS = (
-    ("level", LEVELS, True, "These levels, exactly (repeatable, or separated by ',')."),
-    ("min_level", LEVELS, False, "This level and above."),
-    ("source", "NAME", True, "These sources; name.* takes all below it (repeatable)."),
-    ("search", "TEXT", True, "In the message, in any case (repeatable: all of them)."),
-    ("exclude", "TEXT", True, "Not in the message (repeatable: none of them)."),
-    ("meta", "KEY=VALUE", True, "The metadata's field KEY equals VALUE (repeatable: all of them)."),
-    ("since", "TIME", False, "From this time on (RFC 3339, or a date; UTC without an offset)."),
-    ("until", "TIME", False, "Before this time."),
-    ("after", "SEQ", False, "After this entry."),
-    ("before", "SEQ", False, "Before this entry."),
-)
-output_option = click.option(
-    "--output",
-    type=click.Choice(["text", "ndjson"]),
-    default="text",
-    show_default=True,
-    help="How entries are printed.",
-)
 
 
 def serve(**options: Any) -> None:
@@ -185,254 +91,44 @@ class ServeCommand(click.Command):
         return super().get_params(context)
 
 
-cli.add_command(ServeCommand("serve", callback=serve, help=serve.__doc__))
+class Commands(click.Group):
+    """`serve`, and the commands of a client, which a server does without: they are loaded when one is asked for."""
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """The command of that name, if there is one."""
+        if name not in self.commands:
+            self._load()
+        return super().get_command(context, name)
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """The names of all, in order."""
+        self._load()
+        return super().list_commands(context)
+
+    def _load(self) -> None:
+        from taskd.commands import clients
+
+        self.commands.update(clients.commands)
 
 
-@cli.group(invoke_without_command=True)
-@client_options
-@click.pass_context
-def plugins(context: click.Context) -> None:
-    """List the plugins and their parameters, or write a new one."""
-    if context.invoked_subcommand is None:
-        answer = Client(**context.obj).get("/api/plugins")
-        print_plugins(answer["plugins"], answer["broken"])
-
-
-@plugins.command()
-@click.argument("name")
-@click.argument("directory", metavar="[DIR]", default=".", type=click.Path(path_type=Path))
-def new(name: str, directory: Path) -> None:
-    """
-    Write a plugin called NAME to start from.
-
-    It works as it is. DIR is by default the current directory. Needs no running service, and writes
-    over nothing.
-    """
-    from taskd.template import write_plugin  # what only this needs
-
-    click.echo(write_plugin(name, directory))
-    say(f"serve it with: taskd serve --plugins {shlex.quote(str(directory))}")
-    say(f"run it with: taskd run {name} -p count=5")
-
-
-@cli.command()
-@click.argument("plugin")
-@params_options
-@click.option("--detach", is_flag=True, help="Print the task's id and leave it running.")
-@output_option
-@client_options
-@click.pass_obj
-def run(
-    server: dict[str, Any], plugin: str, pairs: tuple[str, ...], text: str | None, detach: bool, output: str
-) -> int:
-    """Start a task and follow its log to the end."""
-    client = Client(**server)
-    params = params_of(text, pairs, client.params_schema(plugin))
-    task = _submitted(client, plugin, params)
-    if detach:
-        click.echo(task["id"])
-        return 0
-    say(f"task {named(task)}")
-    return _follow(client, task["id"], [], output)
-
-
-@cli.command()
-@click.option("--status", metavar="|".join(TaskStatus), help="Only tasks of this status.")
-@click.option("--plugin", metavar="NAME", help="Only tasks of this plugin.")
-@click.option("--limit", default="20", show_default=True, metavar="N", help="At most so many.")
-@client_options
-@click.pass_obj
-def tasks(server: dict[str, Any], /, **asked: str | None) -> None:
-    """The newest tasks."""
-    found = Client(**server).get("/api/tasks", _parameters(asked))["tasks"]
-    print_tasks(found)
-    if not found:
-        say("no tasks")
-
-
-@cli.command()
-@click.argument("task")
-@click.option("-f", "--follow", is_flag=True, help="Go on to the end of the task, reconnecting as needed.")
-@filter_options
-@click.option("--tail", metavar="N", help="The last N matches.")
-@output_option
-@click.option("--seq", is_flag=True, help="Show each entry's SEQ in text too.")
-@client_options
-@click.pass_obj
-def logs(server: dict[str, Any], /, task: str, follow: bool, output: str, seq: bool, **asked: Any) -> int:
-    """
-    Print the log of TASK.
-
-    TASK is an id, the last 6 or more characters of one, or @last. SEQ, for --after and --before, is an
-    entry's number in its log: --seq shows it, and so does --output ndjson. A log that is followed has
-    no end to set: -f does not go with --until or --before.
-    """
-    for option in ("until", "before"):
-        if follow and asked[option] is not None:
-            raise click.UsageError(f"--{option} does not go with -f.")
-    client = Client(**server)
-    task_id, parameters = client.find(task), _parameters(asked)
-    if follow:
-        return _follow(client, task_id, parameters, output, seq)
-    matched = False
-    with make_printer(output, seq=seq) as printer:
-        for entries in client.pages(task_id, parameters):
-            printer.entries(entries)
-            matched = True
-    if not matched:
-        say("no match")
-    return 0
-
-
-@cli.command()
-@click.argument("task")
-@filter_options
-@click.option("--order", metavar="asc|desc", help="The oldest first (the default) or the newest.")
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="taskd %(version)s")
 @click.option(
-    "--format",
-    type=click.Choice(["text", "ndjson", "csv"]),
-    default="text",
+    "--server",
+    envvar="TASKD_SERVER",
+    default=DEFAULT_SERVER,
     show_default=True,
-    help="How it is written.",
+    show_envvar=True,
+    metavar="URL",
+    help="The taskd to ask.",
 )
-@click.option(
-    "-o", "--file", "output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Where to."
-)
-@click.option("--force", is_flag=True, help="Write over FILE where it exists.")
-@client_options
-@click.pass_obj
-def export(server: dict[str, Any], /, task: str, output: Path | None, force: bool, **asked: Any) -> None:
-    """
-    Write the log of TASK to a file.
-
-    It states what it is, and in its last line that it is complete. FILE is there only when it is
-    complete: until then it is FILE.part. Without -o it goes to standard output. Exits 3 where it was
-    broken off.
-    """
-    if output is not None and os.path.lexists(output) and not force:
-        raise Invalid(f"-o {str(output)!r} exists already: give another name, or --force to write over it.")
-    client = Client(**server)
-    task_id, parameters = client.find(task), _parameters(asked)
-    if output is None:
-        client.export(task_id, parameters, ShownStream(sys.stdout) if sys.stdout.isatty() else sys.stdout.buffer)
-        return
-    part = output.with_name(f"{output.name}.part")
-    try:
-        with part.open("wb") as file:
-            client.export(task_id, parameters, file)
-        part.replace(output)
-    except OSError as error:
-        raise Invalid(f"-o {str(output)!r}: {error.strerror}.") from error
+@click.option("--token", envvar="TASKD_TOKEN", show_envvar=True, metavar="TOKEN", help="Its token, where it has one.")
+@click.pass_context
+def cli(context: click.Context, server: str, token: str | None) -> None:
+    """Runs asyncio plugins as tasks and gives every task its own log."""
+    if context.invoked_subcommand != "serve":
+        loaded()
+    context.obj = {"server": server, "token": token}
 
 
-@cli.command()
-@click.argument("task")
-@client_options
-@click.pass_obj
-def cancel(server: dict[str, Any], task: str) -> None:
-    """Ask TASK to stop."""
-    client = Client(**server)
-    asked = client.post(f"/api/tasks/{client.find(task)}/cancel")
-    ended = asked["status"] == TaskStatus.CANCELLED
-    click.echo(f"{named(asked)} is cancelled" if ended else f"asked {named(asked)} to stop")
-
-
-@cli.command()
-@click.argument("task")
-@params_options
-@client_options
-@click.pass_obj
-def retry(server: dict[str, Any], task: str, pairs: tuple[str, ...], text: str | None) -> None:
-    """
-    Start TASK again as a new task, and print the new one's id.
-
-    Its params are those of TASK; secret ones are not stored and have to be given again.
-    """
-    client = Client(**server)
-    task_id = client.find(task)
-    schema = client.params_schema(client.get(f"/api/tasks/{task_id}")["plugin"]) if pairs or text else {}
-    given = params_of(text, pairs, schema)
-    again = client.post(f"/api/tasks/{task_id}/retry", {"params": given} if given else None)
-    click.echo(again["id"])
-    say(f"started again as {named(again)}; follow it with: {_following(client, again['id'])}")
-
-
-def _submitted(client: Client, plugin: str, params: dict[str, Any]) -> dict[str, Any]:
-    """The task that was started; where there is no such plugin, the error names broken ones that may be meant."""
-    try:
-        return client.post("/api/tasks", {"plugin": plugin, "params": params})
-    except NotFound as error:
-        broken = [one for one in client.get("/api/plugins")["broken"] if plugin in Path(one["name"]).name]
-        told = (f" {Path(one['name']).name} cannot be loaded: {one['error']}." for one in broken)
-        raise NotFound(str(error) + "".join(told)) from error
-
-
-def _following(client: Client, task_id: str) -> str:
-    """The command that follows the task, with the server where it is not the one that is asked anyway."""
-    usual = (os.environ.get("TASKD_SERVER") or DEFAULT_SERVER).rstrip("/")
-    server = "" if client.server == usual else f"--server {shlex.quote(client.server)} "
-    return f"taskd {server}logs -f {task_id[-SHORT_ID:]}"
-
-
-def _parameters(asked: dict[str, Any]) -> Parameters:
-    """The options that were given, as a query string has them."""
-    if asked.pop("regex", False):
-        asked["regex"] = "true"
-    fields = [_field(pair) for pair in asked.pop("meta", ())]
-    many = {name: [value] if isinstance(value, str) else value or () for name, value in asked.items()}
-    return [(name, value) for name, values in many.items() for value in values] + fields
-
-
-def _field(pair: str) -> tuple[str, str]:
-    key, equals, value = pair.partition("=")
-    if not key or not equals:
-        raise Invalid(f"--meta {pair!r}: expected KEY=VALUE.")
-    return f"meta.{key}", value
-
-
-def _follow(client: Client, task_id: str, parameters: Parameters, output: str, seq: bool = False) -> int:
-    """Print a log to its end, then how the task ended; the exit code that this means."""
-    try:
-        task = asyncio.run(_print_live(client, task_id, parameters, make_printer(output, live=True, seq=seq)))
-    except KeyboardInterrupt:
-        say(f"Left the task as it is; go on with: {_following(client, task_id)}")
-        return INTERRUPTED
-    if words := _last_words(task):
-        say(words)
-    return 0 if task["status"] == "succeeded" else 1
-
-
-def _last_words(task: dict[str, Any]) -> str:
-    """How the task ended, but for what the same reader has just read at the end of its log."""
-    result = "" if task["result"] is None else orjson.dumps(task["result"]).decode()
-    if task["told"] and _same_place(sys.stdout, sys.stderr):
-        return result and f"result {result}"
-    ended = " ".join(part for part in (task["status"], lasted(task) and f"after {lasted(task)}") if part)
-    error = (task["error"] or "").removeprefix(f"{task['status']}: ")
-    return f"{ended}: {error or result}".removesuffix(": ")
-
-
-def _same_place(one: TextIO, other: TextIO) -> bool:
-    """Whether both are the same terminal, pipe or file."""
-    try:
-        return os.path.sameopenfile(one.fileno(), other.fileno())
-    except (OSError, ValueError):
-        return False
-
-
-async def _print_live(client: Client, task_id: str, parameters: Parameters, printer: Printer) -> dict[str, Any]:
-    """The task at its end; `told` is whether the last entry that was printed says how it ended."""
-    last: dict[str, Any] | None = None
-    with printer:
-        async with contextlib.aclosing(client.follow(task_id, parameters, on_notice=printer.notice)) as frames:
-            async for frame in frames:
-                match frame["type"]:
-                    case "entries":
-                        printer.entries(frame["entries"])
-                        last = frame["entries"][-1]
-                    case "progress":
-                        printer.progress(frame["source"], frame["progress"])
-                    case "end":
-                        task: dict[str, Any] = frame["task"]
-    said = last["message"] if last and last["source"] == "system" else ""
-    return task | {"told": said.startswith(task["status"])}
+cli.add_command(ServeCommand("serve", callback=serve, help=serve.__doc__))

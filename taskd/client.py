@@ -21,7 +21,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
 from websockets.frames import CloseCode
 
-from taskd.errors import TaskdError
+from taskd.errors import ClientError, Invalid, NotFound, Refused, Unreachable
 
 if TYPE_CHECKING:
     import httpx
@@ -50,26 +50,6 @@ class Sink(Protocol):
 
     def write(self, data: bytes, /) -> object: ...
     def flush(self) -> None: ...
-
-
-class ClientError(TaskdError):
-    """A request had no good answer."""
-
-
-class Unreachable(ClientError):
-    """No server answers there, or it cannot serve now."""
-
-
-class Refused(ClientError):
-    """The server does not let this client in: the token, the Host or the Origin."""
-
-
-class Invalid(ClientError):
-    """What was asked for is wrong: the server, or the naming of the task, says why."""
-
-
-class NotFound(Invalid):
-    """What was asked for is not there."""
 
 
 class Client:

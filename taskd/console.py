@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
+from taskd.visible import shown
+
 WAITING_MAX = 1_000
 DRAIN_WAIT_S = 0.5
 _STREAMS = ((1, "stdout"), (2, "stderr"))
@@ -36,6 +38,11 @@ def open_missing_streams() -> None:
         if getattr(sys, name) is None:
             nowhere = io.FileIO(descriptor, "w", closefd=False)
             setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(nowhere), "utf-8", "backslashreplace"))
+
+
+def say(words: str) -> None:
+    """A word to the person, beside the log and not in it."""
+    print(f"taskd: {shown(words)}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

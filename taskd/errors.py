@@ -19,7 +19,12 @@ Every error that taskd raises on purpose, in one tree.
     ├── TaskConflict         the task's status does not allow it
     ├── TooManyTasks         the queue of tasks is full
     ├── Stopping             the service is stopping and takes nothing new
-    └── ProcessFailed        a command ended with an exit code or a signal
+    ├── ProcessFailed        a command ended with an exit code or a signal
+    └── ClientError          a client's request had no good answer
+        ├── Unreachable      no server answers there, or it cannot serve now
+        ├── Refused          the server does not let this client in
+        └── Invalid          what was asked for is wrong
+            └── NotFound     what was asked for is not there
 
 `str(error)` is a whole sentence for the person who meets it: what was wrong, what was
 expected and what to do. Nothing here knows HTTP: `taskd.api.responses` has the one table
@@ -140,3 +145,23 @@ class ProcessFailed(TaskdError):
         super().__init__(message)
         self.returncode = returncode
         self.signal = signal
+
+
+class ClientError(TaskdError):
+    """A request had no good answer."""
+
+
+class Unreachable(ClientError):
+    """No server answers there, or it cannot serve now."""
+
+
+class Refused(ClientError):
+    """The server does not let this client in: the token, the Host or the Origin."""
+
+
+class Invalid(ClientError):
+    """What was asked for is wrong: the server, or the naming of the task, says why."""
+
+
+class NotFound(Invalid):
+    """What was asked for is not there."""

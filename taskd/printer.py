@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from taskd.console import say
 from taskd.frames import folded
 from taskd.visible import shown, shown_json
 
@@ -59,11 +60,6 @@ def make_printer(output: str, *, live: bool = False, seq: bool = False) -> Print
         return TerminalPrinter(terminal(sys.stdout), live=live, seq=seq)
     groups = Groups()
     return StreamPrinter(sys.stdout, lambda entry: "\n".join(_plain_lines(entry, groups.lead(entry), seq)))
-
-
-def say(words: str) -> None:
-    """A word to the person, beside the log and not in it."""
-    print(f"taskd: {shown(words)}", file=sys.stderr, flush=True)
 
 
 def terminal(stream: TextIO) -> Console:

@@ -13,7 +13,8 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from taskd import client as client_module
-from taskd.client import Client, Invalid, Refused, Unreachable, resumed
+from taskd.client import Client, resumed
+from taskd.errors import Invalid, Refused, Unreachable
 
 Answer = tuple[int, object]
 Step = dict[str, Any] | int

@@ -27,8 +27,20 @@ def test_names_may_be_separated_or_repeated() -> None:
     assert Settings(**given).allowed_hosts == ["a", "b", "c"]
 
 
+def loaded_by(imports: str) -> set[str]:
+    """The packages that a process has loaded after `imports`."""
+    told = f"import sys; {imports}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    return set(subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True).stdout.split())
+
+
 def test_no_other_command_loads_what_only_the_service_needs() -> None:
     """A client is there at once."""
-    loaded = "import sys, taskd.cli; print(*{name.partition('.')[0] for name in sys.modules})"
-    modules = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"pydantic", "pydantic_settings", "starlette", "uvicorn", "aiosqlite", "httpx"} & set(modules)
+    service = {"pydantic", "starlette", "uvicorn", "aiosqlite"}
+    assert not (service | {"httpx"}) & loaded_by("import taskd.cli, taskd.commands")
+    assert service <= loaded_by("import taskd.cli, taskd.server")
+
+
+def test_the_service_loads_nothing_that_only_a_client_needs() -> None:
+    """An idle service is small."""
+    assert not {"rich", "httpx", "re2"} & loaded_by("import taskd.cli, taskd.flags, taskd.server")
+    assert "rich" in loaded_by("import taskd.commands")
