@@ -1,5 +1,7 @@
 """What tests share: a real service in `tmp_path`, plugins of a test's own, and reading a log."""
 
+import os
+import sys
 import textwrap
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -14,6 +16,10 @@ from taskd.follow import Entries, follow
 from taskd.service import Service
 from taskd.settings import Settings
 from tests.bars import Bars
+
+# Hundreds of processes are started: compiled each time anew, taskd would take a fifth of the whole.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 PLUGIN_HEAD = """
 import asyncio, logging, threading, time, warnings

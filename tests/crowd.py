@@ -153,6 +153,7 @@ class Connection(asyncio.Protocol):
     def _take(self, opcode: int, frame: bytes, now: int) -> None:
         if opcode == CLOSE:
             self.code = int.from_bytes(frame[:2])
+            self.transport.write(CLOSE_FRAME)  # without it the server waits for one, for ten seconds
         elif frame.startswith(b'{"type":"entries"'):
             self._viewer.take(frame, now)
         elif frame.startswith((b'{"type":"caught_up"', b'{"type":"ping"')):
