@@ -11,7 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from tests.served import Served
+from tests.served import Reopened, Served
 
 TELLER = '''
 import asyncio, os, zlib
@@ -57,7 +57,7 @@ def noted(oracle: Path) -> dict[str, dict[int, int]]:
     return far
 
 
-def whole_log(served: Served, task_id: str) -> list[dict[str, Any]]:
+def whole_log(served: Served | Reopened, task_id: str) -> list[dict[str, Any]]:
     """All entries of a log, by pages."""
     entries: list[dict[str, Any]] = []
     more = True

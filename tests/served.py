@@ -1,10 +1,15 @@
 """
 A real `taskd serve`, and the `taskd` command beside it, for tests from outside.
 
-Everything is a process of its own, as a person would start it; the port is a free one that the
-server chose, unless a test needs the same one again.
+The server is a process of its own, as a person would start it; the port is a free one that the server
+chose, unless a test needs the same one again. A process costs a good part of a second. So there are
+two ways to do without one, for rules that are not about it: `ask_taskd`, which runs a client's command
+in this process, and `Reopened`, which is what the next start would find.
 """
 
+import asyncio
+import contextlib
+import io
 import os
 import queue
 import signal
@@ -15,14 +20,22 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
+from unittest import mock
 
 import httpx
+
+from taskd.api.app import create_app
+from taskd.cli import main
+from taskd.service import Service
+from taskd.settings import Settings
 
 START_WAIT_S = 60.0
 STOP_WAIT_S = 25.0
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("TASKD_")}
 # On a slow machine the loop is late, and that is not to be in the logs.
 ENVIRONMENT["TASKD_LOOP_BLOCK_WARN_S"] = "30"
+# Tasks that run when a test ends need not be waited for.
+ENVIRONMENT["TASKD_SHUTDOWN_GRACE_S"] = "0"
 
 PLUGINS = '''
 import asyncio, time
@@ -145,8 +158,8 @@ class Served:
             self.process.wait()
 
     def taskd(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """The command, asked of this server."""
-        return run_taskd(*arguments, TASKD_SERVER=self.url, **environment)
+        """The command, asked of this server; in this process."""
+        return ask_taskd(*arguments, TASKD_SERVER=self.url, **environment)
 
     def get(self, path: str) -> Any:
         """The answer to a GET, as JSON."""
@@ -178,6 +191,32 @@ class Served:
         return task
 
 
+class Reopened:
+    """What a server has left in its data directory, as a service in this process recovers and shows it."""
+
+    def __init__(self, served: Served) -> None:
+        self._settings = Settings(data_dir=served.data_dir)
+
+    def __enter__(self) -> Self:
+        self._runner = asyncio.Runner()
+        self._service = Service(self._settings)
+        self._runner.run(self._service.__aenter__())
+        self._app = create_app(self._service)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        with self._runner:
+            self._runner.run(self._service.stop())
+
+    def get(self, path: str) -> Any:
+        """The answer to a GET, as JSON."""
+        return self._runner.run(self._get(path))
+
+    async def _get(self, path: str) -> Any:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(self._app), base_url="http://127.0.0.1") as http:
+            return (await http.get(path)).raise_for_status().json()
+
+
 def taskd(*arguments: str) -> list[str]:
     """The command line of `taskd`, whether it is installed or only checked out."""
     return [sys.executable, "-m", "taskd", *arguments]
@@ -193,6 +232,30 @@ def run_taskd(*arguments: str, **environment: str) -> subprocess.CompletedProces
         env=ENVIRONMENT | environment,
         check=False,
     )
+
+
+def ask_taskd(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a client's command to its end in this process: its words and its exit code are the same."""
+    out, error = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
+    code: object = None
+    with (
+        mock.patch.dict(os.environ, ENVIRONMENT | environment, clear=True),
+        mock.patch.object(sys, "argv", ["taskd", *arguments]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(error),
+    ):
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code
+    assert isinstance(code, int)
+    return subprocess.CompletedProcess(arguments, code, _words(out), _words(error))
+
+
+def _words(stream: io.TextIOWrapper) -> str:
+    stream.flush()
+    stream.seek(0)
+    return stream.read()
 
 
 def wait_until(condition: Any, within_s: float = 20.0) -> None:

@@ -1,4 +1,9 @@
-"""The command, as a person and a script meet it: real processes against a real server."""
+"""
+The command, as a person and a script meet it, against a real server.
+
+It is a process of its own where that matters: on a terminal, in a pipe that breaks, where a signal ends
+it. What a command prints in a pipe and how it exits is asked in this process.
+"""
 
 import contextlib
 import json
@@ -20,7 +25,7 @@ from pydantic import BaseModel, SecretStr
 
 from taskd.settings import Settings
 from taskd.tables import print_plugins
-from tests.served import ENVIRONMENT, Served, run_taskd, taskd, wait_until
+from tests.served import ENVIRONMENT, Served, ask_taskd, run_taskd, taskd, wait_until
 
 NOWHERE = {"TASKD_SERVER": "http://127.0.0.1:1"}
 
@@ -46,7 +51,7 @@ def test_serve_lists_every_setting_with_its_default() -> None:
 
 @pytest.mark.parametrize("words", ["nonsense", "logs", "logs x --nonsense", "run", "logs x --output xml", "serve x"])
 def test_bad_usage_exits_2(words: str) -> None:
-    result = run_taskd(*words.split(), **NOWHERE)
+    result = ask_taskd(*words.split(), **NOWHERE)
     assert result.returncode == 2
     assert "Usage: taskd" in result.stderr
 
@@ -57,22 +62,22 @@ def test_the_version_is_told() -> None:
 
 @pytest.mark.parametrize("words", ["tasks", "plugins", "run talk", "logs -f @last", "cancel 12345678"])
 def test_no_server_exits_3_in_one_line(words: str) -> None:
-    result = run_taskd(*words.split(), **NOWHERE)
+    result = ask_taskd(*words.split(), **NOWHERE)
     assert (result.returncode, result.stdout) == (3, "")
     assert re.fullmatch(r"taskd: Cannot reach taskd at http://127.0.0.1:1: .*\n", result.stderr)
 
 
 def test_a_bad_server_exits_2() -> None:
-    assert run_taskd("tasks", "--server", "nowhere").returncode == 2
+    assert ask_taskd("tasks", "--server", "nowhere").returncode == 2
 
 
 def test_the_server_may_be_named_before_and_behind_the_command(served: Served) -> None:
     for words in (["--server", served.url, "tasks"], ["tasks", "--server", served.url]):
-        assert run_taskd(*words, **NOWHERE).returncode == 0
+        assert ask_taskd(*words, **NOWHERE).returncode == 0
 
 
 def test_the_help_says_what_an_option_takes() -> None:
-    top, logs, tasks = (run_taskd(*words.split()).stdout for words in ("--help", "logs --help", "tasks --help"))
+    top, logs, tasks = (ask_taskd(*words.split()).stdout for words in ("--help", "logs --help", "tasks --help"))
     logs = " ".join(logs.split())
     assert "TASKD_SERVER" in top
     assert "TASKD_TOKEN" in top
@@ -89,12 +94,12 @@ def test_the_help_says_what_an_option_takes() -> None:
 
 def test_each_command_is_told_in_one_line_of_80_columns() -> None:
     for words in ("--help", "plugins --help"):
-        assert "..." not in run_taskd(*words.split()).stdout.partition("Commands:")[2]
+        assert "..." not in ask_taskd(*words.split()).stdout.partition("Commands:")[2]
 
 
 @pytest.mark.parametrize("option", ["--until", "--before"])
 def test_a_log_that_is_followed_has_no_end_to_set(option: str) -> None:
-    refused = run_taskd("logs", "-f", "@last", option, "5", **NOWHERE)
+    refused = ask_taskd("logs", "-f", "@last", option, "5", **NOWHERE)
     assert refused.returncode == 2
     assert f"{option} does not go with -f." in refused.stderr
 

@@ -12,7 +12,7 @@ import pytest
 
 from taskd import server, shipped
 from taskd.api import page
-from tests.served import ENVIRONMENT, Served, run_taskd, taskd
+from tests.served import ENVIRONMENT, Reopened, Served, run_taskd, taskd
 
 
 def refused(directory: Path, *options: str, **environment: str) -> tuple[int, str]:
@@ -164,8 +164,8 @@ def test_what_will_not_end_is_left_behind_within_the_deadline(tmp_path: Path, pl
         task_id = served.submit(plugin)
         served.wait_for(task_id, {"stubborn": "never", "stuck": "stuck"}[plugin])
         assert served.stop() == 0
-    with served:
-        assert served.get(f"/api/tasks/{task_id}")["status"] == "interrupted"
+    with Reopened(served) as left:
+        assert left.get(f"/api/tasks/{task_id}")["status"] == "interrupted"
 
 
 def test_a_second_signal_cuts_the_waiting_short_and_loses_nothing(tmp_path: Path) -> None:
@@ -176,8 +176,9 @@ def test_a_second_signal_cuts_the_waiting_short_and_loses_nothing(tmp_path: Path
         with pytest.raises(subprocess.TimeoutExpired):
             served.process.wait(1)
         assert served.stop(signal.SIGINT) == 0
-    with served:
-        assert "never" in [entry["message"] for entry in served.entries(task_id)]
+    with Reopened(served) as left:
+        entries = left.get(f"/api/tasks/{task_id}/logs")["entries"]
+        assert "never" in [entry["message"] for entry in entries]
 
 
 def test_a_stop_in_the_moment_of_ready_is_heard(tmp_path: Path) -> None:

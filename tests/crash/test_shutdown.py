@@ -17,7 +17,7 @@ import pytest
 from tests.bars import Record, scaled
 from tests.crowd import Crowd
 from tests.oracle import assert_told, noted, whole_log, with_tellers
-from tests.served import ENVIRONMENT, Served, taskd, wait_until
+from tests.served import ENVIRONMENT, Reopened, Served, taskd, wait_until
 
 ROUNDS = scaled(2, 100)
 TASKS = scaled(20, 50)
@@ -42,12 +42,12 @@ def test_a_stop_under_load_loses_nothing_and_tells_its_viewers(tmp_path: Path, r
         assert served.stop() == 0
         longest_s = max(longest_s, time.monotonic() - began)
         saw = crowd.saw()
-        with served:
+        with Reopened(served) as left:
             far = noted(oracle)
             for task_id in ids:
-                entries = whole_log(served, task_id)
+                entries = whole_log(left, task_id)
                 assert_told(entries, far[task_id])
-                assert served.get(f"/api/tasks/{task_id}")["status"] == "interrupted"
+                assert left.get(f"/api/tasks/{task_id}")["status"] == "interrupted"
                 checked += len(entries)
         # Each log has ended with its task, so its viewers are told so; one that could not be is sent to come back.
         assert {(viewer["ended"], viewer["code"]) for viewer in saw} <= {(True, 1000), (False, 1001)}
@@ -66,7 +66,7 @@ def test_a_stop_under_load_loses_nothing_and_tells_its_viewers(tmp_path: Path, r
 @pytest.mark.parametrize("number", STOPS)
 def test_a_signal_while_it_starts_ends_it_with_0_and_without_a_word(tmp_path: Path, number: signal.Signals) -> None:
     """From the first import on; before that it is Python's, and the signal's own."""
-    for after_s in scaled((0.1, 0.4, 0.8), tuple(n / 20 for n in range(2, 40))):
+    for after_s in scaled((0.05, 0.3), tuple(n / 20 for n in range(2, 40))):
         process = subprocess.Popen(
             [*taskd("serve"), "--port", "0", "--data-dir", str(tmp_path / "data")],
             stderr=subprocess.PIPE,
@@ -133,8 +133,8 @@ def test_two_signals_end_it_with_0_and_lose_nothing(
         time.sleep(pause_s)
         assert served.stop(order[1]) == 0
         assert "Traceback" not in "".join(served.said)
-    with served:
-        assert_told(whole_log(served, task_id), noted(oracle)[task_id])
+    with Reopened(served) as left:
+        assert_told(whole_log(left, task_id), noted(oracle)[task_id])
 
 
 def test_signals_to_the_very_end_do_not_change_how_it_ends(tmp_path: Path) -> None:
@@ -160,17 +160,19 @@ def locked(database: Path) -> Iterator[None]:
 def test_a_stop_while_the_store_is_locked_leaves_entries_in_the_journal(tmp_path: Path) -> None:
     """Within the time of any stop; the next start stores them."""
     oracle = tmp_path / "oracle"
-    with with_tellers(tmp_path) as served:
+    served = with_tellers(tmp_path)
+    del served.environment["TASKD_SHUTDOWN_GRACE_S"]  # as it is by default
+    with served:
         ids = [served.submit("teller", oracle=str(oracle), burst=5) for _ in range(5)]
         wait_until(lambda: oracle.exists() and len(noted(oracle)) == 5)
         with locked(served.data_dir / "taskd.db"):
             began = time.monotonic()
             assert served.stop() == 0
             assert time.monotonic() - began <= 10
-    with served:
+    with Reopened(served) as left:
         for task_id in ids:
-            assert_told(whole_log(served, task_id), noted(oracle)[task_id])
-            assert served.get(f"/api/tasks/{task_id}")["status"] == "interrupted"
+            assert_told(whole_log(left, task_id), noted(oracle)[task_id])
+            assert left.get(f"/api/tasks/{task_id}")["status"] == "interrupted"
 
 
 def test_a_client_in_the_middle_of_its_request_does_not_hold_the_stop(tmp_path: Path) -> None:
@@ -192,29 +194,30 @@ def test_a_signal_while_the_loop_is_blocked_counts_when_it_goes_on(tmp_path: Pat
         "class Block(Plugin):\n    name = 'block'\n    async def execute(self, params, context):\n"
         "        context.logger.info('blocking')\n        Path(params['mark']).touch()\n        time.sleep(1.5)\n"
     )
-    with Served(tmp_path) as served:
+    with Served(tmp_path, "--shutdown-grace-s", "2") as served:
         with contextlib.suppress(Exception):
             task_id = served.submit("block", mark=str(tmp_path / "mark"))
         wait_until((tmp_path / "mark").exists)
         assert served.stop() == 0
-    with served:
-        task = served.get(f"/api/tasks/{task_id}")
-        assert task["status"] == "succeeded"
+    with Reopened(served) as left:
+        assert left.get(f"/api/tasks/{task_id}")["status"] == "succeeded"
 
 
-@pytest.mark.parametrize("plugin", ["stubborn", "stuck"])
 @pytest.mark.timeout(90)
-def test_what_will_not_end_beside_a_locked_store_is_left_within_ten_seconds(tmp_path: Path, plugin: str) -> None:
+def test_what_will_not_end_beside_a_locked_store_is_left_within_ten_seconds(tmp_path: Path) -> None:
     """The worst of all cases, with the times that are set by default."""
-    with Served(tmp_path) as served:
-        task_id = served.submit(plugin)
-        served.wait_for(task_id, {"stubborn": "never", "stuck": "stuck"}[plugin])
+    served = Served(tmp_path)
+    del served.environment["TASKD_SHUTDOWN_GRACE_S"]
+    with served:
+        ids = {plugin: served.submit(plugin) for plugin in ("stubborn", "stuck")}
+        served.wait_for(ids["stubborn"], "never")
+        served.wait_for(ids["stuck"], "stuck")
         with locked(served.data_dir / "taskd.db"):
             began = time.monotonic()
             assert served.stop() == 0
             assert time.monotonic() - began <= 12
-    with served:
-        assert served.get(f"/api/tasks/{task_id}")["status"] == "interrupted"
+    with Reopened(served) as left:
+        assert {left.get(f"/api/tasks/{task_id}")["status"] for task_id in ids.values()} == {"interrupted"}
 
 
 # Its terminal, and its output
@@ -227,8 +230,8 @@ def test_each_signal_that_stops_it_stops_it_in_order(tmp_path: Path, number: sig
         task_id = served.submit("talk", gate=str(tmp_path / "never"))
         served.wait_for(task_id, "word 3")
         assert served.stop(number) == 0
-    with served:
-        assert served.get(f"/api/tasks/{task_id}")["status"] == "interrupted"
+    with Reopened(served) as left:
+        assert left.get(f"/api/tasks/{task_id}")["status"] == "interrupted"
 
 
 @pytest.mark.parametrize("ignored", [signal.SIGHUP, signal.SIGPIPE])
