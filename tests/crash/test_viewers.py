@@ -18,11 +18,13 @@ from tests.crowd import Crowd, handshake, late_ms, with_beats
 from tests.proc import descriptors, memory_bytes, sockets
 from tests.served import Served, wait_until
 
+Shared = Iterator[tuple[Served, int]]
+
 MB = 1_000_000
 STREAM = "GET /api/tasks/{}/logs/{} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
-def request(task_id: str, kind: str) -> bytes:
+def asking(task_id: str, kind: str) -> bytes:
     """What asks for a log as `live`, `stream` or `export`."""
     return handshake(task_id) if kind == "live" else STREAM.format(task_id, kind).encode()
 
@@ -63,13 +65,38 @@ def until_said(served: Served, task_id: str, count: int) -> None:
     wait_until(lambda: served.get(f"/api/tasks/{task_id}")["last_seq"] >= count, 60)
 
 
-def idle_sockets(served: Served) -> int:
-    """How many sockets the server has when nobody is connected: those of its loop, and the listening one."""
-    least = sockets(served.process.pid)
-    for _ in range(20):
-        time.sleep(0.01)  # connections that were used before are noticed to be closed
-        least = min(least, sockets(served.process.pid))
-    return least
+@contextmanager
+def shared(directory: Path, *options: str) -> Shared:
+    """A server for many tests, and how many sockets it has when nobody is connected."""
+    with with_beats(directory, *options) as served:
+        yield served, sockets(served.process.pid)
+
+
+def until_alone(served: Served, least: int) -> None:
+    """Wait until nobody is connected."""
+    wait_until(lambda: sockets(served.process.pid) <= least)
+
+
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    """A server as it is by default."""
+    with shared(tmp_path_factory.mktemp("patient")) as there:
+        yield there
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    """One that does not wait long for a client that takes nothing."""
+    with shared(tmp_path_factory.mktemp("impatient"), "--send-timeout-s", "1") as there:
+        yield there
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    """One that does not wait long for requests."""
+    options = ("--request-timeout-s", "0.3", "--keep-alive-s", "0.3")
+    with shared(tmp_path_factory.mktemp("hasty"), *options) as there:
+        yield there
 
 
 # Many
@@ -123,7 +150,7 @@ def test_stuck_viewers_are_let_go_and_the_others_do_not_notice(tmp_path: Path, r
         before = descriptors(served.process.pid), memory_bytes(served.process.pid)
         with ExitStack() as clients:
             for n in range(stuck):
-                clients.enter_context(connected(served, request(long, ("live", "stream", "export")[n % 3])))
+                clients.enter_context(connected(served, asking(long, ("live", "stream", "export")[n % 3])))
             beside, _ = watched(served, tmp_path, healthy, for_s)
             # Though not one of them has left.
             wait_until(lambda: descriptors(served.process.pid) <= before[0] + 3, 5)
@@ -140,18 +167,19 @@ def test_stuck_viewers_are_let_go_and_the_others_do_not_notice(tmp_path: Path, r
 @pytest.mark.bar("R8")
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("kind", ["live", "stream", "export"])
-def test_a_stuck_viewer_is_let_go_within_half_a_minute(tmp_path: Path, kind: str, record_property: Record) -> None:
+def test_a_stuck_viewer_is_let_go_within_half_a_minute(
+    tmp_path: Path, request: pytest.FixtureRequest, kind: str, record_property: Record
+) -> None:
     """With what is set by default in the long form; it has not left, and does not read."""
-    options = () if TORTURE else ("--send-timeout-s", "1")
-    task = {"rate": 1, "backlog": 5_000, "filling": 1_000}
-    with with_beats(tmp_path, *options) as served, beating(served, tmp_path, **task) as task_id:
+    served, least = request.getfixturevalue("patient" if TORTURE else "impatient")
+    with beating(served, tmp_path, rate=1, backlog=5_000, filling=1_000) as task_id:
         until_said(served, task_id, 5_000)
-        before = idle_sockets(served)
-        with connected(served, request(task_id, kind)) as client:
+        until_alone(served, least)
+        with connected(served, asking(task_id, kind)) as client:
             client.recv(1)
             began = time.monotonic()
-            assert sockets(served.process.pid) > before
-            wait_until(lambda: sockets(served.process.pid) <= before, 60)
+            assert sockets(served.process.pid) > least
+            wait_until(lambda: sockets(served.process.pid) <= least, 60)
             released_s = time.monotonic() - began
     record_property(f"{kind} released after s", round(released_s, 1))
     assert released_s <= 30
@@ -192,54 +220,59 @@ def matches(served: Served, task_id: str, query: str) -> list[int]:
 
 
 @contextmanager
-def long_log(directory: Path) -> Iterator[tuple[Served, str]]:
-    """A running task with more in its log than all buffers hold, and a server that does not wait for long."""
-    impatient = with_beats(directory, "--send-timeout-s", "1")
-    with impatient as served, beating(served, directory, rate=1, backlog=4_000, filling=500) as task_id:
+def long_log(served: Served, directory: Path) -> Iterator[str]:
+    """A running task with more in its log than all buffers hold."""
+    with beating(served, directory, rate=1, backlog=4_000, filling=500) as task_id:
         until_said(served, task_id, 4_000)
-        yield served, task_id
+        yield task_id
 
 
 @pytest.mark.parametrize("kind", ["live", "stream", "export"])
-def test_a_client_that_reads_a_byte_now_and_then_is_let_go(tmp_path: Path, kind: str) -> None:
+def test_a_client_that_reads_a_byte_now_and_then_is_let_go(
+    tmp_path: Path, impatient: tuple[Served, int], kind: str
+) -> None:
     """The kernel hands over by pieces, and a byte is none: it does not hold its seat for ever."""
-    with long_log(tmp_path) as (served, task_id):
-        before = idle_sockets(served)
-        with connected(served, request(task_id, kind)) as client:
+    served, least = impatient
+    with long_log(served, tmp_path) as task_id:
+        until_alone(served, least)
+        with connected(served, asking(task_id, kind)) as client:
             client.recv(1)
-            assert sockets(served.process.pid) > before
+            assert sockets(served.process.pid) > least
 
             def is_let_go() -> bool:
                 client.recv(1)
-                return sockets(served.process.pid) <= before
+                return sockets(served.process.pid) <= least
 
             wait_until(is_let_go, 40)
 
 
-def test_a_slow_reader_that_goes_on_reading_gets_everything(tmp_path: Path) -> None:
+def test_a_slow_reader_that_goes_on_reading_gets_everything(tmp_path: Path, impatient: tuple[Served, int]) -> None:
     """Ten times as long as it could take at once: it is served from the store, and is not let go."""
-    with with_beats(tmp_path, "--send-timeout-s", "1") as served:
-        with beating(served, tmp_path, rate=1, backlog=2_000, filling=500) as task_id:
-            until_said(served, task_id, 2_000)
-        served.wait_end(task_id)
-        said = b""
-        with connected(served, request(task_id, "export")) as client:
-            while some := client.recv(65_536):
-                said += some
-                time.sleep(0.01)
+    served, _ = impatient
+    with beating(served, tmp_path, rate=1, backlog=2_000, filling=500) as task_id:
+        until_said(served, task_id, 2_000)
+    served.wait_end(task_id)
+    said = b""
+    with connected(served, asking(task_id, "export")) as client:
+        while some := client.recv(65_536):
+            said += some
+            time.sleep(0.01)
     assert b"# count: 2003, complete: true" in said
 
 
 @pytest.mark.parametrize("kind", ["live", "stream", "export"])
 @pytest.mark.parametrize("how", ["fin", "reset", "half"])
-def test_a_client_that_leaves_in_the_middle_is_let_go(tmp_path: Path, kind: str, how: str) -> None:
+def test_a_client_that_leaves_in_the_middle_is_let_go(
+    tmp_path: Path, patient: tuple[Served, int], kind: str, how: str
+) -> None:
     """With a FIN, a reset, or by closing its own side alone; though the log is silent."""
-    with with_beats(tmp_path) as served, beating(served, tmp_path, rate=0, backlog=2_000, filling=500) as task_id:
+    served, least = patient
+    with beating(served, tmp_path, rate=0, backlog=2_000, filling=500) as task_id:
         until_said(served, task_id, 2_000)
-        before = idle_sockets(served)
-        with connected(served, request(task_id, kind)) as client:
+        until_alone(served, least)
+        with connected(served, asking(task_id, kind)) as client:
             client.recv(3_000)
-            assert sockets(served.process.pid) > before
+            assert sockets(served.process.pid) > least
             if how == "reset":
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             if how == "half":
@@ -247,26 +280,29 @@ def test_a_client_that_leaves_in_the_middle_is_let_go(tmp_path: Path, kind: str,
                 all_of(client)
             else:
                 client.close()
-            wait_until(lambda: sockets(served.process.pid) <= before)
+            until_alone(served, least)
 
 
-def test_a_client_that_asks_again_behind_a_stream_is_noticed_when_it_leaves(tmp_path: Path) -> None:
+def test_a_client_that_asks_again_behind_a_stream_is_noticed_when_it_leaves(
+    tmp_path: Path, patient: tuple[Served, int]
+) -> None:
     """What was sent behind is not answered, and does not hide that nobody is there any more."""
-    with with_beats(tmp_path) as served, beating(served, tmp_path, rate=0) as task_id:
+    served, least = patient
+    with beating(served, tmp_path, rate=0) as task_id:
         until_said(served, task_id, 1)
-        before = idle_sockets(served)
-        with connected(served, request(task_id, "stream") + STREAM.format(task_id, "stats").encode()) as client:
+        until_alone(served, least)
+        with connected(served, asking(task_id, "stream") + STREAM.format(task_id, "stats").encode()) as client:
             assert client.recv(65_536).startswith(b"HTTP/1.1 200")
-            assert sockets(served.process.pid) > before
-        wait_until(lambda: sockets(served.process.pid) <= before)
+            assert sockets(served.process.pid) > least
+        until_alone(served, least)
 
 
 def test_pings_of_a_client_that_does_not_read_are_not_kept(tmp_path: Path) -> None:
     """A million of them would be a hundred megabytes of pongs."""
     ping = bytes([0x89, 0x80 | 125]) + bytes(4) + b"x" * 125
-    with long_log(tmp_path) as (served, task_id):
+    with with_beats(tmp_path, "--send-timeout-s", "1") as served, long_log(served, tmp_path) as task_id:
         before = memory_bytes(served.process.pid)
-        with connected(served, request(task_id, "live")) as client, suppress(ConnectionError):
+        with connected(served, asking(task_id, "live")) as client, suppress(ConnectionError):
             for _ in range(10_000):
                 client.sendall(ping * 100)
         assert memory_bytes(served.process.pid) < before + 30 * MB
@@ -280,10 +316,10 @@ def test_seats_are_taken_and_everything_else_is_answered(tmp_path: Path) -> None
     few = with_beats(tmp_path, "--viewers-max", "3", "--connections-max", "5")
     with few as served, beating(served, tmp_path, rate=0) as task_id, ExitStack() as clients:
         for _ in range(3):
-            client = clients.enter_context(connected(served, request(task_id, "live")))
+            client = clients.enter_context(connected(served, asking(task_id, "live")))
             assert b" 101 " in client.recv(1_000)
         assert served.get("/api/health")["status"] == "ok"
-        refused = clients.enter_context(connected(served, request(task_id, "stream")))
+        refused = clients.enter_context(connected(served, asking(task_id, "stream")))
         assert refused.recv(1_000).startswith(b"HTTP/1.1 503")
 
 
@@ -306,21 +342,22 @@ def test_idle_connections_make_room_for_those_that_ask(tmp_path: Path) -> None:
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
     ],
 )
-def test_a_request_that_does_not_come_or_is_none_is_told_so(tmp_path: Path, asked: bytes, status: int) -> None:
+def test_a_request_that_does_not_come_or_is_none_is_told_so(
+    hasty: tuple[Served, int], asked: bytes, status: int
+) -> None:
     """With a problem, and the connection is closed."""
-    with with_beats(tmp_path, "--request-timeout-s", "0.3") as served, connected(served, asked) as client:
+    with connected(hasty[0], asked) as client:
         head, _, body = all_of(client).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 %d " % status)
         assert orjson.loads(body)["status"] == status
 
 
-def test_a_connection_that_says_nothing_is_closed(tmp_path: Path) -> None:
+def test_a_connection_that_says_nothing_is_closed(hasty: tuple[Served, int]) -> None:
     """New, or after an answer."""
-    with with_beats(tmp_path, "--request-timeout-s", "0.3", "--keep-alive-s", "0.3") as served:
-        with connected(served) as client:
-            assert all_of(client) == b""
-        with connected(served, b"GET /api/health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n") as client:
-            assert all_of(client).startswith(b"HTTP/1.1 200")
+    with connected(hasty[0]) as client:
+        assert all_of(client) == b""
+    with connected(hasty[0], b"GET /api/health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n") as client:
+        assert all_of(client).startswith(b"HTTP/1.1 200")
 
 
 def test_a_system_with_few_descriptors_gets_few_connections(tmp_path: Path) -> None:
