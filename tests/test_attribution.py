@@ -141,6 +141,8 @@ FORMS = ("p$w", "cDV3", "second=line", "second%3Dline", "p%24w", "line/", "line%
 
 LEAKY = '''
 import asyncio, base64, json, logging, shlex, sys, urllib.parse
+from pathlib import Path
+
 from pydantic import BaseModel, SecretStr
 
 from taskd import Plugin
@@ -148,10 +150,11 @@ from taskd import Plugin
 
 class Params(BaseModel):
     password: SecretStr
+    gate: str
 
 
 class Leaky(Plugin):
-    """Says its secret in every way it can think of."""
+    """Says its secret in every way it can think of, when `gate` is there."""
 
     name = "leaky"
     Params = Params
@@ -160,6 +163,8 @@ class Leaky(Plugin):
         secret = params.password.get_secret_value()
         log = context.logger
         context.add_secret("hunter22")
+        while not Path(params.gate).exists():
+            await asyncio.sleep(0.01)
         forms = [
             secret, repr(secret), json.dumps(secret), json.dumps({"a": json.dumps(secret)}), shlex.quote(secret),
             urllib.parse.quote(secret), urllib.parse.quote(secret, safe=""), urllib.parse.quote_plus(secret),
@@ -199,12 +204,15 @@ async def test_no_secret_is_in_any_byte_that_is_written_or_sent(tmp_path: Path) 
     served = Served(tmp_path)
     add_plugin(served, LEAKY)
     with served:
-        task_id = served.submit("leaky", password=SECRET)
+        gate = tmp_path / "gate"
+        task_id = served.submit("leaky", password=SECRET, gate=str(gate))
         sent = bytearray()
         address = f"{served.url.replace('http', 'ws')}/api/tasks/{task_id}/logs/live"
         async with connect(address, max_size=None) as live:
             async for frame in live:
                 sent += frame.encode() if isinstance(frame, str) else frame
+                if b'"type":"caught_up"' in sent:
+                    gate.touch()  # progress is shown to those alone who are there
         async with httpx.AsyncClient(trust_env=False, base_url=f"{served.url}/api/tasks/{task_id}") as pages:
             for path in ("", "/logs?limit=5000", "/logs/stats", "/logs/sources", "/logs/export?format=text"):
                 sent += (await pages.get(path)).content
