@@ -34,6 +34,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Bars(), "bars")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The browser first: it takes minutes, and at the end all other processes would wait for it."""
+    items.sort(key=lambda item: item.path.name != "test_browser.py")
+
+
 @asynccontextmanager
 async def running_service(tmp_path: Path, **settings: Any) -> AsyncIterator[Service]:
     """

@@ -9,9 +9,9 @@ have each of them, once and in order.
 import zlib
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from tests.served import Reopened, Served
+from tests.served import Served
 
 TELLER = '''
 import asyncio, os, zlib
@@ -57,7 +57,13 @@ def noted(oracle: Path) -> dict[str, dict[int, int]]:
     return far
 
 
-def whole_log(served: Served | Reopened, task_id: str) -> list[dict[str, Any]]:
+class Answering(Protocol):
+    """What is asked for a log: a server, or what one has left."""
+
+    def get(self, path: str, /) -> Any: ...
+
+
+def whole_log(served: Answering, task_id: str) -> list[dict[str, Any]]:
     """All entries of a log, by pages."""
     entries: list[dict[str, Any]] = []
     more = True

@@ -2,12 +2,11 @@
 A real `taskd serve`, and the `taskd` command beside it, for tests from outside.
 
 The server is a process of its own, as a person would start it; the port is a free one that the server
-chose, unless a test needs the same one again. A process costs a good part of a second. So there are
-two ways to do without one, for rules that are not about it: `ask_taskd`, which runs a client's command
-in this process, and `Reopened`, which is what the next start would find.
+chose, unless a test needs the same one again. A process costs a good part of a second. So for rules that
+are not about it a client's command runs in this one (`ask_taskd`), and what a server has left is looked at
+without another (`tests.reopened`).
 """
 
-import asyncio
 import contextlib
 import io
 import os
@@ -24,10 +23,7 @@ from unittest import mock
 
 import httpx
 
-from taskd.api.app import create_app
 from taskd.cli import main
-from taskd.service import Service
-from taskd.settings import Settings
 
 START_WAIT_S = 60.0
 STOP_WAIT_S = 25.0
@@ -189,32 +185,6 @@ class Served:
                 pass  # to its last chunk, which comes at the log's end
         task: dict[str, Any] = self.get(f"/api/tasks/{task_id}")
         return task
-
-
-class Reopened:
-    """What a server has left in its data directory, as a service in this process recovers and shows it."""
-
-    def __init__(self, served: Served) -> None:
-        self._settings = Settings(data_dir=served.data_dir)
-
-    def __enter__(self) -> Self:
-        self._runner = asyncio.Runner()
-        self._service = Service(self._settings)
-        self._runner.run(self._service.__aenter__())
-        self._app = create_app(self._service)
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        with self._runner:
-            self._runner.run(self._service.stop())
-
-    def get(self, path: str) -> Any:
-        """The answer to a GET, as JSON."""
-        return self._runner.run(self._get(path))
-
-    async def _get(self, path: str) -> Any:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(self._app), base_url="http://127.0.0.1") as http:
-            return (await http.get(path)).raise_for_status().json()
 
 
 def taskd(*arguments: str) -> list[str]:

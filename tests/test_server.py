@@ -12,7 +12,8 @@ import pytest
 
 from taskd import server, shipped
 from taskd.api import page
-from tests.served import ENVIRONMENT, Reopened, Served, run_taskd, taskd
+from tests.reopened import Reopened
+from tests.served import ENVIRONMENT, Served, run_taskd, taskd
 
 
 def refused(directory: Path, *options: str, **environment: str) -> tuple[int, str]:

@@ -17,7 +17,8 @@ import pytest
 from tests.bars import Record, scaled
 from tests.crowd import Crowd
 from tests.oracle import assert_told, noted, whole_log, with_tellers
-from tests.served import ENVIRONMENT, Reopened, Served, taskd, wait_until
+from tests.reopened import Reopened
+from tests.served import ENVIRONMENT, Served, taskd, wait_until
 
 ROUNDS = scaled(2, 100)
 TASKS = scaled(20, 50)
