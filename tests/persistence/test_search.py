@@ -108,13 +108,15 @@ def entries(databases: dict[str, Path]) -> list[LogEntry]:
     return found
 
 
-@pytest.fixture(params=["rows", "blocks", "half", "whole"])
-def connection(request: pytest.FixtureRequest, databases: dict[str, Path]) -> Iterator[sqlite3.Connection]:
-    opened = sqlite3.connect(databases[request.param], isolation_level=None)
-    for name, arguments, function in SQL_FUNCTIONS:
-        opened.create_function(name, arguments, function, deterministic=True)
+@pytest.fixture
+def connections(databases: dict[str, Path]) -> Iterator[dict[str, sqlite3.Connection]]:
+    opened = {of: sqlite3.connect(path, isolation_level=None) for of, path in databases.items()}
+    for connection in opened.values():
+        for name, arguments, function in SQL_FUNCTIONS:
+            connection.create_function(name, arguments, function, deterministic=True)
     yield opened
-    opened.close()
+    for connection in opened.values():
+        connection.close()
 
 
 def random_filter(rng: random.Random) -> LogFilter:
@@ -134,30 +136,32 @@ def random_filter(rng: random.Random) -> LogFilter:
 
 
 @pytest.mark.parametrize("seed", range(50))
-def test_a_search_finds_what_a_list_has(connection: sqlite3.Connection, entries: list[LogEntry], seed: int) -> None:
-    """Pages from both ends, with offset; counts, the n-th last, stats, and the outline: 200 random filters."""
+def test_a_search_finds_what_a_list_has(
+    connections: dict[str, sqlite3.Connection], entries: list[LogEntry], seed: int
+) -> None:
+    """Pages from both ends, with offset; counts, the n-th last, stats, and the outline: random filters."""
     rng = random.Random(seed)
     log_filter = random_filter(rng)
     after, before = rng.choice([(0, None), (rng.randrange(COUNT), None), (rng.randrange(COUNT), rng.randrange(COUNT))])
     matches = [e for e in entries[after : before and max(before - 1, 0)] if log_filter.matches(e)]
     offset, limit, n = rng.choice([0, 0, 300]), rng.choice([1, 40, 700]), rng.randrange(1, 300)
-    span = Span(after, before)
-    outline = Outline(make_bins(entries[0].timestamp, entries[-1].timestamp, log_filter, 60))
     expected = Outline(make_bins(entries[0].timestamp, entries[-1].timestamp, log_filter, 60))
     for one in matches:
         expected.add(one.seq, one.timestamp, one.level, one.source)
-    with searching(connection, TASK, log_filter, span) as search:
-        assert search.page("asc", offset, limit, 10**9) == (
-            matches[offset : offset + limit], len(matches) > offset + limit,
-        )  # fmt: skip
-        assert search.page("desc", offset, limit, 10**9)[0] == matches[::-1][offset : offset + limit]
-        assert search.count() == len(matches)
-        assert search.nth_last(n) == (matches[-n:][0].seq if matches else None)
-        assert search.stats() == LogCounts.of(matches).stats(LogFilter())
-        search.outline(outline)
-    assert (outline.total, outline.anchors, outline.bins) == (expected.total, expected.anchors, expected.bins)
-    assert outline.stats().by_level == expected.stats().by_level
-    assert outline.stats().by_source == expected.stats().by_source
+    for of, connection in connections.items():
+        outline = Outline(make_bins(entries[0].timestamp, entries[-1].timestamp, log_filter, 60))
+        with searching(connection, TASK, log_filter, Span(after, before)) as search:
+            assert search.page("asc", offset, limit, 10**9) == (
+                matches[offset : offset + limit], len(matches) > offset + limit,
+            ), of  # fmt: skip
+            assert search.page("desc", offset, limit, 10**9)[0] == matches[::-1][offset : offset + limit], of
+            assert search.count() == len(matches), of
+            assert search.nth_last(n) == (matches[-n:][0].seq if matches else None), of
+            assert search.stats() == LogCounts.of(matches).stats(LogFilter()), of
+            search.outline(outline)
+        assert (outline.total, outline.anchors, outline.bins) == (expected.total, expected.anchors, expected.bins), of
+        assert outline.stats().by_level == expected.stats().by_level, of
+        assert outline.stats().by_source == expected.stats().by_source, of
 
 
 def test_a_log_is_searchable_after_its_end_and_costs_a_third_of_its_size_at_most(databases: dict[str, Path]) -> None:
