@@ -132,7 +132,8 @@ class TaskManager:
     def writer(self, task_id: str) -> LogWriter | None:
         """The writer of a task that has not ended; None means that all of its log is stored."""
         live = self._live.get(task_id)
-        return live.writer if live else None
+        # In the turn in which it ends it is still here, with a hub that is closed and sends everybody away.
+        return live.writer if live and not live.ended.is_set() else None
 
     async def task(self, task_id: str) -> Task:
         """The task. Raises `TaskNotFound`."""

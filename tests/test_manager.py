@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
 from taskd.entries import Level
 from taskd.errors import ParamsInvalid, PluginNotFound, Stopping, TaskConflict, TaskNotFound, TooManyTasks
+from taskd.filters import LogFilter
+from taskd.follow import End, follow
 from taskd.pages import read_page
 from taskd.queries import LogQuery
 from taskd.service import Service
@@ -113,6 +116,17 @@ async def test_status_is_shown_only_when_the_log_is_stored(tmp_path: Path, mine:
         while not (seen := await service.manager.task(task.id)).status.ended:
             await asyncio.sleep(0)
         assert (await service.store.task(task.id)).last_seq == seen.last_seq == 502
+
+
+async def test_whoever_comes_in_the_turn_in_which_a_task_ends_sees_its_end(tmp_path: Path, mine: list[Path]) -> None:
+    """Its hub is closed then: nobody is sent away by it, to come back for the end."""
+    async with running_service(tmp_path, plugins=mine) as service:
+        task = await service.manager.submit("talker", {})
+        await service.manager._live[task.id].ended.wait()
+        assert task.id in service.manager._live
+        async with aclosing(follow(service.manager, task.id, LogFilter(), page_entries=1_000)) as events:
+            given = [event async for event in events]
+        assert isinstance(given[-1], End)
 
 
 async def test_a_secret_param_is_neither_stored_nor_said(tmp_path: Path, mine: list[Path]) -> None:
