@@ -145,6 +145,13 @@ def _page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of the shipped plugins, which are tested elsewhere: to load them is a third of a service's start."""
+    (tmp_path / "shipped").mkdir()
+    monkeypatch.setattr(shipped, "PLUGINS", tmp_path / "shipped")
+
+
+@pytest.fixture(autouse=True)
 def _closed_gates() -> None:
     close_all()
 
