@@ -35,13 +35,13 @@ def test_a_stop_under_load_loses_nothing_and_tells_its_viewers(tmp_path: Path, r
     served = with_tellers(tmp_path, "--shutdown-grace-s", "0.2")
     longest_s, checked = 0.0, 0
     for _ in range(ROUNDS):
-        served.start()
-        ids = [served.submit("teller", oracle=str(oracle), burst=2) for _ in range(TASKS)]
-        crowd = Crowd(served, ids, 2 * TASKS)
-        time.sleep(rng.uniform(0.05, 1.0))  # the moment of the stop is what is random here
-        began = time.monotonic()
-        assert served.stop() == 0
-        longest_s = max(longest_s, time.monotonic() - began)
+        with served:
+            ids = [served.submit("teller", oracle=str(oracle), burst=2) for _ in range(TASKS)]
+            crowd = Crowd(served, ids, 2 * TASKS)
+            time.sleep(rng.uniform(0.05, 1.0))  # the moment of the stop is what is random here
+            began = time.monotonic()
+            assert served.stop() == 0
+            longest_s = max(longest_s, time.monotonic() - began)
         saw = crowd.saw()
         with Reopened(served) as left:
             far = noted(oracle)
@@ -94,10 +94,10 @@ def test_a_stop_while_the_journal_is_recovered_leaves_it_for_the_next_start(tmp_
     """Interrupted anywhere, it is done again."""
     oracle = tmp_path / "oracle"
     served = with_tellers(tmp_path, "--flush-interval-s", "60", "--batch-max", "100000")
-    served.start()
-    ids = [served.submit("teller", oracle=str(oracle), burst=200, filling="x" * 500) for _ in range(3)]
-    wait_until(lambda: sum(map(len, noted(oracle).values())) > 20_000 if oracle.exists() else False, 60)
-    served.stop(signal.SIGKILL)
+    with served:
+        ids = [served.submit("teller", oracle=str(oracle), burst=200, filling="x" * 500) for _ in range(3)]
+        wait_until(lambda: sum(map(len, noted(oracle).values())) > 20_000 if oracle.exists() else False, 60)
+        served.stop(signal.SIGKILL)
     for n in range(3):
         process = subprocess.Popen(
             [*taskd("serve"), "--port", "0", *served.options], stderr=subprocess.DEVNULL, env=served.environment
