@@ -86,6 +86,7 @@ test('a part of the page that cannot be fetched is said to be missing, and fetch
     // The log does without it.
     if (path !== '/') await shows(page, 4);
     await page.getByRole('navigation').getByText('say').first().waitFor();
+    expect(await axe(page)).toEqual([]);
     there = true;
     await told.getByRole('button').click();
     const whole =
