@@ -19,8 +19,10 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Generator, Iterable, Iterator
+import traceback
+from collections.abc import Coroutine, Generator, Iterable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import uvicorn
 import uvloop
@@ -50,6 +52,10 @@ BACKLOG = 2_048
 SWITCH_INTERVAL_S = 0.0002
 UNBUILT = "taskd: the page in the browser was not built; / says how to build it"
 
+_log = logging.getLogger("taskd.server")
+
+T = TypeVar("T")
+
 
 def run(settings: Settings, signals: StopSignals) -> None:
     """
@@ -70,11 +76,40 @@ def run(settings: Settings, signals: StopSignals) -> None:
         _log_to_stderr()
         settings = fitted(settings)
         with listening(settings) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(settings, listener, signals))
-            if not runner.run(_nothing_left()):
+            run_through(runner.get_loop(), serve(settings, listener, signals))
+            if not run_through(runner.get_loop(), _nothing_left()):
                 # A thread or coroutine would keep the process for ever; all that matters is closed.
                 drain()
                 os._exit(0)
+
+
+def run_through(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
+    """
+    Run `coroutine` to its end, whatever leaves the loop meanwhile. Raises what it raises.
+
+    What a plugin raises ends its task (`taskd.execution`), but asyncio lets SystemExit and
+    KeyboardInterrupt of a child task or a callback through the loop too, and `loop.stop()` stops it for
+    all. Nothing of the loop is lost by that: a child task has its exception, and what was to come waits.
+    """
+    task = loop.create_task(coroutine)
+    while not task.done():
+        try:
+            loop.run_until_complete(task)
+        except (SystemExit, KeyboardInterrupt) as error:
+            if task.done():
+                raise
+            _log.warning("%s would have ended taskd, which goes on", _raised_in(error))
+        except RuntimeError:
+            if task.done():
+                raise
+            _log.warning("A plugin's loop.stop() would have ended taskd, which goes on")
+    return task.result()
+
+
+def _raised_in(error: BaseException) -> str:
+    """What was raised and where; not what it says, for that may be a secret."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {last.filename}:{last.lineno}"
 
 
 class _Formatter(logging.Formatter):

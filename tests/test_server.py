@@ -30,6 +30,47 @@ def assert_one_line(said: str, *parts: str) -> None:
         assert part in said
 
 
+LEAVER = """
+import asyncio, sys
+
+from taskd import Plugin
+
+
+class Leaver(Plugin):
+    name = "leaver"
+
+    async def execute(self, params, context):
+        loop, how = asyncio.get_running_loop(), params["how"]
+        if how == "child":
+            await asyncio.create_task(leave())
+        if how == "callback":
+            loop.call_soon(sys.exit, 3)
+        if how == "interrupt":
+            loop.call_later(0.01, interrupt)
+        if how == "stop":
+            loop.stop()
+        await asyncio.sleep(0.05)
+        if how == "late":
+            loop.create_task(linger())
+            await asyncio.sleep(0)
+
+
+async def leave():
+    sys.exit(3)
+
+
+async def linger():
+    try:
+        await asyncio.sleep(600)
+    finally:
+        sys.exit(3)
+
+
+def interrupt():
+    raise KeyboardInterrupt
+"""
+
+
 # Start
 
 
@@ -205,3 +246,31 @@ def test_a_reader_that_never_reads_does_not_hold_the_stop(tmp_path: Path) -> Non
             reader.sendall(request.encode())
             assert reader.recv(1_000).startswith(b"HTTP/1.1 200")
             assert served.stop() == 0
+
+
+# What plugins raise
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "told"),
+    [
+        ("child", "failed", "SystemExit in "),
+        ("callback", "succeeded", "SystemExit in "),
+        ("interrupt", "succeeded", "KeyboardInterrupt in "),
+        ("stop", "succeeded", "A plugin's loop.stop() "),
+        ("late", "succeeded", "SystemExit in "),
+    ],
+)
+def test_what_leaves_the_loop_does_not_end_the_service(tmp_path: Path, how: str, status: str, told: str) -> None:
+    """asyncio lets it through from child tasks and callbacks; who was talking beside it goes on to the end."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "leaver.py").write_text(LEAVER)
+    with Served(tmp_path) as served:
+        gate = tmp_path / "gate"
+        other = served.submit("talk", gate=str(gate))
+        assert served.wait_end(served.submit("leaver", how=how))["status"] == status
+        gate.touch()
+        assert served.wait_end(other)["status"] == "succeeded"
+        assert served.stop() == 0
+    [line] = [line for line in served.said if "would have ended taskd" in line]
+    assert_one_line(line, told)
