@@ -147,14 +147,14 @@ class PluginRegistry:
             # A package without a plugin is there for the others, or for something else.
             if _classes(module) or path.name != PACKAGE:
                 self._add_all(_found_in(module), where)
-        except BaseException as error:  # a plugin may do anything when imported, SystemExit included
+        except BaseException as error:  # KeyboardInterrupt too: Ctrl-C raises none here (`taskd.signals`)
             self._report(where, error)
 
     def _add_all(self, classes: Iterable[type[Any]], where: str) -> None:
         for plugin in classes:
             try:
                 self._add(_loaded(plugin))
-            except Exception as error:
+            except BaseException as error:
                 self._report(f"{where}: {plugin.__name__}", error)
 
     def _add(self, plugin: LoadedPlugin) -> None:
@@ -164,8 +164,6 @@ class PluginRegistry:
         self.plugins[plugin.name] = plugin
 
     def _report(self, name: str, error: BaseException) -> None:
-        if isinstance(error, KeyboardInterrupt):
-            raise error
         told = str(error) if isinstance(error, PluginMissing) else exception_line(error)
         self.broken.append(BrokenPlugin(name, told))
 

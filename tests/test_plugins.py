@@ -78,6 +78,12 @@ def test_the_signature_decides_whether_it_is_given_a_context(plugin_dir: Write, 
     [
         ("def broken(:", "SyntaxError"),
         ("raise SystemExit(3)", "SystemExit: 3"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        (
+            "class Bad:\n    name = 'bad'\n    def execute(self, params): ...\n"
+            "    class Params(BaseModel):\n        def model_json_schema(): raise SystemExit(4)",
+            "SystemExit: 4",
+        ),
         ("import not_there_at_all", "ModuleNotFoundError: No module named 'not_there_at_all'"),
         ("1 / 0", "ZeroDivisionError"),
         ("x = 1", "no class in it has a name and an execute method"),
