@@ -74,7 +74,7 @@ def run(settings: Settings, signals: StopSignals) -> None:
     os.environ.pop("TASKD_TOKEN", None)
     with patient_streams() as drain:
         _log_to_stderr()
-        settings = fitted(settings)
+        settings = fitted(settings.rooted())
         with listening(settings) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             run_through(runner.get_loop(), serve(settings, listener, signals))
             if not run_through(runner.get_loop(), _nothing_left()):

@@ -265,6 +265,18 @@ class Settings(BaseModel):
         """The store's URL, with the default filled in."""
         return self.database or f"sqlite:///{self.data_dir / 'taskd.db'}"
 
+    def rooted(self) -> "Settings":
+        """The same with whole paths, as they are meant here and now: a plugin may change the working directory."""
+        scheme, _, file = (self.database or "").partition(":///")
+        whole: dict[str, Any] = {
+            "data_dir": self.data_dir.absolute(),
+            "plugins": [path.absolute() for path in self.plugins],
+            "git_file_roots": [path.absolute() for path in self.git_file_roots],
+        }
+        if scheme == "sqlite" and file:
+            whole["database"] = f"sqlite:///{Path(file).absolute()}"
+        return self.model_copy(update=whole)
+
 
 def load_settings(**overrides: Any) -> Settings:
     """

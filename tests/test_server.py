@@ -31,7 +31,7 @@ def assert_one_line(said: str, *parts: str) -> None:
 
 
 LEAVER = """
-import asyncio, sys
+import asyncio, os, sys
 
 from taskd import Plugin
 
@@ -49,6 +49,8 @@ class Leaver(Plugin):
             loop.call_later(0.01, interrupt)
         if how == "stop":
             loop.stop()
+        if how == "directory":
+            os.chdir("/")
         await asyncio.sleep(0.05)
         if how == "late":
             loop.create_task(linger())
@@ -274,3 +276,17 @@ def test_what_leaves_the_loop_does_not_end_the_service(tmp_path: Path, how: str,
         assert served.stop() == 0
     [line] = [line for line in served.said if "would have ended taskd" in line]
     assert_one_line(line, told)
+
+
+def test_a_plugin_that_changes_the_directory_does_not_move_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default its path is a relative one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "leaver.py").write_text(LEAVER)
+    with Served(tmp_path, "--data-dir", "data") as served:
+        served.wait_end(served.submit("leaver", how="directory"))
+        task = served.wait_end(served.submit("talk"))
+        assert task["last_seq"] == len(served.entries(task["id"]))
+        assert served.get("/api/health")["status"] == "ok"

@@ -178,6 +178,16 @@ def test_a_token_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         load_settings(token_file=tmp_path / "none")
 
 
+def test_a_path_means_what_it_means_at_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A plugin that changes the working directory moves neither the data nor what git may read."""
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings(plugins="mine", git_file_roots="roots").rooted()
+    named = load_settings(data_dir="data", database="sqlite:///some.db").rooted()
+    assert settings.database_url == f"sqlite:///{tmp_path}/taskd-data/taskd.db"
+    assert (settings.plugins, settings.git_file_roots) == ([tmp_path / "mine"], [tmp_path / "roots"])
+    assert (named.data_dir, named.database_url) == (tmp_path / "data", f"sqlite:///{tmp_path}/some.db")
+
+
 @pytest.mark.parametrize("name", list(Settings.model_fields))
 def test_every_setting_has_a_sentence_and_its_unit(name: str) -> None:
     """What `serve --help` prints ends as a sentence and says seconds or bytes where it counts them."""
