@@ -83,6 +83,7 @@ class _Outlet(io.RawIOBase):
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._process = os.getpid()
         # Its `put` may be entered again, by a destructor that has something to say.
         self._waiting: queue.SimpleQueue[bytes | threading.Event] = queue.SimpleQueue()
         threading.Thread(target=self._run, name=f"console {descriptor}", daemon=True).start()
@@ -98,7 +99,9 @@ class _Outlet(io.RawIOBase):
 
     def write(self, data: object, /) -> int:
         words = bytes(data)  # type: ignore[call-overload]  # a buffer, of whatever kind
-        if self._waiting.qsize() < WAITING_MAX:
+        if os.getpid() != self._process:
+            self._write(words)  # a forked child has no thread that would
+        elif self._waiting.qsize() < WAITING_MAX:
             self._waiting.put(words)
         return len(words)
 
@@ -114,6 +117,9 @@ class _Outlet(io.RawIOBase):
             if isinstance(words, threading.Event):
                 words.set()
                 continue
-            with contextlib.suppress(OSError):
-                while words:
-                    words = words[os.write(self._descriptor, words) :]
+            self._write(words)
+
+    def _write(self, words: bytes) -> None:
+        with contextlib.suppress(OSError):
+            while words:
+                words = words[os.write(self._descriptor, words) :]

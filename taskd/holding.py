@@ -1,13 +1,15 @@
 """
 One process at a time: whoever holds a file keeps every other taskd from what belongs to it.
 
-With flock, which SQLite does not use. It ends with the process, however that ends.
+With flock, which SQLite does not use. It ends with the process, however that ends, and with the
+children that it has forked: `taskd.forks` sees to those.
 """
 
 import fcntl
 import os
 
 from taskd.errors import DataDirHeld, StoreError
+from taskd.forks import keep_file_from_children
 
 
 def hold(descriptor: int, what: str, option: str) -> None:
@@ -25,6 +27,7 @@ def hold(descriptor: int, what: str, option: str) -> None:
         ) from error
     except OSError as error:
         raise StoreError(f"{what} cannot be locked ({error.strerror}); give another {option}.") from error
+    keep_file_from_children(descriptor)
 
 
 def _holder_of(descriptor: int) -> str:

@@ -34,6 +34,7 @@ from taskd.connections import cut, watch_clients
 from taskd.console import patient_streams
 from taskd.descriptors import fitted
 from taskd.errors import TaskdError
+from taskd.forks import keep_port_from_children
 from taskd.memory import give_back
 from taskd.plugins import BrokenPlugin
 from taskd.protocols import EdgeConfig
@@ -261,6 +262,7 @@ def listening(settings: Settings) -> Iterator[socket.socket]:
         ) from error
     with listener:
         watch_clients(listener, settings.send_timeout_s)
+        keep_port_from_children(listener)
         yield listener
 
 

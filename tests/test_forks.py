@@ -1,0 +1,113 @@
+"""What a plugin forks has none of ours: it keeps no restart off, and is no second service."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.served import Served, wait_until
+
+PLUGIN = '''
+import asyncio, logging, multiprocessing, os, sys, time
+
+from taskd import Plugin
+
+
+def work():
+    print("printed")
+    logging.getLogger("lib").warning("logged")
+    sys.stderr.write("without an end")
+    sys.stderr.flush()
+    time.sleep(600)
+
+
+class Forker(Plugin):
+    """Has a child that lives on."""
+
+    name = "forker"
+
+    async def execute(self, params, context):
+        process = multiprocessing.get_context("fork").Process(target=work)
+        process.start()
+        context.logger.info("forked", pid=process.pid)
+        await asyncio.sleep(600)
+
+
+class Twice(Plugin):
+    """Comes out of its `execute` twice, once in each process."""
+
+    name = "twice"
+
+    async def execute(self, params, context):
+        child = os.fork()
+        if not child and params["how"] == "raises":
+            raise ValueError("in the child")
+        if not child and params["how"] == "waits":
+            await asyncio.sleep(600)
+        if child:
+            _, status = await asyncio.to_thread(os.waitpid, child, 0)
+            return {"child": os.waitstatus_to_exitcode(status)}
+
+
+class Thread(Plugin):
+    """The same in a thread."""
+
+    name = "thread"
+
+    def execute(self, params):
+        child = os.fork()
+        if child:
+            os.waitpid(child, 0)
+            return {"child": "gone"}
+'''
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "forking.py").write_text(PLUGIN)
+    with Served(tmp_path) as served:
+        yield served
+
+
+@contextlib.contextmanager
+def child_of(served: Served) -> Iterator[None]:
+    """A child of a running task, which is ended afterwards."""
+    task_id = served.submit("forker")
+    served.wait_for(task_id, "forked")
+    pid = served.entries(task_id)[-1]["metadata"]["pid"]
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_a_child_that_outlives_the_service_keeps_neither_its_data_nor_its_port(served: Served) -> None:
+    """As the workers of a pool do, which nobody tells that their parent was killed."""
+    with child_of(served):
+        served.stop(signal.SIGKILL)
+        served.start()  # on the same port
+        assert served.get("/api/health")["status"] == "ok"
+
+
+def test_what_a_child_says_comes_out(served: Served) -> None:
+    """The thread that writes the service's own words is not in it."""
+    with child_of(served):
+        wait_until(lambda: "taskd: WARNING lib: logged\n" in served.said)
+    served.stop()
+    assert any("without an end" in line for line in served.said)
+
+
+@pytest.mark.parametrize("how", ["returns", "raises", "waits"])
+def test_a_child_that_comes_out_of_its_plugin_ends(served: Served, how: str) -> None:
+    """It would be a second service on the same sockets and files."""
+    task = served.wait_end(served.submit("twice", how=how))
+    assert (task["status"], task["result"]) == ("succeeded", {"child": 1})
+
+
+def test_a_child_that_comes_out_of_a_plugin_in_a_thread_ends(served: Served) -> None:
+    task = served.wait_end(served.submit("thread"))
+    assert (task["status"], task["result"]) == ("succeeded", {"child": "gone"})
