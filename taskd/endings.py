@@ -76,7 +76,7 @@ def _result(value: Any, masker: Masker) -> tuple[Any, list[Words]]:
     try:
         encoded = orjson.dumps(value)
     except Exception:  # what JSON cannot hold becomes its repr; a proxy may raise anything when looked at
-        encoded = orjson.dumps(clean_value(value))
+        encoded = orjson.dumps(clean_value(value, masker))
     if len(encoded) <= RESULT_BYTES_MAX:
         return masker.value(orjson.loads(encoded)), []
     words = f"the result is not kept: it has {len(encoded):,} bytes, and {RESULT_BYTES_MAX:,} is the limit"

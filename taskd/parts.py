@@ -18,6 +18,8 @@ from taskd.settings import Settings
 
 # One message may take this share of the queue's bytes; what is longer is cut, and says so.
 MESSAGE_SHARE = 8
+# How far behind a cut a URL with a password is looked for.
+URL_CHARACTERS_MAX = 4_096
 
 # What becomes one entry: its message, and that with its metadata as JSON (`body_of`).
 Part = tuple[str, bytes]
@@ -39,15 +41,18 @@ class Parts:
 
     def of(self, message: object, metadata: dict[str, Any] | None) -> tuple[Part, Sequence[Part]]:
         """The first part, with the metadata, and those behind it. Never raises; it may run foreign code."""
-        cut = 0
-        if type(message) is str and len(message) > self._characters_max:
+        masker, cut = self._masker, 0
+        margin = max(masker.longest, URL_CHARACTERS_MAX)
+        if type(message) is str and len(message) > self._characters_max + margin:
             cut = len(message) - self._characters_max
-            message = message[: self._characters_max]
+            message = message[: self._characters_max + margin]
         text = clean_text(message)
-        encoded = clean_metadata(metadata, self._metadata_bytes_max) if metadata else None
-        masker = self._masker
+        encoded = clean_metadata(metadata, self._metadata_bytes_max, masker) if metadata else None
         if masker.needed or "://" in text:
             text = masker(text)
+        if cut:
+            # There may be half of a secret at its end, which was not recognised.
+            text = text[:-margin]
         if encoded is not None and (masker.needed or b"://" in encoded):
             encoded = orjson.dumps(masker.value(orjson.loads(encoded)))
         if len(text) <= self._short_characters and not cut:

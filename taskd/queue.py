@@ -169,7 +169,7 @@ class LogQueue(asyncio.Queue[LogEntry]):
 
     def show_progress(self, source: str, progress: dict[str, Any]) -> None:
         """Show viewers where a progress is, without storing it. From any thread."""
-        shown = self.masker.value(clean_value(progress))
+        shown = self.masker.value(clean_value(progress, self.masker))
         if _thread() == self._thread:
             self.on_progress(source, shown)
         else:

@@ -12,7 +12,7 @@ costs well under a microsecond. Everything else takes the slow path.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
@@ -23,6 +23,8 @@ KEYS_MAX = 1_000
 VALUES_MAX = 100_000
 KEY_CHARACTERS_MAX = 256
 SOURCE_CHARACTERS_MAX = 64
+
+Mask = Callable[[str], str]
 
 # What the code of a foreign object may raise; not what cancels or interrupts us.
 RAISED = (Exception, SystemExit, GeneratorExit)
@@ -80,16 +82,16 @@ def clean_source(value: object) -> str:
     return _shortened(text, SOURCE_CHARACTERS_MAX) or "unnamed"
 
 
-def clean_metadata(metadata: dict[str, Any], bytes_max: int) -> bytes | None:
+def clean_metadata(metadata: dict[str, Any], bytes_max: int, mask: Mask | None = None) -> bytes | None:
     """
     `metadata` as a JSON object, or None where it is empty.
 
     Longer than `bytes_max`, its largest values are replaced by marks that say how long they
-    were, until it fits.
+    were, until it fits. `mask` hides secrets in keys that are cut; the rest is for the caller to mask.
     """
     if not metadata:
         return None
-    encoded = orjson.dumps(_Cleaning(bytes_max).members(metadata, 1))
+    encoded = orjson.dumps(_Cleaning(bytes_max, mask).members(metadata, 1))
     return encoded if len(encoded) <= bytes_max else _cut(orjson.loads(encoded), bytes_max)
 
 
@@ -109,9 +111,9 @@ def split_text(text: str, bytes_max: int) -> Iterator[str]:
         start = end
 
 
-def clean_value(value: object) -> Any:
-    """`value` as what JSON can hold: for a task's result and params."""
-    return _Cleaning(VALUES_MAX).clean(value, 0)
+def clean_value(value: object, mask: Mask | None = None) -> Any:
+    """`value` as what JSON can hold: for a task's result and params. `mask` as for `clean_metadata`."""
+    return _Cleaning(VALUES_MAX, mask).clean(value, 0)
 
 
 def free_key(key: str, taken: dict[str, Any]) -> str:
@@ -130,8 +132,9 @@ def _keys_fit(metadata: dict[str, Any]) -> bool:
 class _Cleaning:
     """One value on its way to JSON: what it is inside of, and how many more values may be looked at."""
 
-    def __init__(self, values_max: int) -> None:
+    def __init__(self, values_max: int, mask: Mask | None) -> None:
         self._left = values_max
+        self._mask = mask
         self._inside: set[int] = set()
 
     def clean(self, value: Any, depth: int) -> Any:
@@ -179,18 +182,21 @@ class _Cleaning:
             if count == KEYS_MAX:
                 cleaned["<more>"] = f"{len(value) - KEYS_MAX} keys left out"
                 break
-            cleaned[_clean_key(key, cleaned)] = self.clean(item, depth)
+            cleaned[self._key(key, cleaned)] = self.clean(item, depth)
         return cleaned
+
+    def _key(self, key: object, taken: dict[str, Any]) -> str:
+        text = clean_text(key)
+        # Masked before it is cut, or half of a secret would be left.
+        if self._mask is not None and len(text) > KEY_CHARACTERS_MAX:
+            text = self._mask(text)
+        # 1 and "1" are different keys to Python and one to JSON: keep both.
+        return free_key(_shortened(text, KEY_CHARACTERS_MAX), taken)
 
 
 def _shortened(text: str, characters_max: int) -> str:
     """Cut, and marked as cut, where it is too long."""
     return text if len(text) <= characters_max else f"{text[: characters_max - 1]}…"
-
-
-def _clean_key(key: object, taken: dict[str, Any]) -> str:
-    # 1 and "1" are different keys to Python and one to JSON: keep both.
-    return free_key(_shortened(clean_text(key), KEY_CHARACTERS_MAX), taken)
 
 
 def _cut(metadata: dict[str, Any], bytes_max: int) -> bytes:

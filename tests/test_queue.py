@@ -296,6 +296,20 @@ async def test_a_message_that_could_fill_the_queue_is_cut_and_says_so() -> None:
     assert told(queue.take_rest())[-1].endswith(f" <{1_000_000 - 8 * KIB:,} more characters cut>")
 
 
+@pytest.mark.parametrize("secret", ["hunter" * 20, "http://me:" + "hunter" * 20 + "@host"])
+@pytest.mark.parametrize("shown", range(1, 121, 7))
+async def test_no_cut_leaves_a_part_of_a_secret(secret: str, shown: int) -> None:
+    """Neither that of a message nor that of a key, wherever it lies; half of a secret is not recognised."""
+    queue = make_queue(queue_bytes_max=64 * KIB, message_bytes_max=1 * KIB, metadata_bytes_max=4 * KIB)
+    if "://" not in secret:  # a password there is known by its place
+        queue.masker.add(secret)
+    begun = len(secret) - 120 + shown
+    queue.emit(INFO, "p", secret * 9 + "x" * (8 * KIB - 9 * len(secret) - begun) + secret + "y" * 100_000)
+    queue.emit(INFO, "p", "x" * (8 * KIB - begun) + secret + "y" * 100_000)
+    queue.emit(INFO, "p", "key", {"k" * (256 - begun) + secret: 1})
+    assert b"hunt" not in b"".join(entry.encoded for entry in queue.take_rest())
+
+
 async def test_secrets_are_hidden_before_anybody_sees_the_entry() -> None:
     """Message, metadata and source are masked in the encoding that store and readers get."""
     queue = make_queue()
