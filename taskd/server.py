@@ -77,20 +77,21 @@ def run(settings: Settings, signals: StopSignals) -> None:
         _log_to_stderr()
         settings = fitted(settings.rooted())
         with listening(settings) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            run_through(runner.get_loop(), serve(settings, listener, signals))
-            if not run_through(runner.get_loop(), _nothing_left()):
+            run_through(runner.get_loop(), serve(settings, listener, signals), signals)
+            if not run_through(runner.get_loop(), _nothing_left(), signals):
                 # A thread or coroutine would keep the process for ever; all that matters is closed.
                 drain()
                 os._exit(0)
 
 
-def run_through(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
+def run_through(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T], signals: StopSignals) -> T:
     """
     Run `coroutine` to its end, whatever leaves the loop meanwhile. Raises what it raises.
 
     What a plugin raises ends its task (`taskd.execution`), but asyncio lets SystemExit and
     KeyboardInterrupt of a child task or a callback through the loop too, and `loop.stop()` stops it for
     all. Nothing of the loop is lost by that: a child task has its exception, and what was to come waits.
+    Where a plugin has taken our signals, it may be what one of them means: then it asks for the stop.
     """
     task = loop.create_task(coroutine)
     while not task.done():
@@ -99,7 +100,10 @@ def run_through(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, 
         except (SystemExit, KeyboardInterrupt) as error:
             if task.done():
                 raise
-            _log.warning("%s would have ended taskd, which goes on", _raised_in(error))
+            if signals.taken():
+                signals.ask()
+            else:
+                _log.warning("%s would have ended taskd, which goes on", _raised_in(error))
         except RuntimeError:
             if task.done():
                 raise

@@ -45,7 +45,8 @@ class StopSignals:
         self.asked = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tell: Callable[[], None] = lambda: None
-        for number in _stopping():
+        self._numbers = _stopping()
+        for number in self._numbers:
             signal.signal(number, self._come)
 
     def tell(self, tell: Callable[[], None]) -> None:
@@ -54,10 +55,18 @@ class StopSignals:
         for _ in range(self.asked):
             tell()
 
+    def taken(self) -> bool:
+        """Whether somebody has put a handler of his own in the place of one of ours."""
+        return any(signal.getsignal(number) != self._come for number in self._numbers)
+
+    def ask(self) -> None:
+        """Ask for the stop as a signal does."""
+        self._come(signal.SIGTERM, None)
+
     def over(self) -> None:
         """All is done: from here on they are ignored."""
         # The interpreter, at its own end, takes handlers away, and with them the process; this it leaves.
-        for number in _stopping():
+        for number in self._numbers:
             signal.signal(number, signal.SIG_IGN)
 
     def _come(self, number: int, frame: FrameType | None) -> None:
