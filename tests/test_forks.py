@@ -88,7 +88,8 @@ def child_of(served: Served) -> Iterator[None]:
 def test_a_child_that_outlives_the_service_keeps_neither_its_data_nor_its_port(served: Served) -> None:
     """As the workers of a pool do, which nobody tells that their parent was killed."""
     with child_of(served):
-        served.stop(signal.SIGKILL)
+        served.process.kill()
+        served.process.wait()
         served.start()  # on the same port
         assert served.get("/api/health")["status"] == "ok"
 
