@@ -130,6 +130,19 @@ class Client:
         plugins = self.get("/api/plugins")["plugins"]
         return next((one["params_schema"] or {} for one in plugins if one["name"] == plugin), {})
 
+    def tasks(self, parameters: Parameters) -> list[Json]:
+        """The newest tasks, as many as `limit` among the parameters says. Raises `ClientError`."""
+        found: list[Json] = []
+        before: Parameters = []
+        while True:
+            page = self.get("/api/tasks", [*parameters, *before])
+            found += page["tasks"]
+            limit = int(dict(parameters)["limit"])  # the server would have refused what is none
+            # One page ends where large tasks have filled it.
+            if page["next_before"] is None or len(found) >= limit:
+                return found[:limit]
+            before = [("before", page["next_before"])]
+
     def pages(self, task_id: str, parameters: Parameters) -> Iterator[list[Json]]:
         """The matches in the log as it is now, a page of entries at a time. Raises `ClientError`."""
         asked = list(parameters)

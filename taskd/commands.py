@@ -149,7 +149,7 @@ def run(
 @click.pass_obj
 def tasks(server: dict[str, Any], /, **asked: str | None) -> None:
     """The newest tasks."""
-    found = Client(**server).get("/api/tasks", _parameters(asked))["tasks"]
+    found = Client(**server).tasks(_parameters(asked))
     print_tasks(found)
     if not found:
         say("no tasks")

@@ -149,10 +149,15 @@ class TaskManager:
         limit: int = 50,
         before: str | None = None,
     ) -> tuple[list[Task], str | None]:
-        """The newest tasks that match, and the `before` for those after them, or None."""
-        rows = await self.store.tasks(TaskFilter(status, plugin, ending, before), limit + 1)
-        tasks = [live.task if (live := self._live.get(row.id)) else row for row in rows[:limit]]
-        return tasks, rows[limit - 1].id if len(rows) > limit else None
+        """
+        The newest tasks that match, and the `before` for those after them, or None.
+
+        Fewer than `limit` where they are large: a page ends at `page_bytes_max`.
+        """
+        task_filter = TaskFilter(status, plugin, ending, before)
+        rows, more = await self.store.tasks(task_filter, limit, self.page_bytes_max)
+        tasks = [live.task if (live := self._live.get(row.id)) else row for row in rows]
+        return tasks, rows[-1].id if more else None
 
     async def wait(self, task_id: str) -> Task:
         """Wait until the task has ended and its log is stored. Raises `TaskNotFound`."""

@@ -140,7 +140,9 @@ class Settings(BaseModel):
     head_bytes_max: int = Field(
         32 * KIB, ge=1 * KIB, le=1 * MIB, description="Bytes of one request's line and headers; more are refused (431)."
     )
-    page_bytes_max: int = Field(8 * MIB, ge=1, description="Bytes of entries in one page; the rest is on the next.")
+    page_bytes_max: int = Field(
+        8 * MIB, ge=1, description="Bytes of entries, or of tasks, in one page; the rest is on the next."
+    )
     frame_entries_max: int = Field(500, ge=1, le=5_000, description="Entries in one WebSocket frame.")
     frame_bytes_max: int = Field(256 * KIB, ge=1, description="Bytes of entries in one WebSocket frame.")
     frame_interval_s: float = Field(

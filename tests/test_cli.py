@@ -227,6 +227,13 @@ def test_the_newest_tasks_are_listed(served: Served) -> None:
     assert re.match(rf"{task_id[-8:]}  succeeded  talk  \S+Z  \S+ s  \d+ entries  1 warning\n$", listed)
 
 
+def test_large_tasks_are_listed_however_few_fill_a_page(tmp_path: Path) -> None:
+    with Served(tmp_path, "--page-bytes-max", "100") as served:
+        ids = [served.submit("talk", word="x" * 60) for _ in range(5)]
+        listed = served.taskd("tasks", "--limit", "4").stdout
+    assert re.findall(r"^\S+", listed, re.M) == [task_id[-8:] for task_id in ids[:0:-1]]
+
+
 def test_a_bad_status_exits_2(served: Served) -> None:
     result = served.taskd("tasks", "--status", "nonsense")
     assert result.returncode == 2

@@ -16,7 +16,7 @@ from taskd.entries import Level, LogEntry, timestamp_of
 from taskd.persistence import LogPersistenceService, open_persistence
 from taskd.persistence.base import TaskFilter
 from taskd.retention import DAY_US, Retention
-from taskd.settings import Settings
+from taskd.settings import MIB, Settings
 from taskd.tasks import Task, TaskEnd, TaskStatus, first_id_of
 from taskd.waiting import beside
 from tests.conftest import running_service
@@ -85,7 +85,7 @@ async def made(
 
 
 async def left(store: LogPersistenceService) -> set[str]:
-    return {task.id for task in await store.tasks(ALL, 1_000)}
+    return {task.id for task in (await store.tasks(ALL, 1_000, MIB))[0]}
 
 
 async def test_what_ended_longer_ago_than_the_days_is_deleted_with_its_files(tmp_path: Path, clock: Clock) -> None:

@@ -83,7 +83,9 @@ class TaskList(Shape):
     """Tasks, the newest first."""
 
     tasks: list[Task]
-    next_before: str | None = Field(description="`before` for the next page; null on the last.")
+    next_before: str | None = Field(
+        description="`before` for the next page; null on the last. A page also ends at page_bytes_max."
+    )
 
 
 class Entry(Shape):

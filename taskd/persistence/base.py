@@ -121,8 +121,12 @@ class LogPersistenceService(Protocol):
     async def secret_paths(self, task_id: str) -> list[str]:
         """The params of the task that were secret, and are stored as `"***"`."""
 
-    async def tasks(self, task_filter: TaskFilter, limit: int) -> list[Task]:
-        """The newest tasks that match, at most `limit`."""
+    async def tasks(self, task_filter: TaskFilter, limit: int, bytes_max: int) -> tuple[list[Task], bool]:
+        """
+        The newest tasks that match, at most `limit`, and whether there are more.
+
+        It ends behind the one whose params and result reach `bytes_max`, so there is always one.
+        """
 
     async def unended_tasks(self) -> list[Task]:
         """The tasks stored as queued or running: after a start, those that a crash left."""

@@ -7,10 +7,11 @@ read (`query_only`), has a time limit, and is interrupted when whoever asked has
 """
 
 import asyncio
+import contextlib
 import functools
 import os
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -306,9 +307,15 @@ class SqliteStore:
         row = await self._one(SECRETS, (task_id,))
         return orjson.loads(row[0]) if row and row[0] else []
 
-    async def tasks(self, task_filter: TaskFilter, limit: int) -> list[Task]:
+    async def tasks(self, task_filter: TaskFilter, limit: int, bytes_max: int) -> tuple[list[Task], bool]:
         where, values = _where_task(task_filter)
-        return [_task_of(row) for row in await self._all(TASKS.format(where=where), (*values, limit))]
+
+        def read(connection: sqlite3.Connection) -> tuple[list[Row], bool]:
+            with contextlib.closing(connection.execute(TASKS.format(where=where), (*values, limit + 1))) as rows:
+                return _filled(rows, limit, bytes_max)
+
+        rows, more = await self._read(read)
+        return [_task_of(row) for row in rows], more
 
     async def unended_tasks(self) -> list[Task]:
         return [_task_of(row) for row in await self._all(UNENDED, ())]
@@ -420,6 +427,19 @@ def _where_task(task_filter: TaskFilter) -> tuple[str, list[object]]:
     ]
     given = [(fragment, str(value)) for fragment, value in asked if value is not None]
     return " AND ".join(fragment for fragment, _ in given) or "1", [value for _, value in given]
+
+
+def _filled(rows: Iterable[Row], limit: int, bytes_max: int) -> tuple[list[Row], bool]:
+    """The rows of tasks that one page has room for, and whether one more was there."""
+    page: list[Row] = []
+    size = 0
+    for row in rows:
+        if len(page) == limit or size >= bytes_max:
+            return page, True
+        page.append(row)
+        params, result, error = row[2], row[7], row[8]
+        size += len(params) + len(result or "") + len(error or "")
+    return page, False
 
 
 def _task_of(row: Row) -> Task:

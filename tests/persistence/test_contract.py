@@ -5,6 +5,7 @@ import random
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
+import orjson
 import pytest
 
 from taskd.counts import LogCounts
@@ -13,7 +14,7 @@ from taskd.errors import StoreError, TaskNotFound
 from taskd.filters import LogFilter
 from taskd.persistence import LogPersistenceService, open_persistence
 from taskd.persistence.base import Span, TaskFilter
-from taskd.settings import Settings
+from taskd.settings import MIB, Settings
 from taskd.tasks import Task, TaskEnd, TaskStatus, new_task_id
 
 START_US = 1_795_000_000_000_000
@@ -209,13 +210,32 @@ async def test_tasks_are_listed_newest_first_and_by_what_is_asked(store: LogPers
     """By status, plugin and the ending of the id, below `before`."""
     ids = [await created(store, plugin="ab"[place % 2]) for place in range(6)]
     await store.append(ids[0], [], end=ENDED)
-    listed = [task.id for task in await store.tasks(TaskFilter(), 100)]
+
+    async def ids_of(task_filter: TaskFilter, limit: int) -> list[str]:
+        return [task.id for task in (await store.tasks(task_filter, limit, MIB))[0]]
+
+    listed = await ids_of(TaskFilter(), 100)
     assert listed == ids[::-1]
-    assert [task.id for task in await store.tasks(TaskFilter(plugin="b", before=ids[5]), 1)] == [ids[3]]
-    assert [task.id for task in await store.tasks(TaskFilter(status=TaskStatus.SUCCEEDED), 9)] == [ids[0]]
-    assert [task.id for task in await store.tasks(TaskFilter(ending=ids[2][-8:]), 9)] == [ids[2]]
-    assert [task.id for task in await store.tasks(TaskFilter(ending="%"), 9)] == []
+    assert await ids_of(TaskFilter(plugin="b", before=ids[5]), 1) == [ids[3]]
+    assert await ids_of(TaskFilter(status=TaskStatus.SUCCEEDED), 9) == [ids[0]]
+    assert await ids_of(TaskFilter(ending=ids[2][-8:]), 9) == [ids[2]]
+    assert await ids_of(TaskFilter(ending="%"), 9) == []
     assert [task.id for task in await store.unended_tasks()] == ids[1:]
+
+
+async def test_a_list_of_tasks_is_bounded_in_bytes(store: LogPersistenceService) -> None:
+    """It ends behind the task that fills it, and says that there are more; params and results both count."""
+    result = TaskEnd(TaskStatus.SUCCEEDED, timestamp_of(0), orjson.dumps("r" * 1_000).decode())
+    tasks = [Task(new_task_id(), "p", {"text": "x" * 1_000}, TaskStatus.RUNNING, timestamp_of(n)) for n in range(4)]
+    for task in tasks:
+        await store.create_task(task, [])
+    await store.append(tasks[2].id, [], end=result)
+    listed, more = await store.tasks(TaskFilter(), 9, 3_000)
+    assert ([task.id for task in listed], more) == ([tasks[3].id, tasks[2].id], True)
+    listed, more = await store.tasks(TaskFilter(before=tasks[2].id), 9, 3_000)
+    assert ([task.id for task in listed], more) == ([tasks[1].id, tasks[0].id], False)
+    listed, more = await store.tasks(TaskFilter(), 9, 1)
+    assert ([task.id for task in listed], more) == ([tasks[3].id], True)
 
 
 async def test_only_an_ended_task_is_deleted_and_then_wholly(store: LogPersistenceService) -> None:

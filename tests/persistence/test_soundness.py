@@ -16,7 +16,7 @@ from taskd.persistence.base import Span, TaskFilter
 from taskd.persistence.connection import store_error
 from taskd.persistence.soundness import Soundness
 from taskd.persistence.sqlite import SqliteStore
-from taskd.settings import Settings
+from taskd.settings import MIB, Settings
 from tests.conftest import running_service
 from tests.persistence.test_contract import created, entries, entry, stored
 
@@ -189,7 +189,7 @@ async def test_a_row_of_nonsense_does_not_take_the_list_of_tasks_with_it(tmp_pat
         nonsense = ("{", "nonsense", "[", "many")
         other.execute("UPDATE tasks SET params_json = ?, progress_json = ?, result_json = ?, last_seq = ?", nonsense)
     async with open_persistence(Settings(data_dir=tmp_path)) as store:
-        [task] = await store.tasks(TaskFilter(), 10)
+        [task], _ = await store.tasks(TaskFilter(), 10, MIB)
     assert (task.id, task.params, task.progress, task.result, task.last_seq) == (task_id, {}, None, None, 0)
 
 
