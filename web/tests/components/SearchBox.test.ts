@@ -1,4 +1,4 @@
-import { cleanup, fireEvent, render, screen } from '@testing-library/svelte';
+import { cleanup, fireEvent, render, within } from '@testing-library/svelte';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 
 import { Address } from '../../src/lib/address.svelte';
@@ -7,14 +7,16 @@ import SearchBox from '../../src/parts/SearchBox.svelte';
 
 let address: Address;
 let reader: LogReader;
+// Other tests leave their parts in the document.
+let box: ReturnType<typeof within>;
 
 beforeEach(async () => {
   vi.stubGlobal('fetch', () => new Promise(() => undefined));
   history.replaceState(null, '', '/tasks/ONE');
   address = new Address();
   reader = new LogReader(address, false, () => undefined);
-  render(SearchBox, { reader });
-  await fireEvent.input(screen.getByRole('textbox'), { target: { value: '(a' } });
+  box = within(render(SearchBox, { reader }).container);
+  await fireEvent.input(box.getByRole('textbox'), { target: { value: '(a' } });
 });
 
 afterEach(() => {
@@ -25,11 +27,11 @@ afterEach(() => {
 });
 
 test('what was typed just now is looked for as an expression', async () => {
-  await fireEvent.click(screen.getByRole('button', { name: 'Regular expression' }));
+  await fireEvent.click(box.getByRole('button', { name: 'Regular expression' }));
   expect([reader.text, reader.regex]).toEqual(['(a', true]);
 });
 
 test('of what was typed just now only the lines are left', async () => {
-  await fireEvent.click(screen.getByRole('button', { name: 'Only matching lines' }));
+  await fireEvent.click(box.getByRole('button', { name: 'Only matching lines' }));
   await vi.waitFor(() => expect(address.filter.search).toEqual(['(a']));
 });
