@@ -176,11 +176,14 @@ async def _serve(service: Service, listener: socket.socket, stop: asyncio.Event,
         await first(serving, stop.wait(), service.store.corrupt.wait())
     if service.store.corrupt.is_set():
         service.hurry()  # what tasks say from now on has no place
-    await service.stop()
-    await server.answered(CLOSE_WAIT_S)
-    giving_back.cancel()
-    server.should_exit = True
-    await serving
+    try:
+        await service.stop()
+    finally:
+        # Also where it cannot begin anew: who was asked something is answered before the process ends.
+        await server.answered(CLOSE_WAIT_S)
+        giving_back.cancel()
+        server.should_exit = True
+        await serving
 
 
 async def _started(service: Service, stop: asyncio.Event) -> bool:

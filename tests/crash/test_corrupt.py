@@ -213,6 +213,6 @@ def test_a_running_server_gives_up_at_the_fourth_too(tmp_path: Path) -> None:
             with contextlib.suppress(httpx.TransportError, AssertionError):
                 use(served)
         assert served.stop() == 1
-    assert served.said[-1].startswith("taskd: The database")
+    assert served.said[-1].startswith("taskd: The database"), "".join(served.said)
     assert "look at the disk" in served.said[-1]
     assert (served.data_dir / "taskd.db").exists()
