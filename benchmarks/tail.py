@@ -24,6 +24,7 @@ import sqlite3
 import statistics
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -119,7 +120,7 @@ def watched(plan: Plan, rate: int, viewers: int) -> Tail:
         pages = Pages(served.port, task_id, plan.seed)
         try:
             with pages if (rate, viewers) in LAG_BARS_MS else contextlib.nullcontext():
-                told, _ = client.communicate(timeout=seconds + END_WAIT_S)
+                told = _told(client, seconds + END_WAIT_S)
         finally:
             client.kill()
         server = ended(served, task_id)["result"]
@@ -140,6 +141,18 @@ def _viewers(served: Served, task_id: str, count: int) -> subprocess.Popen[str]:
     if client.stdout.readline() != "ready\n":
         raise RuntimeError(f"the viewers ended with {client.wait()}")
     return client
+
+
+def _told(client: subprocess.Popen[str], within_s: float) -> str:
+    """What the viewers tell at their end; '' where they have not come to it."""
+    # Not `communicate`: it does not know of what came together with "ready" and was read with it.
+    assert client.stdout is not None
+    late = threading.Timer(within_s, client.kill)
+    late.start()
+    try:
+        return client.stdout.readline()
+    finally:
+        late.cancel()
 
 
 def _stored(served: Served, task_id: str) -> int:
