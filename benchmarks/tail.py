@@ -118,11 +118,12 @@ def watched(plan: Plan, rate: int, viewers: int) -> Tail:
         client = _viewers(served, task_id, viewers)
         gate.touch()
         pages = Pages(served.port, task_id, plan.seed)
-        try:
-            with pages if (rate, viewers) in LAG_BARS_MS else contextlib.nullcontext():
-                told = _told(client, seconds + END_WAIT_S)
-        finally:
-            client.kill()
+        with client:
+            try:
+                with pages if (rate, viewers) in LAG_BARS_MS else contextlib.nullcontext():
+                    told = _told(client, seconds + END_WAIT_S)
+            finally:
+                client.kill()
         server = ended(served, task_id)["result"]
     seen = json.loads(told)
     stored = _stored(served, task_id)
