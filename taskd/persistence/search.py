@@ -22,6 +22,8 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice, pairwise
 from typing import Any
 
+import orjson
+
 from taskd.counts import Count, LogCounts, Stats
 from taskd.entries import Level, LogEntry
 from taskd.errors import TaskNotFound
@@ -41,6 +43,7 @@ FROM tasks LEFT JOIN log_indexes ON task_id = id WHERE id = ? AND deleted_at IS 
 """
 IN_RANGE = "SELECT {columns} FROM task_logs WHERE task_id = ? AND seq > ? AND seq <= ? AND {where}"
 IN_LIST = "SELECT {columns} FROM task_logs WHERE task_id = ? AND seq IN ({marks}) AND {where}"
+PACK = "SELECT json_group_array(json_array({columns})) FROM ("
 CANDIDATES = "SELECT rowid FROM log_search WHERE log_search MATCH ? AND rowid > ? AND rowid <= ? ORDER BY rowid {order}"
 GROUPS = "level, source, count(*), min(seq), max(seq)"
 TIMESTAMP = "SELECT timestamp FROM task_logs WHERE task_id = ? AND seq = ?"
@@ -49,6 +52,9 @@ TIMESTAMP = "SELECT timestamp FROM task_logs WHERE task_id = ? AND seq = ?"
 MANY = 4
 # Seqs in one list of SQL; shorter lists repeat their last, so that the statement is the same.
 LIST_SEQS = 250
+# Rows in one of JSON: few at first, for they may be large; then as many as have so many characters.
+PACK_ENTRIES_FIRST, PACK_ENTRIES_MAX = 32, 1_024
+PACK_CHARACTERS = 256 * 1_024
 TRIGRAM = 3
 TRIGRAMS_MAX = 24
 # From so many on, and if more than every so-manieth entry is one, reading is faster than looking up.
@@ -83,6 +89,12 @@ class Part:
     @property
     def folding(self) -> bool:
         return self.block is None or self.block.folding
+
+    def beyond(self, seq: int, descending: bool) -> "Part | None":
+        """What of it comes behind `seq`; None for nothing."""
+        after, until = (self.after, seq - 1) if descending else (seq, self.until)
+        seqs = None if self.seqs is None else [one for one in self.seqs if after < one <= until]
+        return replace(self, after=after, until=until, seqs=seqs) if after < until and seqs != [] else None
 
 
 @contextmanager
@@ -121,7 +133,7 @@ class Search:
         """As `LogPersistenceService.page`."""
         entries: list[LogEntry] = []
         size = 0
-        for row in islice(self._rows_from(offset, order == "desc"), limit + 1):
+        for row in islice(self._rows_from(offset, limit + 1, order == "desc"), limit + 1):
             entry = LogEntry.from_row(row)
             size += len(entry.encoded)
             if len(entries) == limit or (entries and size > bytes_max):
@@ -145,7 +157,7 @@ class Search:
         for part in self._parts(True):
             count = self._count(part)
             if count:
-                *_, (first,) = islice(self._rows(part, "seq", True), n)
+                *_, (first,) = self._rows(part, "seq", True, n)
             n -= count
             if n <= 0:
                 break
@@ -286,22 +298,22 @@ class Search:
 
     # What of a part matches
 
-    def _rows_from(self, offset: int, descending: bool) -> Iterator[Row]:
-        """The rows of all matches but the first `offset`."""
+    def _rows_from(self, offset: int, count: int, descending: bool) -> Iterator[Row]:
+        """The rows of matches, from behind the first `offset`; of so many at least, if there are."""
         if self._filter.everything:
             # Seqs have no holes: the offset is a place.
             after, until = self._after, self._until
             low, high = (after, until - offset) if descending else (after + offset, until)
-            return self._rows(Part(low, high, _ALL), ENTRY_COLUMNS, descending)
-        return self._rows_skipping(offset, descending)
+            return self._rows(Part(low, high, _ALL), ENTRY_COLUMNS, descending, count)
+        return self._rows_skipping(offset, count, descending)
 
-    def _rows_skipping(self, offset: int, descending: bool) -> Iterator[Row]:
+    def _rows_skipping(self, offset: int, count: int, descending: bool) -> Iterator[Row]:
         for part in self._parts(descending):
-            count = self._count(part) if offset else 0
-            if offset and count <= offset:
-                offset -= count
+            skipped = self._count(part) if offset else 0
+            if offset and skipped <= offset:
+                offset -= skipped
                 continue
-            yield from islice(self._rows(part, ENTRY_COLUMNS, descending), offset, None)
+            yield from islice(self._rows(part, ENTRY_COLUMNS, descending, offset + count), offset, None)
             offset = 0
 
     def _seqs(self, part: Part) -> list[int] | range:
@@ -312,7 +324,7 @@ class Search:
     def _count(self, part: Part) -> int:
         if part.decided:
             return part.until - part.after if part.seqs is None else len(part.seqs)
-        return sum(count for (count,) in self._rows(part, "count(*)", False, ordered=False))
+        return sum(count for (count,) in self._summed(part, "count(*)"))
 
     def _count_block(self, number: int, after: int, until: int) -> int:
         """How many of one block match, where level and source alone are asked for."""
@@ -326,16 +338,38 @@ class Search:
         """The matches by level and source; with the last of each in order."""
         if part.decided and part.block is not None and part.block.is_whole:
             return part.block.groups(self._seqs(part))
-        return self._rows(part, GROUPS, False, ordered=False, grouped=True)
+        return self._summed(part, GROUPS, " GROUP BY level, source")
 
-    def _rows(
-        self, part: Part, columns: str, descending: bool, *, ordered: bool = True, grouped: bool = False
-    ) -> Iterator[Row]:
-        """`columns` of the matches of a part; of counts and groups one for each piece that was read."""
-        suffix = " GROUP BY level, source" if grouped else f" ORDER BY seq {'DESC' if descending else 'ASC'}"
-        suffix = suffix if grouped or ordered else ""
-        pieces = self._pieces(part, descending)
+    def _summed(self, part: Part, columns: str, suffix: str = "") -> Iterator[Row]:
+        """Counts or groups of the matches of a part: of each piece that is read."""
+        pieces = self._pieces(part, False)
         return chain.from_iterable(self._execute(piece, columns, suffix) for piece in pieces)
+
+    def _rows(self, part: Part, columns: str, descending: bool, count: int | None = None) -> Iterator[Row]:
+        """`columns`, of which `seq` is the first, of the matches of a part; of `count` of them at most."""
+        pieces = self._pieces(part, descending)
+        packs = (pack for piece in pieces for pack in self._packs(piece, columns, descending, count))
+        return islice(chain.from_iterable(packs), count)
+
+    def _packs(self, piece: Part, columns: str, descending: bool, count: int | None) -> Iterator[list[Row]]:
+        """
+        The rows of a piece, each time many in one row of JSON.
+
+        For each row that SQLite gives, its thread waits for the interpreter's lock: behind a busy loop a
+        page of a thousand took a thousand turns.
+        """
+        suffix = f" ORDER BY seq {'DESC' if descending else 'ASC'} LIMIT "
+        size = PACK_ENTRIES_FIRST
+        left: Part | None = piece
+        while left is not None:
+            size = size if count is None else min(size, count)
+            packed: str = self._execute(left, columns, f"{suffix}{size})", PACK.format(columns=columns)).fetchone()[0]
+            rows: list[Row] = orjson.loads(packed)
+            # That they come in the order of the inner SELECT is SQLite's habit, not its promise.
+            rows.sort(reverse=descending)
+            yield rows
+            left = left.beyond(rows[-1][0], descending) if len(rows) == size else None
+            size = max(1, min(PACK_ENTRIES_MAX, PACK_CHARACTERS * size // len(packed)))
 
     def _pieces(self, part: Part, descending: bool) -> Iterator[Part]:
         """The part in pieces of which each is one statement; without those that have no match."""
@@ -353,13 +387,13 @@ class Search:
         else:
             yield part
 
-    def _execute(self, piece: Part, columns: str, suffix: str) -> Iterator[Row]:
+    def _execute(self, piece: Part, columns: str, suffix: str, prefix: str = "") -> sqlite3.Cursor:
         check_wanted(self._connection)
         where, values = piece.filter.where(folding=piece.folding)
         if piece.seqs is None:
-            sql = IN_RANGE.format(columns=columns, where=where) + suffix
+            sql = prefix + IN_RANGE.format(columns=columns, where=where) + suffix
             return self._connection.execute(sql, (self._task_id, piece.after, piece.until, *values))
-        sql = IN_LIST.format(columns=columns, where=where, marks=", ".join("?" * LIST_SEQS)) + suffix
+        sql = prefix + IN_LIST.format(columns=columns, where=where, marks=", ".join("?" * LIST_SEQS)) + suffix
         seqs = piece.seqs + piece.seqs[-1:] * (LIST_SEQS - len(piece.seqs))
         return self._connection.execute(sql, (self._task_id, *seqs, *values))
 
