@@ -24,6 +24,7 @@ from taskd.journal import Journal
 from taskd.logger import TaskLogger
 from taskd.masking import Masker
 from taskd.metrics import Metrics, Tally
+from taskd.own import give_to_plugin
 from taskd.persistence.base import LogPersistenceService
 from taskd.plugins import LoadedPlugin
 from taskd.queue import LogQueue
@@ -142,6 +143,7 @@ class LiveTask:
         self.queue.emit_system(Level.INFO, f"started {self.plugin.name}")
         coroutine = execute(self.plugin, self.context)
         self.running = asyncio.get_running_loop().create_task(coroutine, name=f"plugin {self.row.id}")
+        give_to_plugin(self.running)
         if self._stop_as is not None:  # asked while the start was being stored
             self.running.cancel()
         await first(self.running, self._left_behind.wait())

@@ -36,6 +36,7 @@ from taskd.descriptors import fitted
 from taskd.errors import TaskdError
 from taskd.forks import keep_port_from_children
 from taskd.memory import give_back
+from taskd.own import every_task, keep_own_tasks
 from taskd.plugins import BrokenPlugin
 from taskd.protocols import EdgeConfig
 from taskd.service import Service
@@ -43,7 +44,7 @@ from taskd.settings import Settings
 from taskd.signals import StopSignals
 from taskd.version import __version__
 from taskd.visible import shown
-from taskd.waiting import first
+from taskd.waiting import beside, first
 
 # How long the HTTP server waits, twice, for answers that are under way when the service has stopped.
 CLOSE_WAIT_S = 1
@@ -77,6 +78,7 @@ def run(settings: Settings, signals: StopSignals) -> None:
         _log_to_stderr()
         settings = fitted(settings.rooted())
         with listening(settings) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            keep_own_tasks(runner.get_loop())
             run_through(runner.get_loop(), serve(settings, listener, signals), signals)
             if not run_through(runner.get_loop(), _nothing_left(), signals):
                 # A thread or coroutine would keep the process for ever; all that matters is closed.
@@ -146,6 +148,11 @@ async def serve(settings: Settings, listener: socket.socket, signals: StopSignal
     Where the database turns out to be damaged, the service begins anew with another; connections
     that come meanwhile wait.
     """
+    async with beside(give_back(), "memory"), beside(signals.keep(), "signals"):
+        await _serve_and_again(settings, listener, signals)
+
+
+async def _serve_and_again(settings: Settings, listener: socket.socket, signals: StopSignals) -> None:
     stop = asyncio.Event()
     notices: list[str] = []
     again, announced = True, False
@@ -169,7 +176,6 @@ async def _serve(service: Service, listener: socket.socket, stop: asyncio.Event,
     server = HttpServer(EdgeConfig(create_app(service), service.settings, close_wait_s=2 * CLOSE_WAIT_S))
     # A copy: uvicorn closes the sockets that it is given.
     serving = asyncio.create_task(server.serve([listener.dup()]), name="http")
-    giving_back = asyncio.create_task(give_back(), name="memory")
     if await server.started_or(serving):
         if not announced:
             _tell_ready(service, url(listener))
@@ -181,7 +187,6 @@ async def _serve(service: Service, listener: socket.socket, stop: asyncio.Event,
     finally:
         # Also where it cannot begin anew: who was asked something is answered before the process ends.
         await server.answered(CLOSE_WAIT_S)
-        giving_back.cancel()
         server.should_exit = True
         await serving
 
@@ -305,7 +310,7 @@ def _on_signals(signals: StopSignals, stop: asyncio.Event, service: Service) -> 
 async def _nothing_left() -> bool:
     """Whether all coroutines and threads have ended, after a last short wait for them."""
     loop = asyncio.get_running_loop()
-    left = asyncio.all_tasks() - {asyncio.current_task()}
+    left = every_task() - {asyncio.current_task()}
     for task in left:
         task.cancel()
     left.add(asyncio.create_task(loop.shutdown_default_executor(), name="executor"))

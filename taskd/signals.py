@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
+KEEP_INTERVAL_S = 1.0
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
@@ -58,6 +59,14 @@ class StopSignals:
     def taken(self) -> bool:
         """Whether somebody has put a handler of his own in the place of one of ours."""
         return any(signal.getsignal(number) != self._come for number in self._numbers)
+
+    async def keep(self) -> None:
+        """Take those again that somebody gave back to the system, once a second, until this is cancelled."""
+        while True:
+            await asyncio.sleep(KEEP_INTERVAL_S)
+            for number in self._numbers:
+                if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                    signal.signal(number, self._come)
 
     def ask(self) -> None:
         """Ask for the stop as a signal does."""

@@ -7,6 +7,7 @@ import socket
 import sqlite3
 import subprocess
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -51,6 +52,15 @@ class Leaver(Plugin):
             loop.stop()
         if how == "signals":
             loop.add_signal_handler(signal.SIGINT, sys.exit, 3)
+        if how == "given back":
+            given = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+            for number, handler in given.items():
+                signal.signal(number, handler)
+            while any(signal.getsignal(number) is handler for number, handler in given.items()):
+                await asyncio.sleep(0.05)
+        if how == "cancel all":
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
         if how == "directory":
             os.chdir("/")
         await asyncio.sleep(0.05)
@@ -287,6 +297,32 @@ def test_a_signal_that_a_plugin_has_taken_stops_in_order(tmp_path: Path) -> None
     with Served(tmp_path) as served:
         served.wait_end(served.submit("leaver", how="signals"))
         assert served.stop(signal.SIGINT) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_that_a_plugin_gives_back_are_taken_again(tmp_path: Path, number: signal.Signals) -> None:
+    """Python's own handlers end a process at once, or raise where nobody hears it."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "leaver.py").write_text(LEAVER)
+    with Served(tmp_path) as served:
+        assert served.wait_end(served.submit("leaver", how="given back"))["status"] == "succeeded"
+        assert served.stop(number) == 0
+
+
+def test_a_plugin_that_cancels_every_asyncio_task_ends_neither_the_service_nor_a_view(tmp_path: Path) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "leaver.py").write_text(LEAVER)
+    with Served(tmp_path) as served:
+        gate = tmp_path / "gate"
+        talk = served.submit("talk", gate=str(gate))
+        with urlopen(f"{served.url}/api/tasks/{talk}/logs/stream", timeout=20) as stream:
+            assert served.wait_end(served.submit("leaver", how="cancel all"))["status"] == "succeeded"
+            # To Python the other plugin is a task as any; its view, its log and its end are taskd's.
+            assert served.wait_end(talk)["status"] == "failed"
+            assert b"nobody asked for it" in stream.read()
+        assert served.wait_end(served.submit("talk"))["status"] == "succeeded"
+        assert served.stop() == 0
+    assert [line for line in served.said if "Traceback" in line] == []
 
 
 def test_a_plugin_that_changes_the_directory_does_not_move_the_data(
