@@ -8,7 +8,7 @@ each, so that a picture can show a task that is running.
 import ast
 import asyncio
 import hashlib
-from collections import defaultdict
+import os
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -46,11 +46,14 @@ class Survey(Plugin):
         return {"files": files, "folders": len(folders)}
 
     def _folders(self, checkout: Path) -> dict[str, list[Path]]:
-        folders = defaultdict(list)
-        for path in sorted(checkout.glob("*/**/*.py")):
-            if not {".venv", "node_modules"} & set(path.parts):
-                folders[path.relative_to(checkout).parent.as_posix()].append(path)
-        return dict(folders)
+        folders: dict[str, list[Path]] = {}
+        for folder, below, files in os.walk(checkout):
+            # Not gone into: what is installed there are thousands, and the loop waits.
+            below[:] = sorted(name for name in below if name not in {".git", ".venv", "node_modules"})
+            name = Path(folder).relative_to(checkout).as_posix()
+            if name != "." and (paths := sorted(Path(folder, file) for file in files if file.endswith(".py"))):
+                folders[name] = paths
+        return folders
 
     def _read(self, checkout: Path, path: Path, log: TaskLogger) -> None:
         name = path.relative_to(checkout).as_posix()
