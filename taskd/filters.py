@@ -18,6 +18,8 @@ engine. A metadata key and its value (`taskd.fields`) are always bound, never pa
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import compress
+from operator import attrgetter
 
 from taskd.entries import Level, LogEntry
 from taskd.fields import field_equals, pieces
@@ -66,8 +68,10 @@ class LogFilter:
 
     def matches(self, entry: LogEntry) -> bool:
         """Whether a reader with this filter gets `entry`. The other spelling is `where`."""
-        if not self.matches_kind(entry.level, entry.source):
-            return False
+        return self.matches_kind(entry.level, entry.source) and self.matches_rest(entry)
+
+    def matches_rest(self, entry: LogEntry) -> bool:
+        """The part of `matches` that looks at everything else than level and source."""
         if self.since is not None and entry.timestamp < self.since:
             return False
         if self.until is not None and entry.timestamp >= self.until:
@@ -83,7 +87,11 @@ class LogFilter:
             search, exclude = self._patterns
             return all(matches(text) for matches in search) and not any(matches(text) for matches in exclude)
         folded = message.casefold()
-        return all(needle in folded for needle in self.search) and not any(needle in folded for needle in self.exclude)
+        # A loop, not `all`: this is asked of each entry for each viewer's filter.
+        for needle in self.search:
+            if needle not in folded:
+                return False
+        return not (self.exclude and any(needle in folded for needle in self.exclude))
 
     def _matches_fields(self, metadata_json: str | None) -> bool:
         if metadata_json is None:
@@ -135,6 +143,35 @@ class LogFilter:
 
     def _where_said(self, needle: str, folding: bool) -> tuple[str, tuple[object, ...]]:
         return ("matches_pattern(message, ?)", (needle,)) if self.regex else _where_contains(needle, folding)
+
+
+class Sieve:
+    """Picks what matches a filter out of many entries: as `LogFilter.matches` says of each, in fewer steps."""
+
+    def __init__(self, log_filter: LogFilter) -> None:
+        self._filter = log_filter
+        self._kinds = _Kinds(log_filter)
+
+    def pick(self, entries: list[LogEntry]) -> list[LogEntry]:
+        """The matches among `entries`, in their order; the same list where all of them match anyway."""
+        log_filter = self._filter
+        if log_filter.levels is not None or log_filter.sources:
+            entries = list(compress(entries, map(self._kinds.__getitem__, map(_kind_of, entries))))
+        return entries if log_filter.counted else [entry for entry in entries if log_filter.matches_rest(entry)]
+
+
+class _Kinds(dict[tuple[Level, str], bool]):
+    """Whether entries of a level and source can match: of those there are few, and of entries many."""
+
+    def __init__(self, log_filter: LogFilter) -> None:
+        self._filter = log_filter
+
+    def __missing__(self, kind: tuple[Level, str]) -> bool:
+        matches = self[kind] = self._filter.matches_kind(*kind)
+        return matches
+
+
+_kind_of = attrgetter("level", "source")
 
 
 def contains_folded(message: str, folded: str) -> bool:

@@ -20,13 +20,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskd.entries import LogEntry
-from taskd.filters import LogFilter
+from taskd.filters import LogFilter, Sieve
 from taskd.hub import LogHub, Matches, Subscription, Taken
 from taskd.pages import READ_BYTES, Logs, before_tail, check_after, last_seq
 from taskd.persistence.base import Span
+from taskd.rereading import Rereading
 from taskd.tasks import Task
 from taskd.waiting import Limit
-from taskd.writer import Snapshot
+from taskd.writer import LogWriter, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ class _Follower:
         while (writer := self._logs.writer(self._task_id)) is not None:
             subscription, snapshot = writer.join(self._filter, self._given)
             try:
-                async with contextlib.aclosing(self._joined(writer.hub, subscription, snapshot)) as events:
+                async with contextlib.aclosing(self._joined(writer, subscription, snapshot)) as events:
                     async for event in events:
                         yield event
             finally:
@@ -137,8 +138,12 @@ class _Follower:
         async for event in self._ended():
             yield event
 
-    async def _joined(self, hub: LogHub, subscription: Subscription, snapshot: Snapshot) -> AsyncGenerator[Event, None]:
-        async for event in self._stored(snapshot.pending_from):
+    async def _joined(
+        self, writer: LogWriter, subscription: Subscription, snapshot: Snapshot
+    ) -> AsyncGenerator[Event, None]:
+        before = snapshot.pending_from
+        stored = self._missed(writer.rereading, before) if self._caught_up else self._stored(before)
+        async for event in stored:
             yield event
         for event in self._some([Matches(snapshot.pending)] if snapshot.pending else []):
             yield event
@@ -146,7 +151,7 @@ class _Follower:
         if not self._caught_up:
             self._caught_up = True
             yield CaughtUp(self._given)
-        async for event in self._live(hub, subscription):
+        async for event in self._live(writer.hub, subscription):
             yield event
 
     async def _ended(self) -> AsyncIterator[Event]:
@@ -171,6 +176,17 @@ class _Follower:
             for event in self._some([Matches(entries)] if entries else []):
                 yield event
         self._given = max(self._given, before - 1)
+
+    async def _missed(self, rereading: Rereading, before: int) -> AsyncIterator[Event]:
+        """What was stored since it lagged. It is not much, so all of it may be looked through."""
+        sieve = Sieve(self._filter)
+        with rereading.joined():
+            while self._given + 1 < before:
+                entries = await rereading.after(self._given, before)
+                found = sieve.pick(entries)
+                for event in self._some([Matches(found)] if found else [], more=True):
+                    yield event
+                self._given = max(self._given, entries[-1].seq)
 
     async def _live(self, hub: LogHub, subscription: Subscription) -> AsyncIterator[Event]:
         while True:
@@ -203,8 +219,8 @@ class _Follower:
         except TimeoutError:
             return None
 
-    def _some(self, matches: Iterable[Matches]) -> list[Event]:
-        """Those that were not given yet, in events of a bounded size."""
+    def _some(self, matches: Iterable[Matches], *, more: bool = False) -> list[Event]:
+        """Those that were not given yet, in events of a bounded size; `more` says so of the last."""
         events: list[Event] = []
         gathered: list[Matches] = []
         count = 0
@@ -214,7 +230,7 @@ class _Follower:
                 gathered, count = [], 0
             gathered.append(new)
             count += len(new.entries)
-        return [*events, Entries(gathered)] if gathered else events
+        return [*events, Entries(gathered, more)] if gathered else events
 
     def _new(self, matches: Iterable[Matches]) -> Iterator[Matches]:
         for one in matches:

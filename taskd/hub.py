@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from taskd.entries import Level, LogEntry
-from taskd.filters import LogFilter
+from taskd.entries import LogEntry
+from taskd.filters import LogFilter, Sieve
 from taskd.tasks import Task
 
 PROGRESS_IDS_MAX = 1_000
@@ -26,22 +26,16 @@ PROGRESS_IDS_MAX = 1_000
 class Matches:
     """
     Entries that match a filter, at least one, in `seq` order; all readers with that filter share
-    them. `size` is that of their encoded forms, in bytes.
+    them. `text` is what they are as JSON, with commas between, and `size` how many bytes without those.
     """
 
-    __slots__ = ("_text", "entries", "size")
+    __slots__ = ("entries", "size", "text")
 
     def __init__(self, entries: list[LogEntry]) -> None:
+        encoded = b",".join([entry.encoded for entry in entries])
         self.entries = entries
-        self.size = sum([len(entry.encoded) for entry in entries])
-        self._text: str | None = None
-
-    @property
-    def text(self) -> str:
-        """The entries as JSON, with commas between; made when the first reader needs it."""
-        if self._text is None:
-            self._text = b",".join([entry.encoded for entry in self.entries]).decode()
-        return self._text
+        self.size = len(encoded) - (len(entries) - 1)
+        self.text = encoded.decode()
 
     def after(self, seq: int) -> "Matches | None":
         """Those with a greater seq, if there are any."""
@@ -166,25 +160,16 @@ class _Group:
 
     def __init__(self, log_filter: LogFilter) -> None:
         self.readers: list[Subscription] = []
-        self._filter = log_filter
-        # Whether entries of a level and source can match: there are few, and entries are many.
-        self._kinds: dict[tuple[Level, str], bool] = {}
+        self._sieve = Sieve(log_filter)
 
     def publish(self, entries: list[LogEntry]) -> None:
         keeping_up = [reader for reader in self.readers if not reader.lagged]
-        found = self._select(entries) if keeping_up else None
+        found = self._sieve.pick(entries) if keeping_up else None
         if not found:
             return
         matches = Matches(found)
         for reader in keeping_up:
             reader.offer(matches)
-
-    def _select(self, entries: list[LogEntry]) -> list[LogEntry]:
-        log_filter, kinds = self._filter, self._kinds
-        for kind in {(entry.level, entry.source) for entry in entries} - kinds.keys():
-            kinds[kind] = log_filter.matches_kind(*kind)
-        of_kind = [entry for entry in entries if kinds[entry.level, entry.source]]
-        return of_kind if log_filter.counted else [entry for entry in of_kind if log_filter.matches(entry)]
 
 
 class LogHub:

@@ -33,11 +33,12 @@ from typing import Any
 from taskd.counts import LogCounts
 from taskd.entries import LogEntry
 from taskd.errors import StoreError, TaskNotFound
-from taskd.filters import LogFilter
+from taskd.filters import LogFilter, Sieve
 from taskd.hub import LogHub, Subscription
 from taskd.metrics import Metrics
 from taskd.persistence.base import LogPersistenceService
 from taskd.queue import LogQueue
+from taskd.rereading import Rereading
 from taskd.settings import Settings
 from taskd.tasks import TaskEnd
 from taskd.waiting import first
@@ -72,6 +73,7 @@ class LogWriter:
     ) -> None:
         self.task_id = task_id
         self.hub = hub
+        self.rereading = Rereading(task_id, store)
         self.progress: dict[str, Any] | None = None
         self.failing: str | None = None
         self.stored_end = False
@@ -109,8 +111,9 @@ class LogWriter:
     def snapshot(self, log_filter: LogFilter, after: int = 0) -> Snapshot:
         """The pending matches with a greater seq than `after`. One step: nothing happens in between."""
         self._catch_up()
-        pending = [entry for entry in self._pending if entry.seq > after and log_filter.matches(entry)]
         pending_from = self._pending[0].seq if self._pending else self.hub.last_seq + 1
+        # Without holes, so there is no need to look at those before.
+        pending = Sieve(log_filter).pick(self._pending[max(0, after + 1 - pending_from) :])
         return Snapshot(pending, pending_from, self.hub.last_seq)
 
     def join(self, log_filter: LogFilter, after: int) -> tuple[Subscription, Snapshot]:
@@ -136,7 +139,7 @@ class LogWriter:
                     self._start_flush()
             self._make_pending(self._queue.take_rest())
             if self._flushing is not None:
-                await self._flushing
+                await asyncio.wait([self._flushing])  # a plugin may have cancelled it
             # Only here is all that was said pending, so only here may the end go with it.
             self.stored_end = await self._flush(self._end)
         finally:

@@ -8,6 +8,7 @@ not see the end. Exchange any of them and these tests fail.
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from taskd import rereading
 from taskd.entries import Level, LogEntry
 from taskd.errors import ParameterInvalid, TaskNotFound
 from taskd.filters import LogFilter
@@ -166,9 +168,14 @@ async def read(
 
 
 @pytest.mark.parametrize("seed", range(40))
-async def test_every_reader_gets_every_match_once_and_in_order(tmp_path: Path, seed: int) -> None:
+async def test_every_reader_gets_every_match_once_and_in_order(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Random producers, flushes, filters, queues, pages, speeds and reconnections."""
     rng = random.Random(seed)
+    # Few entries, so that there are whole pages to be read again, and some that end early.
+    monkeypatch.setattr(rereading, "PAGE_ENTRIES", rng.randrange(1, 30))
+    monkeypatch.setattr(rereading, "PAGE_BYTES_MAX", rng.choice([1, 500, 10_000]))
     settings: dict[str, Any] = {
         "flush_interval_s": rng.choice([0.001, 0.005, 0.05]),
         "batch_max": rng.randrange(1, 40),
@@ -243,6 +250,51 @@ async def test_what_came_meanwhile_says_that_there_is_more_but_for_the_last_of_i
         got = [await reading, *[await anext(events) for _ in range(3)]]
     assert seqs(got) == list(range(1, 17))
     assert [event.more for event in got if isinstance(event, Entries)] == [True, True, True, False]
+
+
+async def test_what_lagged_readers_missed_is_read_once_for_all_of_them_and_without_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or each stall under load would leave all of them behind, further with every second."""
+    monkeypatch.setattr(rereading, "PAGE_ENTRIES", 100)
+    async with live_log(tmp_path, subscriber_queue_max=10) as log, contextlib.AsyncExitStack() as stack:
+        store = log.store = CountingStore(log.store)
+        log.writer(log.task_id).rereading = rereading.Rereading(log.task_id, store)  # type: ignore[union-attr]
+        filters = [LogFilter(), LogFilter(search=("7",)), LogFilter(exclude=("7",)), LogFilter(levels=frozenset(Level))]
+        readers = [follow(log, log.task_id, one, page_entries=1_000) for one in filters]
+        for events in readers:
+            await stack.enter_async_context(aclosing(events))
+            assert await anext(events) == CaughtUp(0)
+        for number in range(300):
+            log.logger.info(f"{number}")
+        await log.logger.drain()
+        got = await asyncio.gather(*(take(events, 300 if n != 1 else 57) for n, events in enumerate(readers[:2])))
+        assert [seqs(events) for events in got] == [[*range(1, 301)], [n + 1 for n in range(300) if "7" in f"{n}"]]
+    assert store.spans == [(0, 101), (100, 201), (200, 301)]
+    assert all(event.more for events in got for event in events if isinstance(event, Entries))
+
+
+class CountingStore:
+    """The real store; `spans` are those of which pages were asked."""
+
+    def __init__(self, store: LogPersistenceService) -> None:
+        self.spans: list[tuple[int, int | None]] = []
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def page(self, task_id: str, log_filter: LogFilter, span: Span, **rest: Any) -> Any:
+        self.spans.append((span.after, span.before))
+        return await self._store.page(task_id, log_filter, span, **rest)
+
+
+async def take(events: AsyncIterator[Event], count: int) -> list[Event]:
+    """The next events, until they have so many entries."""
+    taken: list[Event] = []
+    while len(seqs(taken)) < count:
+        taken.append(await anext(events))
+    return taken
 
 
 async def test_idle_says_up_to_where_a_reader_has_every_match(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ persistence.base persistence.connection persistence.soundness persistence.append
 persistence.schema persistence.blocks persistence.search persistence.indexer persistence.purging
 persistence.checkpoints persistence.sqlite persistence
 speaking own streams records uncaught spreading capture process
-writer pages exporting follow context plugins execution endings
+rereading writer pages exporting follow context plugins execution endings
 live deletions manager watchdog retention recovery service
 api api.schemas api.operations api.responses api.auth api.following api.tasks api.logs api.live api.stream api.export
 api.health api.metrics api.page api.openapi api.app
