@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import backup, busy, capture, emit, ingest, memory, query, recover, tail
+from benchmarks import backup, busy, capture, emit, ingest, memory, query, recover, stall, tail
 from benchmarks.plan import ROOT, Plan
 from benchmarks.plot import write_svg
 from benchmarks.table import Result, Skipped, machine, table, write_json
@@ -27,6 +27,7 @@ PARTS: dict[str, Callable[[Plan], list[Result | Skipped]]] = {
     "capture": capture.run,
     "ingest": ingest.run,
     "tail": tail.run,
+    "stall": stall.run,
     "busy": busy.run,
     "recover": recover.run,
     "memory": memory.run,

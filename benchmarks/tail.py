@@ -26,7 +26,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,8 +107,8 @@ def run(plan: Plan) -> list[Result | Skipped]:
     return lines
 
 
-def watched(plan: Plan, rate: int, viewers: int) -> Tail:
-    """One load, from the start of its server to the stop."""
+def watched(plan: Plan, rate: int, viewers: int, beside: Callable[[subprocess.Popen[str]], None] | None = None) -> Tail:
+    """One load, from the start of its server to the stop; `beside` is done meanwhile, with the viewers' process."""
     seconds = LONG_S.get((rate, viewers), 10) if plan.long else plan.scaled(10, 2)
     plan.tell("tail", f"{name_of(rate, viewers)}, {seconds} s")
     with plan.served("tail") as served:
@@ -117,6 +117,8 @@ def watched(plan: Plan, rate: int, viewers: int) -> Tail:
         task_id = served.submit("bench-paced", warm_s=WARM_S if not plan.quick else 0.5, **params)
         client = _viewers(served, task_id, viewers)
         gate.touch()
+        if beside is not None:
+            threading.Thread(target=beside, args=(client,), daemon=True).start()
         pages = Pages(served.port, task_id, plan.seed)
         with client:
             try:

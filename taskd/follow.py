@@ -143,8 +143,9 @@ class _Follower:
     ) -> AsyncGenerator[Event, None]:
         before = snapshot.pending_from
         stored = self._missed(writer.rereading, before) if self._caught_up else self._stored(before)
-        async for event in stored:
-            yield event
+        async with contextlib.aclosing(stored) as events:
+            async for event in events:
+                yield event
         for event in self._some([Matches(snapshot.pending)] if snapshot.pending else []):
             yield event
         self._given = max(self._given, snapshot.last_seq)
@@ -165,7 +166,7 @@ class _Follower:
         if task.status.ended:
             yield End(task, task.last_seq)
 
-    async def _stored(self, before: int) -> AsyncIterator[Event]:
+    async def _stored(self, before: int) -> AsyncGenerator[Event, None]:
         more = self._given + 1 < before
         while more:
             span = Span(self._given, before)
@@ -177,7 +178,7 @@ class _Follower:
                 yield event
         self._given = max(self._given, before - 1)
 
-    async def _missed(self, rereading: Rereading, before: int) -> AsyncIterator[Event]:
+    async def _missed(self, rereading: Rereading, before: int) -> AsyncGenerator[Event, None]:
         """What was stored since it lagged. It is not much, so all of it may be looked through."""
         sieve = Sieve(self._filter)
         with rereading.joined():

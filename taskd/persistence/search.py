@@ -52,8 +52,9 @@ TIMESTAMP = "SELECT timestamp FROM task_logs WHERE task_id = ? AND seq = ?"
 MANY = 4
 # Seqs in one list of SQL; shorter lists repeat their last, so that the statement is the same.
 LIST_SEQS = 250
-# Rows in one of JSON: few at first, for they may be large; then as many as have so many characters.
-PACK_ENTRIES_FIRST, PACK_ENTRIES_MAX = 32, 1_024
+# Rows in one of JSON: few at first, for they may be large; then as many as those before let have so many
+# characters. Behind small ones the largest may come, and all of a pack are in memory.
+PACK_ENTRIES_FIRST, PACK_ENTRIES_MAX = 32, 256
 PACK_CHARACTERS = 256 * 1_024
 TRIGRAM = 3
 TRIGRAMS_MAX = 24
