@@ -80,8 +80,9 @@ def _text_line(entry: LogEntry) -> str:
     message = entry.message
     if "\n" in message:
         message = message.replace("\n", _CONTINUED)
-    metadata = f" {entry.metadata_json}" if entry.metadata_json is not None else ""
-    return f"{entry.timestamp} {entry.level._value_:<7} {entry.source}: {message}{metadata}\n"
+    metadata = entry.metadata_json
+    behind = "" if metadata is None else f" {metadata}"
+    return f"{entry.timestamp} {entry.level._value_:<7} {entry.source}: {message}{behind}\n"
 
 
 def _as_ndjson(entries: Iterable[LogEntry]) -> bytes:
