@@ -7,7 +7,9 @@ broken off has no such line, or one that says `complete: false`: the two cannot 
 text and CSV these lines begin with `#`, which no entry does.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 import orjson
@@ -38,13 +40,14 @@ class Export:
     count: int = field(default=0, init=False)
     complete: bool = field(default=False, init=False)
 
-    async def body(self, pages: AsyncIterator[list[LogEntry]]) -> AsyncGenerator[bytes, None]:
+    async def body(self, pages: AsyncGenerator[list[LogEntry], None]) -> AsyncGenerator[bytes, None]:
         """The file, some bytes at a time. What `pages` raises ends it without its last line."""
         encode = _ENCODERS[self.format]
         yield self.head()
-        async for entries in pages:
-            self.count += len(entries)
-            yield encode(entries)
+        async with aclosing(_ahead(pages)) as pages_ahead:
+            async for entries in pages_ahead:
+                self.count += len(entries)
+                yield encode(entries)
         self.complete = True
         yield self.tail()
 
@@ -72,6 +75,19 @@ class Export:
         return f"# count: {self.count}, complete: {'true' if self.complete else 'false'}\n".encode()
 
 
+async def _ahead(pages: AsyncGenerator[list[LogEntry], None]) -> AsyncGenerator[list[LogEntry], None]:
+    """The same, each read while the one before is sent: the store's thread and the loop work at once."""
+    reading = asyncio.ensure_future(anext(pages, None))
+    try:
+        while page := await reading:
+            reading = asyncio.ensure_future(anext(pages, None))
+            yield page
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        await pages.aclose()
+
+
 def _as_text(entries: Iterable[LogEntry]) -> bytes:
     return "".join([_text_line(entry) for entry in entries]).encode()
 
@@ -95,12 +111,9 @@ def _as_csv(entries: Iterable[LogEntry]) -> bytes:
 
 def _csv_line(entry: LogEntry) -> str:
     """As RFC 4180 has it. All that a task says is in quotes: then no message is taken for a number."""
-    said = '","'.join([_doubled(text) for text in (entry.source, entry.message, entry.metadata_json or "")])
-    return f'{entry.seq},{entry.timestamp},{entry.level._value_},"{said}"\n'
-
-
-def _doubled(text: str) -> str:
-    return text.replace('"', '""') if '"' in text else text
+    source, message = entry.source.replace('"', '""'), entry.message.replace('"', '""')
+    metadata = (entry.metadata_json or "").replace('"', '""')
+    return f'{entry.seq},{entry.timestamp},{entry.level._value_},"{source}","{message}","{metadata}"\n'
 
 
 _ENCODERS: dict[Format, Callable[[Iterable[LogEntry]], bytes]] = {

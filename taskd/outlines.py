@@ -9,7 +9,7 @@ by `after` from the anchors, in any order and at the same cost.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -83,28 +83,22 @@ class Outline:
         """The place of the bin that `timestamp` counts in."""
         return bisect_right(self.borders, timestamp)
 
-    def add_many(self, seqs: Sequence[int], first: int, borders: Sequence[int]) -> None:
+    def add_many(self, seqs: Sequence[int], errors: bytes, first: int, borders: Sequence[int]) -> None:
         """
         Put matches into bins: those above `borders[0]` into bin `first`, above `borders[1]` into the next.
 
-        What they are is left to `counts` and `add_errors`.
+        `errors` has a 1 for each of them that is one, and may be empty where none is. What they are
+        besides is left to `counts`.
         """
         self.anchors.extend(seqs[-self.total % ANCHOR_ENTRIES :: ANCHOR_ENTRIES])
         self.total += len(seqs)
-        for one, found in self._in_bins(seqs, first, borders):
-            one.count += len(found)
-            one.first_seq = found[0] if one.first_seq is None else one.first_seq
-
-    def add_errors(self, seqs: Sequence[int], first: int, borders: Sequence[int]) -> None:
-        """Count which of the matches are errors; bins as for `add_many`."""
-        for one, found in self._in_bins(seqs, first, borders):
-            one.errors += len(found)
-
-    def _in_bins(self, seqs: Sequence[int], first: int, borders: Sequence[int]) -> Iterator[tuple[Bin, Sequence[int]]]:
         places = [*(bisect_right(seqs, border) for border in borders), len(seqs)]
         for place, (start, end) in enumerate(pairwise(places), first):
             if start < end:
-                yield self.bins[place], seqs[start:end]
+                one = self.bins[place]
+                one.count += end - start
+                one.errors += errors.count(1, start, end)
+                one.first_seq = seqs[start] if one.first_seq is None else one.first_seq
 
     def stats(self) -> Stats:
         """The matches by level and source."""

@@ -108,6 +108,16 @@ class Block:
             return sum([self.kinds[place].entries for place in wanted])
         return self._mask(wanted)[after - self.after : until - self.after].count(1)
 
+    def flags(self, seqs: Sequence[int], wanted: Collection[int]) -> bytes:
+        """Of each of these entries a 1 where its kind has one of the places `wanted`; nothing where none is."""
+        if not wanted:
+            return b""
+        low = self.after + 1
+        mask = self._mask(wanted)
+        if isinstance(seqs, range):
+            return mask[seqs[0] - low : seqs[-1] - low + 1]
+        return bytes([mask[seq - low] for seq in seqs])
+
     def groups(self, seqs: Sequence[int]) -> Iterator[tuple[str, str, int, int, int]]:
         """Of these entries the level, the source, how many, and the first and the last seq."""
         low = self.after + 1

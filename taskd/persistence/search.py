@@ -437,11 +437,8 @@ class Search:
         borders = [block.after]
         for place in range(first, last):
             borders.append(block.after + block.before(outline.borders[place]))
-        outline.add_many(seqs, first, borders)
         errors = [place for place, kind in enumerate(block.kinds) if kind.level == Level.ERROR]
-        if errors:
-            found = block.seqs(errors, seqs[0] - 1, seqs[-1])
-            outline.add_errors(found if isinstance(seqs, range) else sorted({*found} & {*seqs}), first, borders)
+        outline.add_many(seqs, block.flags(seqs, errors), first, borders)
 
     def _timestamp(self, seq: int) -> str:
         timestamp: str = self._connection.execute(TIMESTAMP, (self._task_id, seq)).fetchone()[0]
