@@ -101,9 +101,14 @@ class LogEntry:
     @classmethod
     def from_row(cls, row: tuple[int, str, str, str, str, str | None]) -> "LogEntry":
         """An entry from the store's columns `seq, timestamp, level, source, message, metadata_json`."""
-        seq, timestamp, level, source, message, metadata_json = row
-        metadata = None if metadata_json is None else metadata_json.encode()
-        return cls.of_body(seq, timestamp, LEVELS[level], source, message, body_of(message, metadata))
+        seq, timestamp, name, source, message, metadata_json = row
+        level = LEVELS[name]
+        # What `encode` and `body_of` make, in one go: it takes two thirds, and a page has a thousand.
+        encoded = (
+            f'{{"seq":{seq},"timestamp":"{timestamp}{kind_of(level, source)}'
+            f'"message":{_dumps(message).decode()},"metadata":{metadata_json or "null"}}}'
+        )
+        return cls(seq, timestamp, level, source, message, encoded.encode())
 
 
 @functools.lru_cache(4_096)

@@ -7,9 +7,7 @@ broken off has no such line, or one that says `complete: false`: the two cannot 
 text and CSV these lines begin with `#`, which no entry does.
 """
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import orjson
@@ -40,14 +38,13 @@ class Export:
     count: int = field(default=0, init=False)
     complete: bool = field(default=False, init=False)
 
-    async def body(self, pages: AsyncGenerator[list[LogEntry], None]) -> AsyncGenerator[bytes, None]:
+    async def body(self, pages: AsyncIterator[list[LogEntry]]) -> AsyncGenerator[bytes, None]:
         """The file, some bytes at a time. What `pages` raises ends it without its last line."""
         encode = _ENCODERS[self.format]
         yield self.head()
-        async with aclosing(_ahead(pages)) as pages_ahead:
-            async for entries in pages_ahead:
-                self.count += len(entries)
-                yield encode(entries)
+        async for entries in pages:
+            self.count += len(entries)
+            yield encode(entries)
         self.complete = True
         yield self.tail()
 
@@ -73,19 +70,6 @@ class Export:
             told = {"count": self.count, "complete": self.complete}
             return orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE)
         return f"# count: {self.count}, complete: {'true' if self.complete else 'false'}\n".encode()
-
-
-async def _ahead(pages: AsyncGenerator[list[LogEntry], None]) -> AsyncGenerator[list[LogEntry], None]:
-    """The same, each read while the one before is sent: the store's thread and the loop work at once."""
-    reading = asyncio.ensure_future(anext(pages, None))
-    try:
-        while page := await reading:
-            reading = asyncio.ensure_future(anext(pages, None))
-            yield page
-    finally:
-        reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
-        await pages.aclose()
 
 
 def _as_text(entries: Iterable[LogEntry]) -> bytes:

@@ -110,7 +110,7 @@ async def read_all(logs: Logs, task_id: str, query: LogQuery, newest: int) -> As
     more = True
     while more:
         # Each time anew: what was pending may be stored by now.
-        view = await _View.of(logs, task_id, query.filter)
+        view = _View.up_to(logs, task_id, query.filter, newest)
         view.bytes_max = min(view.bytes_max, READ_BYTES)
         entries, more = await (view.ascending if query.order == "asc" else view.descending)(
             asked, asked.after, asked.limit
@@ -173,13 +173,18 @@ class _View:
 
     @classmethod
     async def of(cls, logs: Logs, task_id: str, log_filter: LogFilter) -> "_View":
+        ended = logs.writer(task_id) is None
+        return cls.up_to(logs, task_id, log_filter, (await logs.store.task(task_id)).last_seq if ended else 0)
+
+    @classmethod
+    def up_to(cls, logs: Logs, task_id: str, log_filter: LogFilter, newest: int) -> "_View":
+        """The log up to `newest`, a seq that it has, or further: to its last where the task has not ended."""
         writer = logs.writer(task_id)
-        if writer is not None:
-            # One step: what is pending and what was counted are of the same moment.
-            snapshot, counts = writer.snapshot(log_filter), writer.counts
-            return cls(logs, task_id, log_filter, snapshot, counts.stats(log_filter), counts.stats(LogFilter()))
-        newest = (await logs.store.task(task_id)).last_seq
-        return cls(logs, task_id, log_filter, Snapshot([], newest + 1, newest), None, None)
+        if writer is None:
+            return cls(logs, task_id, log_filter, Snapshot([], newest + 1, newest), None, None)
+        # One step: what is pending and what was counted are of the same moment.
+        snapshot, counts = writer.snapshot(log_filter), writer.counts
+        return cls(logs, task_id, log_filter, snapshot, counts.stats(log_filter), counts.stats(LogFilter()))
 
     def check_after(self, after: int) -> None:
         check_after(after, self.last_seq)

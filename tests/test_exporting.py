@@ -1,9 +1,8 @@
 """An export says what it is, and that it is whole."""
 
-import asyncio
 import csv
 import io
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncIterator, Iterable
 
 import orjson
 import pytest
@@ -28,7 +27,7 @@ ENTRIES = [
 ]
 
 
-async def pages(entries: Iterable[LogEntry], fault: bool = False) -> AsyncGenerator[list[LogEntry], None]:
+async def pages(entries: Iterable[LogEntry], fault: bool = False) -> AsyncIterator[list[LogEntry]]:
     for entry in entries:
         yield [entry]
     if fault:
@@ -84,48 +83,3 @@ async def test_what_breaks_off_has_no_last_line_and_says_so_where_it_can(form: F
     assert b"complete" not in b"".join(written)
     assert b"false" in export.tail()
     assert str(len(ENTRIES)).encode() in export.tail()
-
-
-async def test_the_next_page_is_read_while_one_is_sent_and_no_more() -> None:
-    """A client that takes nothing has two pages in memory; one that leaves has them closed."""
-    read: list[int] = []
-    second, closed = asyncio.Event(), asyncio.Event()
-
-    async def counted() -> AsyncGenerator[list[LogEntry], None]:
-        try:
-            for entry in ENTRIES:
-                read.append(entry.seq)
-                if entry.seq == 2:
-                    second.set()
-                yield [entry]
-        finally:
-            closed.set()
-
-    body = Export("0198-id", "mine", [], 99, "text").body(counted())
-    assert (await anext(body)).startswith(b"# task")
-    assert b"plain" in await anext(body)
-    await second.wait()
-    await asyncio.sleep(0)
-    assert read == [1, 2]
-    await body.aclose()
-    assert closed.is_set()
-
-
-async def test_who_leaves_while_a_page_is_read_stops_the_reading() -> None:
-    """And is not waited for longer than that takes."""
-    reading, stopped = asyncio.Event(), asyncio.Event()
-
-    async def endless() -> AsyncGenerator[list[LogEntry], None]:
-        yield ENTRIES
-        reading.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            stopped.set()
-
-    body = Export("0198-id", "mine", [], 99, "text").body(endless())
-    await anext(body)
-    await anext(body)
-    await reading.wait()
-    await body.aclose()
-    assert stopped.is_set()
