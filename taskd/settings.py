@@ -146,7 +146,7 @@ class Settings(BaseModel):
     frame_entries_max: int = Field(500, ge=1, le=5_000, description="Entries in one WebSocket frame.")
     frame_bytes_max: int = Field(256 * KIB, ge=1, description="Bytes of entries in one WebSocket frame.")
     frame_interval_s: float = Field(
-        0.02, ge=0, le=0.025, description="Time (s) for which live entries are gathered into one frame."
+        0.025, ge=0, le=0.025, description="Time (s) for which live entries are gathered into one frame."
     )
     ping_interval_s: float = Field(14.0, gt=0, le=15, description="Longest silence (s) on a live connection.")
     send_timeout_s: float = Field(
