@@ -45,6 +45,9 @@ ANY_MAGIC = re.compile(rb"taskd \d\d")
 MARK = re.compile(rb'\{"(?:seq|end)":')
 MARK_BYTES = 7
 
+# Whose it is, and the payload.
+Record = tuple[bytes, bytes]
+
 checksum_of = zlib.crc32
 _log = logging.getLogger("taskd.journal")
 
@@ -158,12 +161,11 @@ def _bites(path: Path, serial: int) -> Iterator[list[Recovered]]:
     size = 0
     try:
         with path.open("rb") as file:
-            for skipped, task, payload in _records(_Window(file.fileno()), seed_of(serial)):
+            for skipped, records in _records(_Window(file.fileno()), seed_of(serial)):
                 if skipped:
                     _log.warning("%s is damaged: %d bytes of it are no record and were passed over", path, skipped)
-                one = tasks.get(task) or tasks.setdefault(task, Recovered(str(uuid.UUID(bytes=task))))
-                _add(one, payload, path)
-                size += len(payload)
+                _add(tasks, records, path)
+                size += sum([len(payload) for _, payload in records])
                 if size >= BITE_BYTES:
                     yield list(tasks.values())
                     tasks, size = {}, 0
@@ -172,9 +174,12 @@ def _bites(path: Path, serial: int) -> Iterator[list[Recovered]]:
     yield list(tasks.values())
 
 
-def _add(one: Recovered, payload: bytes, path: Path) -> None:
+def _add(tasks: dict[bytes, Recovered], records: list[Record], path: Path) -> None:
+    """Give each record to its task."""
     try:
-        one.add(payload)
+        for task, payload in records:
+            one = tasks.get(task) or tasks.setdefault(task, Recovered(str(uuid.UUID(bytes=task))))
+            one.add(payload)
     except (ValueError, KeyError, TypeError) as error:
         # Its checksum is right, so it is what somebody meant to write.
         raise JournalNewer(
@@ -183,8 +188,8 @@ def _add(one: Recovered, payload: bytes, path: Path) -> None:
         ) from error
 
 
-def _records(window: "_Window", seed: int) -> Iterator[tuple[int, bytes, bytes]]:
-    """Of each whole record how many bytes were passed over before it, its task and its payload."""
+def _records(window: "_Window", seed: int) -> Iterator[tuple[int, list[Record]]]:
+    """The whole records, many at a time, each time with how many bytes were passed over before them."""
     position: int | None = HEADER.size
     read_until = HEADER.size
     while position is not None:
@@ -194,11 +199,13 @@ def _records(window: "_Window", seed: int) -> Iterator[tuple[int, bytes, bytes]]
             mark = window.find(MARK, position + 1 + RECORD.size)
             position = None if mark is None else mark - RECORD.size
         else:
-            yield position - read_until, *record
-            read_until = position = position + RECORD.size + len(record[1])
+            skipped = position - read_until
+            records, read_until = _records_after(window, position + RECORD.size + len(record[1]), seed)
+            position = read_until
+            yield skipped, [record, *records]
 
 
-def _record_at(window: "_Window", position: int, seed: int) -> tuple[bytes, bytes] | None:
+def _record_at(window: "_Window", position: int, seed: int) -> Record | None:
     """Task and payload of the record that is there, or None."""
     head = window.at(position, RECORD.size)
     if len(head) < RECORD.size:
@@ -209,6 +216,31 @@ def _record_at(window: "_Window", position: int, seed: int) -> tuple[bytes, byte
         return None
     payload = window.at(start, length)
     return (task, payload) if checksum_of(payload, checksum_of(task, seed)) == checksum else None
+
+
+def _records_after(window: "_Window", position: int, seed: int) -> tuple[list[Record], int]:
+    """
+    The records that lie whole one after another in the piece that is in memory, and where they end.
+
+    As `_record_at` for each, in a third of the time: a start with a million takes seconds.
+    """
+    data, start = window.piece(position)
+    offset, size = start, len(data)
+    records: list[Record] = []
+    seeds: dict[bytes, int] = {}
+    while offset + RECORD.size < size:
+        length, checksum, task = RECORD.unpack_from(data, offset)
+        begin = offset + RECORD.size
+        end = begin + length
+        if not begin < end <= size:
+            break
+        payload = data[begin:end]
+        task_seed = seeds.get(task) or seeds.setdefault(task, checksum_of(task, seed))
+        if checksum_of(payload, task_seed) != checksum:
+            break
+        records.append((task, payload))
+        offset = end
+    return records, position + offset - start
 
 
 class _Window:
@@ -231,6 +263,10 @@ class _Window:
             self._data = os.pread(self._descriptor, max(length, WINDOW_BYTES), position)
             self._start, start = position, 0
         return self._data[start : start + length]
+
+    def piece(self, position: int) -> tuple[bytes, int]:
+        """What is in memory, and where in it `position` is, behind what `at` gave last."""
+        return self._data, position - self._start
 
     def find(self, pattern: re.Pattern[bytes], position: int) -> int | None:
         """Where the pattern, of `MARK_BYTES`, comes next."""
