@@ -11,6 +11,7 @@ import contextlib
 import functools
 import os
 import sqlite3
+import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -173,6 +174,8 @@ def _held(path: str) -> Iterator[bytes]:
     except OSError as error:
         raise StoreError(f"The database {path} cannot be opened for writing: {error.strerror}.") from error
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise StoreError(f"The database {path} cannot be opened: expected a regular file, got another kind.")
         hold(descriptor, f"The database {path}", "--database")
         yield os.pread(descriptor, HEAD_BYTES, 0)
     finally:

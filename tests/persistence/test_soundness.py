@@ -146,6 +146,15 @@ async def test_a_file_elsewhere_is_taskds_only_by_its_head(tmp_path: Path) -> No
     assert not isinstance(raised.value, StoreCorrupt)
 
 
+@pytest.mark.parametrize(("make", "told"), [(os.mkfifo, "expected a regular file"), (os.mkdir, "directory")])
+async def test_what_is_no_file_is_refused_in_words(make: Callable[[Path], None], told: str, tmp_path: Path) -> None:
+    """A named pipe can be opened, and cannot be read from its start."""
+    make(tmp_path / "taskd.db")
+    with pytest.raises(StoreError, match=told):
+        async with open_persistence(Settings(data_dir=tmp_path)):
+            pass
+
+
 async def test_a_log_whose_end_sqlite_passes_over_is_copied_and_told_of(tmp_path: Path) -> None:
     """Otherwise what it had committed would be gone without a word."""
     log = tmp_path / "taskd.db-wal"
