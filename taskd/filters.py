@@ -15,9 +15,10 @@ With `regex` they are patterns of RE2 (`taskd.patterns`), which memory and store
 engine. A metadata key and its value (`taskd.fields`) are always bound, never part of the SQL.
 """
 
+import functools
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import compress
 from operator import attrgetter
 
@@ -87,11 +88,7 @@ class LogFilter:
             search, exclude = self._patterns
             return all(matches(text) for matches in search) and not any(matches(text) for matches in exclude)
         folded = message.casefold()
-        # A loop, not `all`: this is asked of each entry for each viewer's filter.
-        for needle in self.search:
-            if needle not in folded:
-                return False
-        return not (self.exclude and any(needle in folded for needle in self.exclude))
+        return all(needle in folded for needle in self.search) and not any(needle in folded for needle in self.exclude)
 
     def _matches_fields(self, metadata_json: str | None) -> bool:
         if metadata_json is None:
@@ -145,19 +142,51 @@ class LogFilter:
         return ("matches_pattern(message, ?)", (needle,)) if self.regex else _where_contains(needle, folding)
 
 
+class Lot:
+    """Entries that several sieves pick from: what they all ask of each is worked out once, if any asks it."""
+
+    def __init__(self, entries: list[LogEntry]) -> None:
+        self.entries = entries
+
+    @functools.cached_property
+    def kinds(self) -> list[tuple[Level, str]]:
+        """The level and source of each."""
+        return list(map(_kind_of, self.entries))
+
+    @functools.cached_property
+    def folded(self) -> list[str]:
+        """The message of each, case-folded."""
+        return _folded(self.entries)
+
+
 class Sieve:
     """Picks what matches a filter out of many entries: as `LogFilter.matches` says of each, in fewer steps."""
 
     def __init__(self, log_filter: LogFilter) -> None:
-        self._filter = log_filter
+        self._by_kind = log_filter.levels is not None or bool(log_filter.sources)
         self._kinds = _Kinds(log_filter)
+        self._rest = replace(log_filter, levels=None, sources=())
+        # Texts, and whether they are to be in the message.
+        self._needles: list[tuple[str, bool]] = []
+        if not log_filter.regex:
+            self._needles += [(needle, True) for needle in log_filter.search]
+            self._needles += [(needle, False) for needle in log_filter.exclude]
+            self._rest = replace(self._rest, search=(), exclude=())
 
-    def pick(self, entries: list[LogEntry]) -> list[LogEntry]:
-        """The matches among `entries`, in their order; the same list where all of them match anyway."""
-        log_filter = self._filter
-        if log_filter.levels is not None or log_filter.sources:
-            entries = list(compress(entries, map(self._kinds.__getitem__, map(_kind_of, entries))))
-        return entries if log_filter.counted else [entry for entry in entries if log_filter.matches_rest(entry)]
+    def pick(self, lot: Lot) -> list[LogEntry]:
+        """The matches in a lot, in their order; its own list where the filter asks nothing."""
+        entries = lot.entries
+        if self._by_kind:
+            entries = list(compress(entries, map(self._kinds.__getitem__, lot.kinds)))
+        if self._needles:
+            entries = self._said(entries, lot.folded if entries is lot.entries else _folded(entries))
+        return entries if self._rest.everything else [entry for entry in entries if self._rest.matches_rest(entry)]
+
+    def _said(self, entries: list[LogEntry], folded: list[str]) -> list[LogEntry]:
+        for needle, wanted in self._needles:
+            fits = [(needle in text) is wanted for text in folded]
+            entries, folded = list(compress(entries, fits)), list(compress(folded, fits))
+        return entries
 
 
 class _Kinds(dict[tuple[Level, str], bool]):
@@ -172,6 +201,10 @@ class _Kinds(dict[tuple[Level, str], bool]):
 
 
 _kind_of = attrgetter("level", "source")
+
+
+def _folded(entries: list[LogEntry]) -> list[str]:
+    return [entry.message.casefold() for entry in entries]
 
 
 def contains_folded(message: str, folded: str) -> bool:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskd.entries import LogEntry
-from taskd.filters import LogFilter, Sieve
+from taskd.filters import LogFilter, Lot, Sieve
 from taskd.hub import LogHub, Matches, Subscription, Taken
 from taskd.pages import READ_BYTES, Logs, before_tail, check_after, last_seq
 from taskd.persistence.base import Span
@@ -184,7 +184,7 @@ class _Follower:
         with rereading.joined():
             while self._given + 1 < before:
                 entries = await rereading.after(self._given, before)
-                found = sieve.pick(entries)
+                found = sieve.pick(Lot(entries))
                 for event in self._some([Matches(found)] if found else [], more=True):
                     yield event
                 self._given = max(self._given, entries[-1].seq)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from taskd.entries import LogEntry
-from taskd.filters import LogFilter, Sieve
+from taskd.filters import LogFilter, Lot, Sieve
 from taskd.tasks import Task
 
 PROGRESS_IDS_MAX = 1_000
@@ -162,9 +162,9 @@ class _Group:
         self.readers: list[Subscription] = []
         self._sieve = Sieve(log_filter)
 
-    def publish(self, entries: list[LogEntry]) -> None:
+    def publish(self, lot: Lot) -> None:
         keeping_up = [reader for reader in self.readers if not reader.lagged]
-        found = self._sieve.pick(entries) if keeping_up else None
+        found = self._sieve.pick(lot) if keeping_up else None
         if not found:
             return
         matches = Matches(found)
@@ -209,8 +209,9 @@ class LogHub:
     def publish(self, entries: list[LogEntry]) -> None:
         """Offer new entries, in `seq` order and all after those before, to every reader they match."""
         self.last_seq = entries[-1].seq
+        lot = Lot(entries)
         for group in self._groups.values():
-            group.publish(entries)
+            group.publish(lot)
 
     def publish_progress(self, source: str, progress: dict[str, Any]) -> None:
         """Offer the newest state of a progress to every reader, whatever its filter."""

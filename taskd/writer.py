@@ -33,7 +33,7 @@ from typing import Any
 from taskd.counts import LogCounts
 from taskd.entries import LogEntry
 from taskd.errors import StoreError, TaskNotFound
-from taskd.filters import LogFilter, Sieve
+from taskd.filters import LogFilter, Lot, Sieve
 from taskd.hub import LogHub, Subscription
 from taskd.metrics import Metrics
 from taskd.persistence.base import LogPersistenceService
@@ -113,7 +113,7 @@ class LogWriter:
         self._catch_up()
         pending_from = self._pending[0].seq if self._pending else self.hub.last_seq + 1
         # Without holes, so there is no need to look at those before.
-        pending = Sieve(log_filter).pick(self._pending[max(0, after + 1 - pending_from) :])
+        pending = Sieve(log_filter).pick(Lot(self._pending[max(0, after + 1 - pending_from) :]))
         return Snapshot(pending, pending_from, self.hub.last_seq)
 
     def join(self, log_filter: LogFilter, after: int) -> tuple[Subscription, Snapshot]:

@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from taskd import patterns, shipped
 from taskd.entries import Level, LogEntry, timestamp_of
 from taskd.errors import ParameterInvalid
-from taskd.filters import SQL_FUNCTIONS, LogFilter, Sieve
+from taskd.filters import SQL_FUNCTIONS, LogFilter, Lot, Sieve
 from taskd.patterns import PATTERNS_MAX, PatternInvalid, check_pattern, compile_pattern
 from taskd.queries import EXPORT, FOLLOW, LOGS, NEXT, OUTLINE, PARAMETERS, STATS, LogQuery, parse_query, read_time
 
@@ -146,7 +146,7 @@ def test_memory_and_store_agree_on_every_entry(case: tuple[list[LogEntry], LogFi
     entries, log_filter = case
     matches = [entry for entry in entries if log_filter.matches(entry)]
     assert in_store(entries, log_filter) == [entry.seq for entry in matches]
-    assert Sieve(log_filter).pick(entries) == matches
+    assert Sieve(log_filter).pick(Lot(entries)) == matches
 
 
 @given(st.sampled_from(CORNERS) | st.characters(exclude_categories=["Cs"], exclude_characters="\0"))

@@ -161,7 +161,7 @@ async def test_equal_filters_share_the_filtering() -> None:
             return super().matches_rest(entry)
 
     hub = make_hub()
-    readers = [hub.subscribe(Counting(search=("M",))) for _ in range(100)]
+    readers = [hub.subscribe(Counting(search=("M",), regex=True)) for _ in range(100)]
     hub.publish(entries(1, 3))
     assert looked == [1, 2, 3]
     assert [seqs(await taken_by(reader)) for reader in readers] == [[1, 2, 3]] * 100
