@@ -68,9 +68,11 @@ def serve(**options: Any) -> None:
     """
     signals = StopSignals()
     from taskd.flags import settings_given
-    from taskd.settings import load_settings
+    from taskd.settings import load_settings, unknown_variables
 
     settings = load_settings(**settings_given(options))
+    for line in unknown_variables():
+        say(line)
     from taskd.server import run as run_server
 
     try:

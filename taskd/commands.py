@@ -84,6 +84,7 @@ FILTERS = (
     ("after", "SEQ", False, "After this entry."),
     ("before", "SEQ", False, "Before this entry."),
 )
+FORMAT_ENDINGS = {".ndjson": "ndjson", ".csv": "csv"}
 output_option = click.option(
     "--output",
     type=click.Choice(["text", "ndjson"]),
@@ -176,6 +177,7 @@ def logs(server: dict[str, Any], /, task: str, follow: bool, output: str, seq: b
         if follow and asked[option] is not None:
             raise click.UsageError(f"--{option} does not go with -f.")
     client = Client(**server)
+    searched = asked["search"]
     task_id, parameters = client.find(task), _parameters(asked)
     if follow:
         return _follow(client, task_id, parameters, output, seq)
@@ -185,7 +187,9 @@ def logs(server: dict[str, Any], /, task: str, follow: bool, output: str, seq: b
             printer.entries(entries)
             matched = True
     if not matched:
-        say("no match")
+        # A field is shown behind the message as if it belonged to it.
+        is_field = any("=" in text for text in searched)
+        say("no match" + ("; --search looks in messages, --meta KEY=VALUE in fields" if is_field else ""))
     return 0
 
 
@@ -196,9 +200,7 @@ def logs(server: dict[str, Any], /, task: str, follow: bool, output: str, seq: b
 @click.option(
     "--format",
     type=click.Choice(["text", "ndjson", "csv"]),
-    default="text",
-    show_default=True,
-    help="How it is written.",
+    help=f"How it is written; without it as FILE ends ({', '.join(FORMAT_ENDINGS)}), or else as text.",
 )
 @click.option(
     "-o", "--file", "output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Where to."
@@ -216,6 +218,8 @@ def export(server: dict[str, Any], /, task: str, output: Path | None, force: boo
     """
     if output is not None and os.path.lexists(output) and not force:
         raise Invalid(f"-o {str(output)!r} exists already: give another name, or --force to write over it.")
+    if output is not None and asked["format"] is None:
+        asked["format"] = FORMAT_ENDINGS.get(output.suffix.lower())
     client = Client(**server)
     task_id, parameters = client.find(task), _parameters(asked)
     if output is None:

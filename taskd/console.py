@@ -54,13 +54,15 @@ def patient_streams() -> Iterator[Callable[[], None]]:
     """
     before = {name: getattr(sys, name) for _, name in _STREAMS}
     outlets = [_Outlet(descriptor) for descriptor, _ in _STREAMS]
-    for outlet, (_, name) in zip(outlets, _STREAMS, strict=True):
-        setattr(sys, name, _text(outlet, before[name]))
+    texts = {name: _text(outlet, before[name]) for outlet, (_, name) in zip(outlets, _STREAMS, strict=True)}
+    for name, text in texts.items():
+        setattr(sys, name, text)
 
     def drain() -> None:
         deadline = time.monotonic() + DRAIN_WAIT_S
-        for outlet, (_, name) in zip(outlets, _STREAMS, strict=True):
-            getattr(sys, name).flush()
+        for outlet, text in zip(outlets, texts.values(), strict=True):
+            with contextlib.suppress(ValueError):  # a plugin has closed or detached it
+                text.flush()
             outlet.drain(deadline)
 
     try:

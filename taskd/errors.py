@@ -116,7 +116,7 @@ class TaskNotFound(TaskdError):
     """No task has that id."""
 
     def __init__(self, task_id: str) -> None:
-        super().__init__(f"There is no task {task_id!r}; GET /api/tasks lists the tasks there are.")
+        super().__init__(f"There is no task {task_id!r}; taskd tasks (GET /api/tasks) lists those there are.")
 
 
 class TaskConflict(TaskdError):

@@ -11,14 +11,13 @@ import asyncio
 import contextlib
 import contextvars
 import inspect
-import os
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from taskd.context import TaskContext
+from taskd.forks import children_ended
 from taskd.plugins import LoadedPlugin
 from taskd.speaking import Capturing, current
 
@@ -41,26 +40,16 @@ async def execute(plugin: LoadedPlugin, context: TaskContext) -> Outcome:
     """Run the plugin's `execute`. Raises nothing but CancelledError before it has begun."""
     capturing = Capturing(context.logger)
     token = current.set(capturing)
-    process = os.getpid()
     try:
-        return Outcome(result=await _call(plugin, context))
+        with children_ended():
+            return Outcome(result=await _call(plugin, context))
     except asyncio.CancelledError as error:
         return Outcome(cancelled=True, cancellation=_without_own_frames(error))
     except BaseException as error:  # SystemExit too: out of an asyncio task it would stop the loop
         return Outcome(error=_without_own_frames(error))
     finally:
-        if os.getpid() != process:
-            _end_child()
         current.reset(token)
         capturing.finish()
-
-
-def _end_child() -> None:
-    """End a child that was forked in a plugin and came out of it: there must be no second service behind it."""
-    with contextlib.suppress(Exception):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(1)
 
 
 async def _call(plugin: LoadedPlugin, context: TaskContext) -> Any:

@@ -12,9 +12,29 @@ import contextlib
 import os
 import socket
 import stat
+import sys
+from collections.abc import Iterator
 
 _files: dict[int, tuple[int, int]] = {}
 _ports: set[int] = set()
+
+
+@contextlib.contextmanager
+def children_ended() -> Iterator[None]:
+    """
+    End a child that was forked inside a `with` block and comes out of it.
+
+    Behind the block there is the service: another loop, or a worker that takes what waits for others.
+    """
+    process = os.getpid()
+    try:
+        yield
+    finally:
+        if os.getpid() != process:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(1)
 
 
 def keep_file_from_children(descriptor: int) -> None:

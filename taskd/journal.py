@@ -48,7 +48,7 @@ class Segment:
     which are not known to be committed.
     """
 
-    __slots__ = ("map", "path", "room", "seed", "tasks")
+    __slots__ = ("_place", "map", "path", "room", "seed", "tasks")
 
     def __init__(self, path: Path, size: int) -> None:
         self.path = path
@@ -58,6 +58,7 @@ class Segment:
         # Never over a file that is there: it is somebody else's.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
+            self._place = _place_of(os.fstat(descriptor))
             os.posix_fallocate(descriptor, 0, size)
             self.map = mmap.mmap(descriptor, size)
         except OSError:
@@ -72,6 +73,14 @@ class Segment:
         self.map.write(HEADER.pack(MAGIC, serial))
         self.seed = seed_of(serial)
         self.room = len(self.map) - HEADER.size
+
+    @property
+    def is_there(self) -> bool:
+        """Whether its file can still be found by its name: somebody may have removed it."""
+        try:
+            return _place_of(self.path.stat()) == self._place
+        except OSError:
+            return False
 
     def close(self) -> None:
         """Unmap it and remove its file: nothing in it is needed."""
@@ -125,7 +134,7 @@ class Journal:
         if not self._free and time.monotonic() < self._again_at:
             return None
         try:
-            segment = self._free.pop() if self._free else self._new()
+            segment = self._reused() or self._new()
         except OSError as error:
             # To try takes milliseconds on a disk that is nearly full, and what is left of it meanwhile.
             self._again_at = time.monotonic() + ALLOCATE_AGAIN_S
@@ -148,6 +157,18 @@ class Journal:
                 self._full.remove(segment)
                 self._free.append(segment)
 
+    def replace_lost(self) -> bool:
+        """
+        Go on in another segment where somebody has removed the file of this one; whether that was so.
+
+        What was written there is lost with a crash until it is committed.
+        """
+        with self.lock:
+            if self.current is None or self.current.is_there:
+                return False
+            self.turn()
+            return True
+
     def sync(self) -> None:
         """Have the kernel write what it has: what was appended so far then survives a power cut."""
         with self.lock:
@@ -169,6 +190,15 @@ class Journal:
                     segment.close()
             self._free, self.current = [], None
 
+    def _reused(self) -> Segment | None:
+        while self._free:
+            segment = self._free.pop()
+            if segment.is_there:
+                return segment
+            segment.map.close()
+            self._segments -= 1
+        return None
+
     def _new(self) -> Segment:
         if self._segments >= self._segments_max:
             raise OSError(errno.EDQUOT, f"it has its {self.bytes_used:,} bytes (journal_bytes_max)")
@@ -180,6 +210,10 @@ class Journal:
                 segment = Segment(self._directory / f"{self._files:06}{SUFFIX}", self._segment_bytes)
         self._segments += 1
         return segment
+
+
+def _place_of(told: os.stat_result) -> tuple[int, int]:
+    return told.st_dev, told.st_ino
 
 
 @dataclass(slots=True)

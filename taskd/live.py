@@ -28,6 +28,7 @@ from taskd.own import give_to_plugin
 from taskd.persistence.base import LogPersistenceService
 from taskd.plugins import LoadedPlugin
 from taskd.queue import LogQueue
+from taskd.sanitise import type_name
 from taskd.settings import Settings
 from taskd.tasks import Task, TaskStatus
 from taskd.waiting import first
@@ -184,8 +185,8 @@ class LiveTask:
     def _ending(self, outcome: Outcome) -> Ending:
         try:
             return ending_of(outcome, self._stop_as, self.row.started_at, self._masker)
-        except Exception as error:  # what a plugin returns or raises may do anything when it is looked at
-            fault = TaskdError(f"the plugin's outcome cannot be told: {type(error).__name__}")
+        except BaseException as error:  # what a plugin returns or raises may do anything when it is looked at
+            fault = TaskdError(f"the plugin's outcome cannot be told: {type_name(error)}")
             return ending_of(Outcome(error=fault), self._stop_as, self.row.started_at, self._masker)
 
     def _become(self, status: TaskStatus, **changes: Any) -> None:

@@ -123,7 +123,9 @@ class PluginRegistry:
     def load_directory(self, directory: Path) -> None:
         """Load every `*.py` in it, and every package, that does not begin with `_` or `.`."""
         if not directory.is_dir():
-            self.broken.append(BrokenPlugin(str(directory), "there is no such directory"))
+            is_file = directory.is_file()
+            told = "expected a directory, this is a file" if is_file else "there is no such directory"
+            self.broken.append(BrokenPlugin(str(directory), told))
             return
         mark_as_own(directory)
         for path in sorted([*directory.glob("*.py"), *directory.glob(f"*/{PACKAGE}")]):
@@ -160,7 +162,8 @@ class PluginRegistry:
     def _add(self, plugin: LoadedPlugin) -> None:
         other = self.plugins.get(plugin.name)
         if other is not None:
-            raise ValueError(f"there is a plugin {plugin.name!r} already, {other.factory.__qualname__}")
+            file = getattr(sys.modules.get(other.factory.__module__), "__file__", None)
+            raise ValueError(f"there is a plugin {plugin.name!r} already, {other.factory.__qualname__} in {file}")
         self.plugins[plugin.name] = plugin
 
     def _report(self, name: str, error: BaseException) -> None:

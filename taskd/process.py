@@ -38,6 +38,10 @@ READ_BYTES = 4_096
 LINES_UNSTORED_MAX = 5_000
 BYTES_UNSTORED_MAX = 4_194_304
 STORE_WAIT_S = 5.0
+# An exit code that no command can have.
+UNKNOWN = 256
+# How often it is looked whether a command is still there, of which the end is not told.
+LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +79,8 @@ async def run_process(
     async with _outputs() as outputs:
         process = await _start(words, cwd, _environment(env), outputs)
         output = _Output(logger.with_source(name), on_line)
-        await _Child(process, outputs, output, term_wait_s).finish()
-    result = ProcessResult(process.returncode or 0, -min(process.returncode or 0, 0) or None)
+        code = await _Child(process, outputs, output, term_wait_s).finish()
+    result = ProcessResult(code, -min(code, 0) or None)
     if check and result.returncode:
         raise ProcessFailed(explain(name, result), returncode=result.returncode, signal=result.signal)
     if result.signal:
@@ -94,6 +98,8 @@ def _words(argv: Sequence[StrPath]) -> list[str]:
 def explain(name: str, result: ProcessResult) -> str:
     """How the command ended, as a sentence."""
     code = result.returncode
+    if code == UNKNOWN:
+        return f"{name} ended, and how is not known: something in taskd's process took its exit code (os.waitpid)."
     if result.signal:
         return f"{name} was killed by {_signal_told(result.signal)}."
     if 128 < code < 128 + signal.NSIG:
@@ -204,7 +210,44 @@ async def _end_started(starting: asyncio.Task[asyncio.subprocess.Process]) -> No
     if starting.cancelled() or starting.exception() is not None:
         return
     _signal_group(starting.result().pid, signal.SIGKILL)
-    await asyncio.shield(starting.result().wait())
+    await asyncio.shield(_exit_of(starting.result()))
+
+
+async def _exit_of(process: asyncio.subprocess.Process) -> int:
+    """
+    The exit code, when the command has ended; `UNKNOWN` where somebody else has taken it.
+
+    What calls `os.waitpid(-1)` anywhere in this process takes it, and then nobody is told of the end.
+    """
+    waiting = asyncio.create_task(process.wait(), name=f"wait for process {process.pid}")
+    try:
+        # It may be told while it is looked for, so it is looked for twice.
+        missed = 0
+        while missed < 2:
+            await asyncio.wait([waiting], timeout=LOOK_S)
+            if waiting.done():
+                return waiting.result()
+            missed = missed + 1 if _is_gone(process.pid) else 0
+        _lost.append(process.pid)
+        return UNKNOWN
+    finally:
+        waiting.cancel()
+
+
+_lost: list[int] = []
+
+
+def any_lost() -> bool:
+    """Whether there was a command of which the loop does not know the end: closing the loop would wait for it."""
+    return bool(_lost)
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:
@@ -246,15 +289,15 @@ class _Child:
         self._outputs = outputs
         self._output = output
         self._term_wait_s = term_wait_s
-        self._exit = asyncio.create_task(process.wait(), name=f"exit of process {self._pid}")
+        self._exit = asyncio.create_task(_exit_of(process), name=f"exit of process {self._pid}")
         self._reading = [
             asyncio.create_task(output.read(stream, pipe.reader), name=f"{stream} of process {self._pid}")
             for stream, pipe in outputs.items()
         ]
 
-    async def finish(self) -> None:
+    async def finish(self) -> int:
         """
-        Return when the command has ended and all it said has been read; raises what a line
+        The exit code, when the command has ended and all it said has been read; raises what a line
         handler raised. However it ends, cancellation included, the group is gone by then.
         """
         try:
@@ -268,6 +311,7 @@ class _Child:
             for reading in self._reading:
                 reading.cancel()
             await asyncio.gather(*self._reading, return_exceptions=True)
+        return self._exit.result()
 
     async def _until_exit(self) -> None:
         """Until the command itself has ended; what it started may go on."""

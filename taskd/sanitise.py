@@ -26,8 +26,9 @@ SOURCE_CHARACTERS_MAX = 64
 
 Mask = Callable[[str], str]
 
-# What the code of a foreign object may raise; not what cancels or interrupts us.
-RAISED = (Exception, SystemExit, GeneratorExit)
+# What the code of a foreign object may raise. All of it: a cancellation comes where something is awaited,
+# and Ctrl-C raises nothing (`taskd.signals`), so what is raised in a `repr` is that object's own.
+RAISED = BaseException
 _PLAIN = frozenset({str, bool, type(None)})
 _BACKSLASH, _AT = b"\\@"
 _dumps = orjson.dumps
@@ -116,9 +117,15 @@ def clean_value(value: object, mask: Mask | None = None) -> Any:
     return _Cleaning(VALUES_MAX, mask).clean(value, 0)
 
 
+def type_name(value: object) -> str:
+    """What the type of `value` is called, whatever its metaclass would say."""
+    return str(type.__dict__["__name__"].__get__(type(value)))
+
+
 def free_key(key: str, taken: dict[str, Any]) -> str:
     """`key`, or with a number behind it where it is taken: two keys that have become one are still two."""
-    unique, number = key, 1
+    # Not from 1 on: a thousand keys that are alike when they are cut would look a thousand times each.
+    unique, number = key, len(taken)
     while unique in taken:
         number += 1
         unique = f"{key} ({number})"
@@ -144,7 +151,7 @@ class _Cleaning:
         try:
             return self._clean(value, depth)
         except RAISED as error:  # a subclass, or what only says it is one, may do anything when it is read
-            return f"<{type(value).__name__}: not readable, {type(error).__name__}>"
+            return f"<{type_name(value)}: not readable, {type_name(error)}>"
 
     def _clean(self, value: Any, depth: int) -> Any:
         kind = type(value)
@@ -224,4 +231,4 @@ def _text(value: object) -> str:
         text = str.__str__(value) if isinstance(value, str) else repr(value)
         return str.__str__(text)
     except RAISED as error:
-        return f"<{type(value).__name__}: its repr raised {type(error).__name__}>"
+        return f"<{type_name(value)}: its repr raised {type_name(error)}>"

@@ -38,6 +38,7 @@ from taskd.forks import keep_port_from_children
 from taskd.memory import give_back
 from taskd.own import every_task, keep_own_tasks
 from taskd.plugins import BrokenPlugin
+from taskd.process import any_lost
 from taskd.protocols import EdgeConfig
 from taskd.service import Service
 from taskd.settings import Settings
@@ -81,7 +82,7 @@ def run(settings: Settings, signals: StopSignals) -> None:
             keep_own_tasks(runner.get_loop())
             run_through(runner.get_loop(), serve(settings, listener, signals), signals)
             if not run_through(runner.get_loop(), _nothing_left(), signals):
-                # A thread or coroutine would keep the process for ever; all that matters is closed.
+                # A thread, coroutine or command would keep the process for ever; all that matters is closed.
                 drain()
                 os._exit(0)
 
@@ -308,13 +309,13 @@ def _on_signals(signals: StopSignals, stop: asyncio.Event, service: Service) -> 
 
 
 async def _nothing_left() -> bool:
-    """Whether all coroutines and threads have ended, after a last short wait for them."""
+    """Whether all coroutines, threads and commands have ended, after a last short wait for them."""
     loop = asyncio.get_running_loop()
     left = every_task() - {asyncio.current_task()}
     for task in left:
         task.cancel()
     left.add(asyncio.create_task(loop.shutdown_default_executor(), name="executor"))
     _, stubborn = await asyncio.wait(left, timeout=LEAVE_WAIT_S)
-    return not stubborn and not any(
+    return not (stubborn or any_lost()) and not any(
         not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()
     )

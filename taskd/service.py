@@ -46,6 +46,12 @@ from taskd.watchdog import Watchdog
 # Threads beside one for each running task: deletions, the journal's sync.
 SPARE_THREADS = 16
 STOPPING = "taskd is stopping and takes no new tasks; ask again when it has been started again."
+# How often it is looked whether the journal's files are there: as long, and a flush, is unsafe what they had.
+JOURNAL_LOOK_S = 1.0
+JOURNAL_LOST = (
+    "The journal's files were removed while taskd ran. It has begun others; what was not committed at that time "
+    "would have been lost by a crash. Leave the data directory to taskd."
+)
 JOURNAL_ADVICE = "Make room on the disk of the data directory, or raise journal_bytes_max."
 
 _log = logging.getLogger("taskd.service")
@@ -107,6 +113,7 @@ class Service:
             self.retention = Retention(self.settings, self.store, self.deletions, self._newest)
             if self.settings.retention_days or self.settings.retention_bytes_max:
                 await stack.enter_async_context(beside(self.retention.run(), "retention"))
+            await stack.enter_async_context(beside(self._watch_journal(), "journal watch"))
             if self.settings.journal_sync_ms:
                 every_s = self.settings.journal_sync_ms / 1_000
                 await stack.enter_async_context(beside(_sync(self.journal, every_s), "journal sync"))
@@ -171,6 +178,13 @@ class Service:
         kept = set_aside_database(self.settings, stamp, journal_first)
         with_journal = f" What the journal had for it is kept in {journal}." if moved else ""
         self._notice(f"{why} It is kept as {kept}, and a new one was begun.{with_journal}")
+
+    async def _watch_journal(self) -> None:
+        """Look, for ever, whether the journal's files are there, and have it begin others where they are not."""
+        while True:
+            await asyncio.sleep(JOURNAL_LOOK_S)
+            if self.journal.replace_lost() and JOURNAL_LOST not in self.notices:
+                self._notice(JOURNAL_LOST)
 
     def _notice(self, notice: str) -> None:
         self.notices.append(notice)
@@ -256,9 +270,9 @@ def _held(data_dir: Path) -> Iterator[None]:
         data_dir.mkdir(0o700, parents=True, exist_ok=True)
         lock = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise StoreError(
-            f"The data directory {data_dir} cannot be written ({error.strerror}); give another --data-dir."
-        ) from error
+        why = "it is no directory" if isinstance(error, FileExistsError) else error.strerror
+        told = f"The data directory {data_dir} cannot be written ({why}); give another --data-dir."
+        raise StoreError(told) from error
     try:
         hold(lock, f"The data directory {data_dir}", "--data-dir")
         yield

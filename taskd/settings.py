@@ -6,9 +6,11 @@ is made from the descriptions below. How the limits must relate to each other is
 the end, so that a combination that cannot work stops the start and not a task.
 """
 
+import difflib
 import ipaddress
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -292,6 +294,18 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**given)
     except ValidationError as error:
         raise SettingsError("; ".join(_told(fault) for fault in error.errors())) from error
+
+
+def unknown_variables() -> list[str]:
+    """Of each variable of the environment that begins as a setting's and is none, a line that says so."""
+    known = {*map(_variable, Settings.model_fields), "TASKD_SERVER"}
+    unknown = sorted(name for name in os.environ if name.startswith("TASKD_") and name not in known)
+    return [f"{name} is no setting and is ignored{_meant(name, known)}" for name in unknown]
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1, 0.8)
+    return f"; {near[0]} is one" if near else "; taskd serve --help lists them"
 
 
 def is_loopback(host: str) -> bool:

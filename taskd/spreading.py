@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from taskd.forks import children_ended
 from taskd.queue import LogQueue
 from taskd.sanitise import clean_text
 from taskd.speaking import Capturing, current, speaking
@@ -78,7 +79,8 @@ def _run(thread: threading.Thread, capturing: Capturing) -> None:
 def _call(capturing: Capturing, call: Callable[..., Any], /, *args: Any, **kw: Any) -> Any:
     token = current.set(capturing)
     try:
-        return call(*args, **kw)
+        with children_ended():
+            return call(*args, **kw)
     finally:
         current.reset(token)
 

@@ -81,8 +81,9 @@ class _Switch:
             capturing.replaced[self.name] = stream
 
     def write(self, text: str, /) -> int:
-        """Write it there."""
-        return int(self.stream().write(text) or 0)
+        """Write it there; nowhere where a task has none."""
+        stream = self.stream()
+        return len(text) if stream is None else int(stream.write(text) or 0)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream(), name)
@@ -102,7 +103,10 @@ def _replaceable(switches: dict[str, _Switch]) -> type[ModuleType]:
             switches[name].replace(stream)
 
         def take_out(module: ModuleType) -> None:
-            del vars(module)[name]
+            if speaking() is None:
+                del vars(module)[name]
+            else:
+                switches[name].replace(None)  # for the task alone
 
         return property(get, put, take_out)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from taskd.sanitise import RAISED, clean_text, clean_value
+from taskd.sanitise import RAISED, clean_text, clean_value, type_name
 
 FRAMES_MAX = 50
 CAUSES_MAX = 10
@@ -25,6 +25,8 @@ GROUP_MAX = 10
 MESSAGE_CHARACTERS_MAX = 4_000
 CODE_CHARACTERS_MAX = 500
 TEXT_CHARACTERS_MAX = 32_000
+# More of a text is not looked at: of one with a hundred million characters, all but its ends is left out anyway.
+LOOKED_AT_MAX = 1_048_576
 # Half of what an entry's metadata may have by default.
 EXCEPTION_BYTES_MAX = 32_768
 
@@ -93,7 +95,7 @@ def exception_text(error: BaseException, mask: Mask = str) -> str:
     older = sum(1 for _ in traceback.walk_tb(error.__traceback__)) - FRAMES_MAX
     if older > 0:
         lines.insert(0, f"{older:,} older frames are left out.\n")
-    return _middle_out(mask(_plain("".join(lines)).rstrip()), TEXT_CHARACTERS_MAX)
+    return _shortened("".join(lines).rstrip(), mask, TEXT_CHARACTERS_MAX)
 
 
 def exception_line(error: BaseException, mask: Mask = str) -> str:
@@ -101,7 +103,7 @@ def exception_line(error: BaseException, mask: Mask = str) -> str:
     message = _message(error, mask, MESSAGE_CHARACTERS_MAX)
     if not message and isinstance(error, TimeoutError):
         message = _timed_out(error, mask)
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return f"{type_name(error)}: {message}" if message else type_name(error)
 
 
 def _timed_out(error: BaseException, mask: Mask) -> str:
@@ -148,7 +150,7 @@ class _Describing:
 
     def describe(self, error: BaseException, depth: int) -> dict[str, Any]:
         told: dict[str, Any] = {
-            "type": type(error).__qualname__,
+            "type": type.__dict__["__qualname__"].__get__(type(error)),
             "message": _message(error, self._mask, self._bounds.characters),
             "frames": _frames(error, self._bounds.frames, self._mask),
         }
@@ -175,7 +177,7 @@ class _Describing:
         notes = getattr(error, "__notes__", None)
         if not isinstance(notes, list):
             return []
-        return [_middle_out(self._mask(clean_text(note)), self._bounds.characters) for note in notes[:10]]
+        return [_shortened(note, self._mask, self._bounds.characters) for note in notes[:10]]
 
 
 def _cause(error: BaseException) -> BaseException | None:
@@ -208,17 +210,26 @@ def _message(error: BaseException, mask: Mask, characters_max: int) -> str:
     try:
         text = str(error)
     except RAISED as raised:
-        text = f"<its str raised {type(raised).__name__}>"
-    return _middle_out(mask(_plain(text)), characters_max)
+        text = f"<its str raised {type_name(raised)}>"
+    return _shortened(text, mask, characters_max)
 
 
-def _plain(text: object) -> str:
-    """Text without what only the interpreter needs: the plugin's modules by the names that its author knows."""
-    return _MODULE.sub("", clean_text(text))
+def _shortened(text: object, mask: Mask, characters_max: int) -> str:
+    """Clean, masked, with plugins' modules by the names that their authors know, and without its middle if long."""
+    whole = text if type(text) is str else clean_text(text)
+    ends = _ends(whole, LOOKED_AT_MAX)
+    return _middle_out(mask(_MODULE.sub("", clean_text(ends))), characters_max, len(whole) - len(ends))
 
 
-def _middle_out(text: str, characters_max: int) -> str:
+def _ends(text: str, characters_max: int) -> str:
+    """Without its middle, which nobody sees, where it is far too long."""
+    half = characters_max // 2
+    return text if len(text) <= characters_max else text[:half] + text[-half:]
+
+
+def _middle_out(text: str, characters_max: int, left_out: int = 0) -> str:
+    """The same with a mark where the middle was; `left_out` were taken out of it before."""
     if len(text) <= characters_max:
         return text
     half = characters_max // 2
-    return f"{text[:half]}\n… {len(text) - 2 * half:,} characters left out …\n{text[-half:]}"
+    return f"{text[:half]}\n… {len(text) - 2 * half + left_out:,} characters left out …\n{text[-half:]}"

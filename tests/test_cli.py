@@ -330,6 +330,28 @@ def test_an_export_is_a_file_that_is_there_when_it_is_complete(served: Served, t
     assert served.taskd("export", task_id, "-o", "/nowhere/log").returncode == 2
 
 
+@pytest.mark.parametrize(
+    ("file", "begins"), [("log.csv", "# task: "), ("log.NDJSON", '{"task":'), ("log.txt", "# task: ")]
+)
+def test_an_export_is_what_the_name_of_its_file_says(served: Served, tmp_path: Path, file: str, begins: str) -> None:
+    """Unless it is told otherwise."""
+    task_id = served.submit("talk")
+    served.wait_end(task_id)
+    path = tmp_path / file
+    assert served.taskd("export", task_id, "-o", str(path)).returncode == 0
+    assert path.read_text().startswith(begins)
+    assert ("seq,timestamp" in path.read_text()) == (file == "log.csv")
+    assert served.taskd("export", task_id, "-o", str(path), "--force", "--format", "text").returncode == 0
+    assert "seq,timestamp" not in path.read_text()
+
+
+def test_who_searches_for_a_field_is_told_of_meta(served: Served) -> None:
+    """A line shows fields behind the message, as if they belonged to it."""
+    served.wait_end(served.submit("talk"))
+    told = served.taskd("logs", "@last", "--search", "word 1 n=1").stderr
+    assert told == "taskd: no match; --search looks in messages, --meta KEY=VALUE in fields\n"
+
+
 def test_an_export_whose_server_is_killed_is_recognised_as_incomplete(tmp_path: Path) -> None:
     with Served(tmp_path) as served:
         task_id = served.submit("talk", count=800, word="x" * 60_000)

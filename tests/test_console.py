@@ -45,3 +45,13 @@ def test_the_streams_are_what_they_were_afterwards() -> None:
         assert (sys.stdout.fileno(), sys.stderr.fileno()) == (1, 2)
         assert sys.stdout.buffer.write(b"") == 0
     assert (sys.stdout, sys.stderr) == before
+
+
+def test_a_stream_that_was_taken_out_or_closed_is_no_error(capfd: pytest.CaptureFixture[str]) -> None:
+    """What was said before comes out all the same."""
+    with patient_streams() as drain:
+        print("said", file=sys.stderr)
+        sys.stderr.close()
+        del sys.stdout
+        drain()
+    assert capfd.readouterr().err == "said\n"

@@ -60,7 +60,7 @@ def test_one_except_catches_all() -> None:
         (ParameterInvalid("limit", "0", "a whole number from 1"), "limit='0': expected a whole number from 1."),
         (PluginNotFound("gti", ["backup", "git"]), "There is no plugin 'gti'; there are: backup, git."),
         (PluginNotFound("git", []), "There is no plugin 'git'; there are: none."),
-        (TaskNotFound("x"), "There is no task 'x'; GET /api/tasks lists the tasks there are."),
+        (TaskNotFound("x"), "There is no task 'x'; taskd tasks (GET /api/tasks) lists those there are."),
         (TooManyTasks(1_000, 5), "1,000 tasks are waiting to run, which is the limit; try again later."),
         (Stopping(), "taskd is stopping and takes no new tasks; try again when it is back."),
     ],

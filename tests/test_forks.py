@@ -62,6 +62,31 @@ class Thread(Plugin):
         if child:
             os.waitpid(child, 0)
             return {"child": "gone"}
+
+
+class Pool(Plugin):
+    """The same in a thread that serves all."""
+
+    name = "pool"
+
+    async def execute(self, params):
+        child = await asyncio.to_thread(os.fork)
+        _, status = await asyncio.to_thread(os.waitpid, child, 0)
+        return {"child": os.waitstatus_to_exitcode(status)}
+
+
+class Robber(Plugin):
+    """Collects all children of the process, also those of others."""
+
+    name = "robber"
+
+    async def execute(self, params, context):
+        os.mkfifo(params["gate"])
+        running = asyncio.create_task(context.run_process(["sh", "-c", f"read line < {params['gate']}"]))
+        with open(await asyncio.to_thread(os.open, params["gate"], os.O_WRONLY), "w") as gate:
+            gate.write("go on")
+        os.waitpid(-1, 0)  # on the loop, which so is not told before
+        await running
 '''
 
 
@@ -112,3 +137,17 @@ def test_a_child_that_comes_out_of_its_plugin_ends(served: Served, how: str) -> 
 def test_a_child_that_comes_out_of_a_plugin_in_a_thread_ends(served: Served) -> None:
     task = served.wait_end(served.submit("thread"))
     assert (task["status"], task["result"]) == ("succeeded", {"child": "gone"})
+
+
+def test_a_child_that_is_forked_in_a_thread_of_the_pool_ends(served: Served) -> None:
+    """It would take what waits for the pool, a second time, and never end."""
+    task = served.wait_end(served.submit("pool"))
+    assert (task["status"], task["result"]) == ("succeeded", {"child": 1})
+
+
+def test_a_command_whose_exit_code_somebody_takes_has_ended(served: Served, tmp_path: Path) -> None:
+    """Nobody is told of the end of a process that `os.waitpid(-1)` has collected; and the stop does not wait for it."""
+    task = served.wait_end(served.submit("robber", gate=str(tmp_path / "gate")))
+    assert task["status"] == "failed"
+    assert "sh ended, and how is not known" in task["error"]
+    assert served.stop() == 0

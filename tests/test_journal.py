@@ -364,3 +364,21 @@ def test_a_close_of_an_idle_journal_leaves_nothing(tmp_path: Path) -> None:
     journal.sync()
     journal.close()
     assert segments_in(tmp_path) == []
+
+
+def test_where_its_files_are_removed_it_goes_on_in_others(tmp_path: Path) -> None:
+    """In no file that was removed: not in the one in use, and not in one that was to be used again."""
+    journal = begun(tmp_path)
+    task_id = new_task_id()
+    task = journal.task(task_id)
+    assert not journal.replace_lost()
+    append(task, range(1, 101))
+    assert len(segments_in(tmp_path)) > 2
+    task.committed(100)
+    shutil.rmtree(tmp_path)
+    assert journal.replace_lost()
+    assert not journal.replace_lost()
+    append(task, range(101, 201))
+    assert seqs(tmp_path, task_id) == [*range(101, 201)]
+    assert journal.bytes_used == len(segments_in(tmp_path)) * SEGMENT
+    assert journal.fault is None

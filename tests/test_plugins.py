@@ -136,7 +136,7 @@ def test_the_first_of_two_plugins_with_one_name_stays(plugin_dir: Write) -> None
     (broken,) = registry.broken
     assert (broken.name, broken.error) == (
         f"{directory / 'b.py'}: Other",
-        "ValueError: there is a plugin 'good' already, Good",
+        f"ValueError: there is a plugin 'good' already, Good in {directory / 'a.py'}",
     )
 
 
@@ -190,6 +190,12 @@ def test_a_directory_that_is_not_there_is_reported(tmp_path: Path) -> None:
     """A misspelt `--plugins` is seen where plugins are listed."""
     (broken,) = loaded_from(tmp_path / "none").broken
     assert (broken.name, broken.error) == (str(tmp_path / "none"), "there is no such directory")
+
+
+def test_a_file_in_the_place_of_a_directory_is_told_as_that(plugin_dir: Write) -> None:
+    """There it is, so "no such directory" would not help."""
+    (broken,) = loaded_from(plugin_dir(GOOD) / "mine.py").broken
+    assert broken.error == "expected a directory, this is a file"
 
 
 def test_an_unknown_plugin_is_answered_with_those_there_are(plugin_dir: Write) -> None:

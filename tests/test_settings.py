@@ -1,5 +1,6 @@
 """A setting is read from a flag or a variable, checked, and refused with one clear line."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from taskd.entries import Level
 from taskd.errors import SettingsError
-from taskd.settings import KIB, MIB, Settings, is_loopback, load_settings
+from taskd.settings import KIB, MIB, Settings, is_loopback, load_settings, unknown_variables
 
 
 @pytest.mark.parametrize(
@@ -195,3 +196,18 @@ def test_every_setting_has_a_sentence_and_its_unit(name: str) -> None:
     assert description.endswith(".")
     assert not name.endswith("_s") or "(s)" in description
     assert "bytes" not in name or "bytes" in description.lower()
+
+
+def test_a_variable_that_is_no_setting_is_told_with_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A retention that was misspelt keeps everything, for ever."""
+    for name in [name for name in os.environ if name.startswith("TASKD_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("TASKD_RETENTION_DAYS", "3")
+    monkeypatch.setenv("TASKD_SERVER", "http://127.0.0.1:1")
+    assert unknown_variables() == []
+    monkeypatch.setenv("TASKD_RETENTION_DAY", "3")
+    monkeypatch.setenv("TASKD_QQQ", "3")
+    assert unknown_variables() == [
+        "TASKD_QQQ is no setting and is ignored; taskd serve --help lists them",
+        "TASKD_RETENTION_DAY is no setting and is ignored; TASKD_RETENTION_DAYS is one",
+    ]

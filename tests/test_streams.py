@@ -275,3 +275,22 @@ def test_what_needs_a_real_descriptor_finds_it() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], input="me\n", capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert done.stdout.splitlines() == ["child", "[('stdout', 'name? hello')]"]
+
+
+@captured
+async def test_a_stream_that_a_task_takes_out_is_there_for_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    """For the task it is as if there were none: what it prints goes nowhere."""
+    with capture_installed(Level.INFO):
+        one, other = Speaker(), Speaker()
+
+        def take_out() -> None:
+            del sys.stdout
+            print("nowhere")
+            assert sys.stdout is None
+
+        await one.run(take_out)
+        await other.run(lambda: print("here"))
+        print("outside")
+    assert one.told() == []
+    assert other.told() == [("stdout", "INFO", "here")]
+    assert capsys.readouterr().out == "outside\n"

@@ -3,6 +3,7 @@
 import runpy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -166,6 +167,24 @@ class StrExits(Exception):
         raise SystemExit(3)
 
 
+class Unsayable(BaseException):
+    def __str__(self) -> str:
+        raise self
+
+    __repr__ = __str__
+
+
+class Nameless(type):
+    def __getattribute__(cls, name: str) -> Any:
+        if name in ("__name__", "__qualname__"):
+            raise Unsayable
+        return super().__getattribute__(name)
+
+
+class Anonymous(Exception, metaclass=Nameless):
+    pass
+
+
 class ReprRaises(Exception):
     def __repr__(self) -> str:
         raise RuntimeError("no repr")
@@ -177,6 +196,7 @@ class ReprRaises(Exception):
         StrRaises("x"),
         ReprRaises("x"),
         StrExits("x"),
+        Unsayable(),
         ValueError("a\0\ud800"),
         ValueError(b"\xff"),
         SystemExit(3),
@@ -198,6 +218,32 @@ def test_any_exception_can_be_told(error: BaseException) -> None:
     assert "\0" not in exception_text(told)
     exception_text(told).encode()
     assert exception_line(told).startswith(type(error).__name__)
+
+
+def test_an_exception_whose_type_will_not_be_named_is_told() -> None:
+    """As its class was written."""
+
+    def fail() -> None:
+        raise Anonymous("x")
+
+    told = raised(fail)
+    assert exception_metadata(told)["type"] == "Anonymous"
+    assert exception_line(told) == "Anonymous: x"
+    assert "x" in exception_text(told)
+
+
+def test_of_a_huge_message_only_the_ends_are_looked_at() -> None:
+    """It would hold the loop for seconds, and what is between them is not shown anyway."""
+    looked_at = []
+
+    def mask(text: str) -> str:
+        looked_at.append(len(text))
+        return text
+
+    line = exception_line(ValueError("a" * 10_000_000 + "z"), mask)
+    assert max(looked_at) <= 2**20
+    assert "… 9,996,001 characters left out …" in line
+    assert line.endswith("z")
 
 
 def test_an_exception_without_a_message_is_its_type() -> None:

@@ -1,6 +1,7 @@
 """The journal's own faults, from outside: what cannot be read is never thrown away, and deaths may follow deaths."""
 
 import random
+import shutil
 import signal
 from pathlib import Path
 
@@ -96,6 +97,23 @@ def test_a_journal_that_cannot_be_written_is_said_and_stops_nothing(tmp_path: Pa
         served.taskd("cancel", task_id)
         served.wait_end(task_id)
         assert_told(whole_log(served, task_id), noted(tmp_path / "oracle")[task_id])
+
+
+def test_a_journal_that_is_removed_while_it_is_used_is_begun_anew_and_told(tmp_path: Path) -> None:
+    """What is said from then on survives a kill."""
+    served = with_tellers(tmp_path, "--flush-interval-s", "60")
+    with served:
+        shutil.rmtree(served.data_dir / "journal")
+        wait_until(lambda: any("journal's files were removed" in told for told in notices(served)))
+        task_id = served.submit("teller", oracle=str(tmp_path / "oracle"), burst=20)
+        served.wait_for(task_id, "number 200")
+        served.stop(signal.SIGKILL)
+    assert_whole(served, task_id, tmp_path / "oracle")
+
+
+def notices(served: Served) -> list[str]:
+    told: list[str] = served.get("/api/health").get("notices", [])
+    return told
 
 
 def problems(served: Served) -> str:
