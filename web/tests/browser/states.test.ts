@@ -96,6 +96,21 @@ test('a part of the page that cannot be fetched is said to be missing, and fetch
   }
 });
 
+test('a filter in the address that cannot be is told, and not tried again but cleared', async ({
+  open,
+  server,
+  faults,
+}) => {
+  faults.allow(/status of 400/);
+  const id = await server.run('say', { entries: lines(3) });
+  const page = await open(`/tasks/${id}?search=(&regex=true`);
+  await page.getByText(/regular expression/).waitFor();
+  expect(await axe(page)).toEqual([]);
+  expect(await page.getByRole('button', { name: 'Try again' }).count()).toBe(0);
+  await page.getByRole('button', { name: 'Clear filters' }).click();
+  await shows(page, 4);
+});
+
 test('a filter that nothing passes says so, and can be cleared', async ({ open, server, faults }) => {
   faults.allow(/status of 404/);
   const id = await server.run('say', { entries: lines(3) });
