@@ -58,8 +58,20 @@ class Clock:
 @contextmanager
 def clocked(tmp_path: Path, *options: str) -> Iterator[tuple[Served, Clock]]:
     clock = Clock(tmp_path)
+    forget_the_dead()
     with with_tellers(tmp_path, *options, **clock.environment) as served:
         yield served, clock
+
+
+def forget_the_dead() -> None:
+    """
+    Remove the locks of faketime's that killed processes left.
+
+    They are named by the process, and a later one with the same number waits for such a lock for ever.
+    """
+    for path in Path("/dev/shm").glob("*faketime_*_*"):  # where the kernel has them
+        if not Path("/proc", path.name.rpartition("_")[2]).exists():
+            path.unlink(missing_ok=True)
 
 
 def in_database(served: Served, sql: str, *values: object) -> Any:

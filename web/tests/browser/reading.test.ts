@@ -317,6 +317,8 @@ test('the detail shows fields, which filter, and the exception', async ({ open, 
   const entries = [...lines(3), { message: 'indexed', metadata: { index: 'documents', n: 7 } }];
   const id = await server.run('say', { entries, fail: 'out of paper' });
   const page = await open(`/tasks/${id}`, { permissions: ['clipboard-read', 'clipboard-write'] });
+  await page.getByRole('search').waitFor();
+  await settled(page);
   await log(page).getByText('indexed').click();
   await page.keyboard.press('x');
   const detail = page.getByLabel('Detail of the line');
