@@ -3,7 +3,7 @@
 
 An entry is encoded once, when it is emitted. The same bytes then serve every reader's
 frame and page, so nothing on the way encodes it again. An entry read back from the store is
-encoded by the same function from the same values: equal entries have equal bytes.
+encoded from the same values to the same bytes: equal entries have equal bytes.
 
 Timestamps are text of one width, UTC with microseconds and `Z`, so comparing them as text
 compares them as times: in Python, in SQLite, and so in both spellings of a filter.
