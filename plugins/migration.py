@@ -14,7 +14,6 @@ A directory holds `0001_name.sql`, `0002_other.sql` and so on. What is true of i
 The work is done in a thread, for a statement may take long and the loop must not wait for it.
 """
 
-import asyncio
 import concurrent.futures
 import contextlib
 import hashlib
@@ -115,17 +114,7 @@ class Migration(Plugin):
 
     async def execute(self, params: MigrationParams, context: TaskContext) -> object:
         run = Run(params, context)
-        thread = asyncio.ensure_future(asyncio.to_thread(run.migrate))
-        try:
-            return await asyncio.shield(thread)
-        except asyncio.CancelledError:
-            while not thread.done():
-                run.stop()
-                # However often one is cancelled: the transaction must be undone before this ends.
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait([thread], timeout=1)
-            thread.exception()
-            raise
+        return await context.run_in_thread(run.migrate, stop=run.stop)
 
 
 # The files

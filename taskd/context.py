@@ -1,9 +1,10 @@
 """`TaskContext`: all that a plugin's author sees of taskd while the plugin runs."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import SecretBytes, SecretStr
 
@@ -11,6 +12,9 @@ from taskd.logger import TaskLogger
 from taskd.masking import SECRET_CHARACTERS_MIN, Masker
 from taskd.process import LineHandler, ProcessResult, run_process
 from taskd.settings import Settings
+from taskd.threads import in_thread
+
+T = TypeVar("T")
 
 
 class TaskContext:
@@ -60,6 +64,16 @@ class TaskContext:
         the task is cancelled, the command and all that it started are ended.
         """
         return await run_process(self.logger, argv, source=source, cwd=cwd, env=env, check=check, on_line=on_line)
+
+    async def run_in_thread(self, function: Callable[..., T], *args: Any, stop: Callable[[], None] | None = None) -> T:
+        """
+        Call `function(*args)` in a thread of its own and return its result.
+
+        A thread cannot be stopped from outside. When the task is cancelled, `stop` is called, if
+        given, at once and then every second; the thread is awaited all the same, so that nothing is
+        left half done. Without `stop`, have the function look at `context.cancelled` now and then.
+        """
+        return await in_thread(partial(function, *args), name=f"thread of {self.task_id}", stop=stop)
 
     def add_secret(self, value: str | bytes | SecretStr | SecretBytes) -> None:
         """

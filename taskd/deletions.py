@@ -16,10 +16,12 @@ import contextlib
 import logging
 import shutil
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from taskd.errors import StoreError
 from taskd.persistence.base import LogPersistenceService
+from taskd.threads import in_thread
 from taskd.waiting import beside
 
 RETRY_S = 2.0
@@ -66,7 +68,7 @@ class Deletions:
 
     async def _begin(self, hidden: Sequence[str]) -> None:
         try:
-            await asyncio.to_thread(self._remove_files, hidden)
+            await in_thread(partial(self._remove_files, hidden), name="deletion of files")
         finally:
             # Also where whoever asked has gone: nothing takes a deletion back.
             self._due += hidden

@@ -8,6 +8,9 @@ is nothing, and a fifth of one for each megabyte; it is done beside the loop.
 
 import asyncio
 import ctypes
+from functools import partial
+
+from taskd.threads import in_thread
 
 TRIM_INTERVAL_S = 10.0
 
@@ -17,4 +20,4 @@ async def give_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
     while trim is not None:
         await asyncio.sleep(TRIM_INTERVAL_S)
-        await asyncio.to_thread(trim, 0)
+        await in_thread(partial(trim, 0), name="memory")

@@ -23,6 +23,7 @@ from taskd.persistence.base import LogPersistenceService
 from taskd.queue import SYSTEM
 from taskd.segments import Recovered
 from taskd.tasks import TaskEnd, TaskStatus
+from taskd.threads import in_thread
 
 RECOVERY_BATCH = 10_000
 DELAY_S, DELAY_MAX_S = 0.1, 2.0
@@ -73,7 +74,9 @@ async def recover_journal(directory: Path, store: LogPersistenceService, patienc
     tasks: list[Recovered] | None = []
     while tasks is not None:
         # The next bite is read, in a thread, while this one is stored.
-        reading = asyncio.create_task(asyncio.to_thread(next, bites, None), name="journal reading")
+        reading = asyncio.create_task(
+            in_thread(lambda: next(bites, None), name="journal reading"), name="journal reading"
+        )
         # All are waited for: none may go on when the store is closed because another failed.
         stored = await asyncio.gather(
             *[_append_recovered(store, task, patience) for task in tasks], return_exceptions=True

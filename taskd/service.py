@@ -39,11 +39,12 @@ from taskd.plugins import PluginRegistry
 from taskd.recovery import Patience, interrupt_orphans, recover_journal
 from taskd.retention import Retention
 from taskd.settings import Settings
+from taskd.threads import in_thread
 from taskd.version import __version__
 from taskd.waiting import beside
 from taskd.watchdog import Watchdog
 
-# Threads beside one for each running task: deletions, the journal's sync.
+# Threads for `asyncio.to_thread` in plugins beside one for each running task.
 SPARE_THREADS = 16
 STOPPING = "taskd is stopping and takes no new tasks; ask again when it has been started again."
 # How often it is looked whether the journal's files are there: as long, and a flush, is unsafe what they had.
@@ -255,7 +256,7 @@ async def _sync(begun: Journal, every_s: float) -> None:
     """Have the kernel write the journal out, for ever, in a thread."""
     while True:
         await asyncio.sleep(every_s)
-        await asyncio.to_thread(begun.sync)
+        await in_thread(begun.sync, name="journal sync")
 
 
 @contextlib.contextmanager

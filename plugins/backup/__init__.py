@@ -16,10 +16,7 @@ What is true of it:
 The work is done in a thread, for a disk may be slow and the loop must not wait for it.
 """
 
-import asyncio
-import contextlib
 import threading
-from collections.abc import Callable
 
 from taskd import Plugin, TaskContext
 
@@ -38,19 +35,4 @@ class Backup(Plugin):
     async def execute(self, params: BackupParams, context: TaskContext) -> object:
         stop = threading.Event()
         work = backup if params.action == "backup" else restore
-        return await _in_thread(lambda: work(params, context.logger, stop), stop)
-
-
-async def _in_thread(work: Callable[[], object], stop: threading.Event) -> object:
-    """Do `work` in a thread. When cancelled, wait until it has seen `stop` and cleaned up."""
-    thread = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(thread)
-    except asyncio.CancelledError:
-        stop.set()
-        while not thread.done():
-            # However often one is cancelled: what the thread wrote must not be left half done.
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([thread])
-        thread.exception()
-        raise
+        return await context.run_in_thread(work, params, context.logger, stop, stop=stop.set)

@@ -1,6 +1,5 @@
 """A clone: under a hidden name until it is complete."""
 
-import asyncio
 import contextlib
 import fcntl
 import os
@@ -25,7 +24,7 @@ async def clone(git: Runner, params: GitParams) -> dict[str, object]:
     url = git.remote(params.repository or "")
     options = [f"--branch={params.branch}"] if params.branch else []
     options += [f"--depth={params.depth}"] if params.depth else []
-    await asyncio.to_thread(_remove_leftovers, directory, git.log)
+    await git.context.run_in_thread(_remove_leftovers, directory, git.log)
     git.log.info(f"cloning {url} into {directory}")
     with _staging(directory) as staging:
         # Not "local": that would link the other's object files, and does not know a depth.
@@ -42,7 +41,7 @@ async def clone(git: Runner, params: GitParams) -> dict[str, object]:
             cwd=directory.parent,
             before=holding(staging),
         )
-        await asyncio.to_thread(_take_name, staging, directory)
+        await git.context.run_in_thread(_take_name, staging, directory)
     commit = await head_of(git, directory)
     return {"directory": str(directory), "branch": await branch_of(git, directory), "commit": commit}
 

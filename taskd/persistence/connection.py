@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import aiosqlite
 
+from taskd import threads
 from taskd.errors import StoreCorrupt, StoreError, StoreTimeout, StoreUnavailable
 
 # How long SQLite itself waits for another process's lock. Not longer: whoever waits behind
@@ -67,7 +68,7 @@ async def connect(path: str) -> AsyncIterator[aiosqlite.Connection]:
         connection = await connecting
     except BaseException:
         # Its thread has still to tell this loop that it ends, so the loop must not close before.
-        await asyncio.to_thread(connecting._thread.join)
+        await threads.in_thread(connecting._thread.join, name="end of a connection")
         raise
     try:
         # Damage is then an error where it is met, and not a wrong answer.
