@@ -15,7 +15,7 @@ BUILD_PAGE = { $(WEB) fresh || { $(NODE) && $(WEB); }; }
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo page test torture check format screenshots bench clean
+.PHONY: help demo page test matrix torture check format screenshots bench clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 21
@@ -30,6 +30,9 @@ page: $(VENV)/.installed $(if $(DEV),web/node_modules/.installed)  ## build the 
 test: $(VENV)/.installed-dev web/node_modules/.installed  ## all the tests (ARGS= goes to pytest, CHROMIUM= names a browser)
 	@$(BUILD_PAGE)
 	$(BIN)/python -m pytest $(if $(ARGS),,-n 3 --dist worksteal) $(ARGS)
+
+matrix:  ## all the tests on Debian 13 and unstable, and as a user without a home (RUN='trixie sid' chooses); needs root
+	@ARGS='$(ARGS)' .ci/matrix $(RUN)
 
 torture: $(VENV)/.installed-dev  ## the bars R1 to R17 at their full size, about two hours (ARGS='-k kill' chooses); prints their table
 	TASKD_TORTURE=1 $(BIN)/python -m pytest -m bar -p no:cacheprovider $(ARGS)
@@ -54,7 +57,7 @@ bench: $(VENV)/.installed-bench  ## the load benchmark (ARGS= names parts and op
 	@$(BIN)/python -m benchmarks.load $(ARGS)
 
 clean:  ## remove everything that make made
-	rm -rf $(VENV) demo-data dist build web/dist web/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf --one-file-system $(VENV) .matrix demo-data dist build web/dist web/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 # Stamps, so that a second run is quick. A change of pyproject.toml installs again.
