@@ -40,6 +40,7 @@ from taskd.tasks import TaskEnd
 SYSTEM = "system"
 SOURCES_MAX = 1_000
 OTHER_SOURCES = "other"
+BURST_MAX = 32
 
 _log = logging.getLogger("taskd.queue")
 
@@ -80,6 +81,8 @@ class LogQueue(asyncio.Queue[LogEntry]):
         self.on_progress = on_progress
         self._settings = settings
         self._journal = journal
+        # How many short entries surely fit while the queue is not half full.
+        self.burst_max = max(1, min(BURST_MAX, settings.queue_max // 2))
         self._entries_max = settings.queue_max
         self._bytes_max = settings.queue_bytes_max
         self._plain_bytes_max = min(settings.message_bytes_max, settings.metadata_bytes_max)
@@ -113,6 +116,11 @@ class LogQueue(asyncio.Queue[LogEntry]):
         """What became of all that was emitted so far."""
         suppressed = self._flood.suppressed_ever if self._flood is not None else 0
         return Tally(self.last_seq, self._committed_seq, self._dropped_ever, suppressed)
+
+    @property
+    def filled(self) -> float:
+        """How full it is, from 0 to 1: in entries or in bytes, whichever is more."""
+        return max(self._entries / self._entries_max, self._bytes / self._bytes_max)
 
     # The producers' end
 

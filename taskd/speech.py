@@ -52,8 +52,10 @@ class Speech:
         self.say(lines)
         return len(lines)
 
-    def end(self) -> None:
-        """Say what the text ended with, without an end of line."""
+    def end(self, *, cut: bool = False) -> None:
+        """Log the text after the last end of line, marked with `cut` if the rest of its line is missing."""
+        if cut:
+            self._metadata = {**(self._metadata or {}), "cut": True}
         self.say(self.lines.end())
 
     def say(self, lines: Iterable[Line]) -> None:

@@ -16,7 +16,7 @@ forks holding segments journal flood parts queue progress logger hub lines speec
 persistence.base persistence.connection persistence.soundness persistence.appending persistence.committer
 persistence.schema persistence.blocks persistence.search persistence.indexer persistence.purging
 persistence.checkpoints persistence.sqlite persistence
-speaking own streams records uncaught spreading capture process
+speaking own streams records uncaught spreading capture pipes process
 rereading writer pages exporting follow context plugins execution endings
 live deletions manager watchdog retention recovery service
 api api.schemas api.operations api.responses api.auth api.following api.tasks api.logs api.live api.stream api.export
