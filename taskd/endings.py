@@ -15,11 +15,9 @@ import orjson
 from taskd.entries import Level, timestamp_now
 from taskd.execution import Outcome
 from taskd.masking import Masker
-from taskd.sanitise import clean_value
+from taskd.results import RESULT_BYTES_MAX, ResultTooLarge, encode_result
 from taskd.tasks import TaskEnd, TaskStatus
 from taskd.tracebacks import exception_line, exception_metadata, exception_text
-
-RESULT_BYTES_MAX = 1_048_576
 
 Words = tuple[Level, str, dict[str, Any] | None]
 
@@ -74,13 +72,14 @@ def _failure(line: str, words: list[Words], finished_at: str, after: str) -> End
 def _result(value: Any, masker: Masker) -> tuple[Any, list[Words]]:
     """The result as JSON has it, masked; with words where it could not be kept."""
     try:
-        encoded = orjson.dumps(value)
-    except Exception:  # what JSON cannot hold becomes its repr; a proxy may raise anything when looked at
-        encoded = orjson.dumps(clean_value(value, masker))
-    if len(encoded) <= RESULT_BYTES_MAX:
-        return masker.value(orjson.loads(encoded)), []
-    words = f"the result is not kept: it has {len(encoded):,} bytes, and {RESULT_BYTES_MAX:,} is the limit"
-    return None, [(Level.WARNING, words, None)]
+        encoded, cuts = encode_result(value)
+    except ResultTooLarge as error:
+        return None, [(Level.WARNING, f"the result is not kept: {error}", None)]
+    if len(encoded) > RESULT_BYTES_MAX:
+        size = f"it has {len(encoded):,} bytes, and {RESULT_BYTES_MAX:,} is the limit"
+        return None, [(Level.WARNING, f"the result is not kept: {size}", None)]
+    words: list[Words] = [(Level.WARNING, masker(f"the result was cut: {'; '.join(cuts)}"), None)] if cuts else []
+    return masker.value(orjson.loads(encoded)), words
 
 
 def _seconds(started_at: str, finished_at: str) -> str:
