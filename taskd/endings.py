@@ -48,25 +48,23 @@ def ending_of(outcome: Outcome, stop_as: TaskStatus | None, started_at: str | No
 
 
 def _failed(error: BaseException, finished_at: str, after: str, masker: Masker) -> Ending:
-    return _failure(exception_line(error, masker), [_traceback(error, masker)], finished_at, after)
+    return _failure(exception_line(error, masker), error, finished_at, after, masker)
 
 
 def _cancelled_within(error: BaseException | None, finished_at: str, after: str, masker: Masker) -> Ending:
     """Cancelled, though nobody had asked for it: where and, if it was said, why."""
     line = "CancelledError: the plugin was cancelled from within, and nobody asked for it"
-    if error is None:
-        return _failure(line, [], finished_at, after)
-    reason = exception_line(error, masker).partition(": ")[2]
-    return _failure(f"{line}: {reason}" if reason else line, [_traceback(error, masker)], finished_at, after)
+    reason = exception_line(error, masker).partition(": ")[2] if error is not None else ""
+    return _failure(f"{line}: {reason}" if reason else line, error, finished_at, after, masker)
 
 
-def _traceback(error: BaseException, masker: Masker) -> Words:
-    return Level.ERROR, exception_text(error, masker), {"exception": exception_metadata(error, masker)}
-
-
-def _failure(line: str, words: list[Words], finished_at: str, after: str) -> Ending:
-    last = (Level.ERROR, f"failed {after}: {line}", None)
-    return Ending(TaskEnd(TaskStatus.FAILED, finished_at, None, line), None, [*words, last])
+def _failure(line: str, error: BaseException | None, finished_at: str, after: str, masker: Masker) -> Ending:
+    """One entry for one failure, with the traceback below its first line: it is counted once."""
+    text, metadata = f"failed {after}: {line}", None
+    if error is not None:
+        text = f"{text}\n{exception_text(error, masker)}"
+        metadata = {"exception": exception_metadata(error, masker)}
+    return Ending(TaskEnd(TaskStatus.FAILED, finished_at, None, line), None, [(Level.ERROR, text, metadata)])
 
 
 def _result(value: Any, masker: Masker) -> tuple[Any, list[Words]]:
