@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "taskd"
 LAYERS = """
 version errors entries settings shipped visible waiting threads metrics turns signals console descriptors
 patterns fields folding tasks filters queries sanitise masking secrets counts outlines tracebacks results
-forks holding segments journal flood parts queue progress logger hub lines speech
+forks holding segments journal flood parts queue progress logger hub bars lines speech
 persistence.base persistence.connection persistence.soundness persistence.appending persistence.committer
 persistence.schema persistence.blocks persistence.search persistence.indexer persistence.purging
 persistence.checkpoints persistence.sqlite persistence

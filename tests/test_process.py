@@ -108,10 +108,10 @@ async def test_a_redrawn_line_is_a_progress(log: Log) -> None:
     await run_process(log.logger, shell(script), on_line=lambda stream, line: keep(seen, line))
     assert seen == ["1%", "2%", "a", "b", "", "c"]
     entries = await log.entries()
-    assert [entry.message for entry in entries] == ["1%", "2%", "b", "", "c"]
+    assert [entry.message for entry in entries] == ["1%", "2%", "a", "b", "", "c"]
     progresses = [(entry.metadata or {}).get("progress") for entry in entries]
     assert [told and (told["current"], told["total"], told["done"]) for told in progresses] == [
-        (1, 100, False), (2, 100, True), None, None, None,
+        (1, 100, False), (2, 100, True), None, None, None, None,
     ]  # fmt: skip
     assert log.shown[-1] == progresses[1]
 
