@@ -72,7 +72,10 @@ class Speech:
             elif not line.continued and (line.returned or line.row in self._rows):
                 self._end_row(line)
             elif self._take is None or not self._take(line.text):
-                self._log(line.text, line.row, continued=line.continued)
+                if self._rows or line.continued or self._level is not Level.INFO:
+                    self._log(line.text, line.row, continued=line.continued)
+                else:
+                    self._logger.say(Level.INFO, line.text, self._metadata)
 
     def _draw(self, line: Line) -> None:
         """A picture, of which the row may be drawn again."""
