@@ -83,7 +83,8 @@ async def run_process(
 
     Raises `ProcessFailed` where the command cannot be started and, with `check`, where it fails.
     When cancelled, it ends the group (TERM, then KILL after `term_wait_s`, or at once when
-    cancelled again) and lets the cancellation go on when the command is gone.
+    cancelled again) and lets the cancellation go on when the command is gone. While the store
+    does not take entries, the command waits, and so does this, as long as that lasts.
     """
     words = _words(argv)
     name = source or os.path.basename(words[0])

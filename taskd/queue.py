@@ -104,6 +104,7 @@ class LogQueue(asyncio.Queue[LogEntry]):
         self._late = 0
         # By source and level: what entries of these share (`kind_of`).
         self._kinds: dict[str, dict[Level, str]] = {}
+        self._sources_cut = False
         self._committed_seq = 0
         self._drains: list[tuple[int, Drained]] = []
         self._woken = False
@@ -223,9 +224,12 @@ class LogQueue(asyncio.Queue[LogEntry]):
             self._offer((level, source, part, others, False))
 
     def _known(self, source: str) -> str:
-        """The clean name of a source; past `SOURCES_MAX` of them they share one, for counts stay small."""
+        """Return the clean name of a source. Past `SOURCES_MAX` they share one, which is reported: counts stay small."""
         source = clean_source(self.masker(source))
         if source not in self._kinds and len(self._kinds) >= SOURCES_MAX:
+            if not self._sources_cut:
+                self._sources_cut = True
+                self.emit_system(Level.WARNING, f"more than {SOURCES_MAX:,} sources: the others are {OTHER_SOURCES!r}")
             source = OTHER_SOURCES
         self._kinds[source] = {level: kind_of(level, source) for level in Level}
         return source
