@@ -8,6 +8,9 @@ bars and spinners do not count.
 
 import re
 
+# No bar is longer. The patterns below take quadratic time at worst.
+CHARACTERS_MAX = 1_024
+
 # Colours and cursor movements (ECMA-48, section 5.4).
 CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,3})?) ?%")
@@ -27,7 +30,9 @@ _TQDM = re.compile(r"\d%\||\d/\S{1,20} \[[\d:]+<|\d\w{0,20} \[\d\d:\d\d, ")
 
 
 def words_of(text: str) -> str:
-    """Return the text without what may change while the line stays the same."""
+    """Return the text without what may change while the line stays the same; a text too long for a bar as it is."""
+    if len(text) > CHARACTERS_MAX:
+        return text
     return _BAR.sub(" ", _AMOUNT.sub(" ", CONTROL.sub("", text))).strip()
 
 
@@ -38,6 +43,6 @@ def is_blank(text: str) -> bool:
 
 def is_bar(text: str) -> bool:
     """Whether a text is surely a progress bar, although it is drawn once."""
-    if _TQDM.search(text):
-        return True
-    return bool(_DRAWN.search(text) and (PERCENT.search(text) or OF.search(text)))
+    if len(text) > CHARACTERS_MAX:
+        return False
+    return bool(_TQDM.search(text)) or bool(_DRAWN.search(text) and (PERCENT.search(text) or OF.search(text)))

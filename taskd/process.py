@@ -20,6 +20,7 @@ What is true of it:
 import asyncio
 import codecs
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -368,7 +369,7 @@ class _Output:
         self._queue = logger.queue
         self._on_line = on_line
         self._share = ROOM_SHARE
-        self._hurried = asyncio.Event()
+        self._share_raised = asyncio.Event()
         self._waiting = 0
 
     async def read(self, stream: Stream, pipe: Pipe) -> None:
@@ -389,16 +390,21 @@ class _Output:
 
     def use_all_room(self) -> None:
         """Wait for the store only when the queue is nearly full: the command is being ended."""
-        self._share = ROOM_SHARE_MAX
+        self._raise_share(ROOM_SHARE_MAX)
 
     def wait_no_more(self) -> None:
         """Hand over the rest without waiting: the queue counts any entry that it drops."""
-        self._hurried.set()
+        self._raise_share(math.inf)
+
+    def _raise_share(self, share: float) -> None:
+        self._share = share
+        raised, self._share_raised = self._share_raised, asyncio.Event()
+        raised.set()
 
     async def _keep(self, speech: Speech, text: str) -> None:
         lines, start = speech.lines.feed(text), 0
         while start < len(lines):
-            if self._queue.filled > self._share and not self._hurried.is_set():
+            if self._queue.filled > self._share:
                 await self._wait_for_room()
             # The first line may be a very long one, of which this text has only the end.
             end = start + self._queue.burst_max if start else 1
@@ -411,8 +417,8 @@ class _Output:
         self.flowing.clear()
         queue = self._queue
         try:
-            while queue.filled > self._share and not self._hurried.is_set() and not queue.closed:
-                await first(queue.drain(), self._hurried.wait())
+            while queue.filled > self._share and not queue.closed:
+                await first(queue.drain(), self._share_raised.wait())
         finally:
             self._waiting -= 1
             if not self._waiting:

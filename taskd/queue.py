@@ -224,7 +224,7 @@ class LogQueue(asyncio.Queue[LogEntry]):
             self._offer((level, source, part, others, False))
 
     def _known(self, source: str) -> str:
-        """Return the clean name of a source. Past `SOURCES_MAX` they share one, which is reported: counts stay small."""
+        """Return the clean name of a source. Past `SOURCES_MAX` they share one, which is reported."""
         source = clean_source(self.masker(source))
         if source not in self._kinds and len(self._kinds) >= SOURCES_MAX:
             if not self._sources_cut:

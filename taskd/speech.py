@@ -83,7 +83,7 @@ class Speech:
         if is_blank(line.text):
             row.cleared = True
         elif self._take is not None and self._take(line.text):
-            row.text, row.taken = None, True
+            row.text, row.taken = None if row.bar is None else row.text, True
         else:
             self._redraw(row, line)
 
@@ -127,7 +127,7 @@ class Speech:
         if row.bar is None or row.bar.is_complete:
             self._release(row, line.row)
         if row.bar is None:
-            del self._rows[line.row]
+            self._rows.pop(line.row, None)
 
     def _row(self, number: int) -> "_Row":
         row = self._rows.get(number)
@@ -144,11 +144,11 @@ class Speech:
     def _release(self, row: "_Row", number: int) -> None:
         """Log a picture that nothing of its kind replaces."""
         text, row.text = row.text, None
-        if text is None or row.taken:
+        if text is None:
             return
         if row.bar is not None:
             row.bar.finish()
-        else:
+        elif not row.taken:
             self._log(text, number)
 
     def _log(self, text: str, number: int, *, continued: bool = False) -> None:

@@ -159,3 +159,18 @@ async def test_a_spinner_of_backspaces_is_the_line_that_it_leaves(program: Progr
     """But a word that is typed over stays."""
     entries = program.write("busy |\b/\b-\b\\\b done\n", "10%\b\b\b20%\n", "no\b\byes\n")
     assert [entry.message for entry in entries] == ["busy  done", "20%", "no\b\byes"]
+
+
+async def test_a_bar_of_which_a_handler_takes_the_rest_is_done_with(program: Program) -> None:
+    """Or it would be shown as running for ever."""
+    taken: list[str] = []
+    program.speech = Speech(TaskLogger(program.queue, "program"), Level.INFO, None, lambda text: text in taken)
+    program.speech.feed("1%\r2%\r")
+    taken.append("3%")
+    assert [progress(entry)["done"] for entry in program.write("3%\r\n")] == [False, True]
+
+
+@pytest.mark.parametrize("text", ["(" * 500_000, "[=" * 250_000, "1" * 500_000 + "x", "\x1b[" * 200_000])
+async def test_a_long_text_is_not_searched_for_bars(program: Program, text: str) -> None:
+    """The time for that would grow with its square; the test's own time limit tells."""
+    assert program.write(f"\r{text}\r{text}!\n")
