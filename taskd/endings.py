@@ -15,11 +15,9 @@ import orjson
 from taskd.entries import Level, timestamp_now
 from taskd.execution import Outcome
 from taskd.masking import Masker
-from taskd.sanitise import clean_value
+from taskd.results import RESULT_BYTES_MAX, ResultTooLarge, encode_result
 from taskd.tasks import TaskEnd, TaskStatus
 from taskd.tracebacks import exception_line, exception_metadata, exception_text
-
-RESULT_BYTES_MAX = 1_048_576
 
 Words = tuple[Level, str, dict[str, Any] | None]
 
@@ -50,37 +48,36 @@ def ending_of(outcome: Outcome, stop_as: TaskStatus | None, started_at: str | No
 
 
 def _failed(error: BaseException, finished_at: str, after: str, masker: Masker) -> Ending:
-    return _failure(exception_line(error, masker), [_traceback(error, masker)], finished_at, after)
+    return _failure(exception_line(error, masker), error, finished_at, after, masker)
 
 
 def _cancelled_within(error: BaseException | None, finished_at: str, after: str, masker: Masker) -> Ending:
     """Cancelled, though nobody had asked for it: where and, if it was said, why."""
     line = "CancelledError: the plugin was cancelled from within, and nobody asked for it"
-    if error is None:
-        return _failure(line, [], finished_at, after)
-    reason = exception_line(error, masker).partition(": ")[2]
-    return _failure(f"{line}: {reason}" if reason else line, [_traceback(error, masker)], finished_at, after)
+    reason = exception_line(error, masker).partition(": ")[2] if error is not None else ""
+    return _failure(f"{line}: {reason}" if reason else line, error, finished_at, after, masker)
 
 
-def _traceback(error: BaseException, masker: Masker) -> Words:
-    return Level.ERROR, exception_text(error, masker), {"exception": exception_metadata(error, masker)}
-
-
-def _failure(line: str, words: list[Words], finished_at: str, after: str) -> Ending:
-    last = (Level.ERROR, f"failed {after}: {line}", None)
-    return Ending(TaskEnd(TaskStatus.FAILED, finished_at, None, line), None, [*words, last])
+def _failure(line: str, error: BaseException | None, finished_at: str, after: str, masker: Masker) -> Ending:
+    """One entry for one failure, with the traceback below its first line: it is counted once."""
+    text, metadata = f"failed {after}: {line}", None
+    if error is not None:
+        text = f"{text}\n{exception_text(error, masker)}"
+        metadata = {"exception": exception_metadata(error, masker)}
+    return Ending(TaskEnd(TaskStatus.FAILED, finished_at, None, line), None, [(Level.ERROR, text, metadata)])
 
 
 def _result(value: Any, masker: Masker) -> tuple[Any, list[Words]]:
     """The result as JSON has it, masked; with words where it could not be kept."""
     try:
-        encoded = orjson.dumps(value)
-    except Exception:  # what JSON cannot hold becomes its repr; a proxy may raise anything when looked at
-        encoded = orjson.dumps(clean_value(value, masker))
-    if len(encoded) <= RESULT_BYTES_MAX:
-        return masker.value(orjson.loads(encoded)), []
-    words = f"the result is not kept: it has {len(encoded):,} bytes, and {RESULT_BYTES_MAX:,} is the limit"
-    return None, [(Level.WARNING, words, None)]
+        encoded, cuts = encode_result(value)
+    except ResultTooLarge as error:
+        return None, [(Level.WARNING, f"the result is not kept: {error}", None)]
+    if len(encoded) > RESULT_BYTES_MAX:
+        size = f"it has {len(encoded):,} bytes, and {RESULT_BYTES_MAX:,} is the limit"
+        return None, [(Level.WARNING, f"the result is not kept: {size}", None)]
+    words: list[Words] = [(Level.WARNING, masker(f"the result was cut: {'; '.join(cuts)}"), None)] if cuts else []
+    return masker.value(orjson.loads(encoded)), words
 
 
 def _seconds(started_at: str, finished_at: str) -> str:

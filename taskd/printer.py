@@ -35,8 +35,8 @@ GROUP_INDENT = " " * 2
 # Deeper is as deep: groups whose end a filter leaves out must not push the text off the screen.
 GROUP_DEPTH_MAX = 10
 IN_THE_MESSAGE = frozenset({"progress", "group", "exception", "continued"})
-# Which of its two a command wrote to stands behind each line that it wrote, and hardly ever matters.
-STREAMS = ("stdout", "stderr")
+# A command's lines come from its stdout unless they are marked.
+USUAL_STREAM = "stdout"
 
 
 class Printer(Protocol):
@@ -271,7 +271,7 @@ def described(metadata: Json | None) -> str:
     return " ".join(
         f"{shown(key)}={_value(value)}"
         for key, value in (metadata or {}).items()
-        if key not in IN_THE_MESSAGE and not (key == "stream" and value in STREAMS)
+        if key not in IN_THE_MESSAGE and not (key == "stream" and value == USUAL_STREAM)
     )
 
 

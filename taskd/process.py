@@ -7,8 +7,12 @@ What is true of it:
 - It leads a process group of its own. However `run_process` ends, nothing of that group
   lives on: what ignores a polite TERM is killed.
 - Its output is read in small pieces, each followed by a turn for the rest of the loop, and no
-  more of it is held than one line's bound. A command that says more than the store can take
-  is slowed down by its own full pipe; its lines are not dropped.
+  more of it is held than one line's bound.
+- No line is dropped for want of room. While the task's queue has room, the command runs ahead of
+  the store; then it stands still at its own full pipe, for as long as the store needs.
+- The pipes are read to their ends. A process that outlives the command may go on writing for
+  `term_wait_s`; then it is ended, and its last words are read too.
+- The child has the descriptors 0, 1 and 2 and no other.
 - Bytes that are not UTF-8 survive as `\\xff`. A line that redraws itself with carriage returns
   (a progress bar) is a progress (`taskd.speech`).
 """
@@ -16,9 +20,12 @@ What is true of it:
 import asyncio
 import codecs
 import contextlib
+import math
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,7 +33,9 @@ from typing import Literal
 from taskd.entries import Level
 from taskd.errors import ProcessFailed
 from taskd.logger import TaskLogger
+from taskd.pipes import Pipe
 from taskd.speech import Speech
+from taskd.waiting import first
 
 StrPath = str | os.PathLike[str]
 Stream = Literal["stdout", "stderr"]
@@ -34,14 +43,17 @@ LineHandler = Callable[[Stream, str], bool]
 
 # Below `shutdown_deadline_s` (4 s), so that a stop of the service still sees the group killed.
 TERM_WAIT_S = 3.0
-READ_BYTES = 4_096
-LINES_UNSTORED_MAX = 5_000
-BYTES_UNSTORED_MAX = 4_194_304
-STORE_WAIT_S = 5.0
+# After KILL, until the processes have closed their output. What has left the group may never do so.
+KILL_WAIT_S = 1.0
+# How full the task's queue may be before its commands wait for the store. One line may take three
+# quarters of the queue (`taskd.parts`), and the plugin's own entries need room too.
+ROOM_SHARE = 0.25
+# While a command is being ended: its last words matter more than room for others.
+ROOM_SHARE_MAX = 0.75
 # An exit code that no command can have.
 UNKNOWN = 256
-# How often it is looked whether a command is still there, of which the end is not told.
-LOOK_S = 1.0
+# How often to check for an end that no event reports.
+LOOK_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +84,13 @@ async def run_process(
 
     Raises `ProcessFailed` where the command cannot be started and, with `check`, where it fails.
     When cancelled, it ends the group (TERM, then KILL after `term_wait_s`, or at once when
-    cancelled again) and lets the cancellation go on when the command is gone.
+    cancelled again) and lets the cancellation go on when the command is gone. While the store
+    does not take entries, the command waits, and so does this, as long as that lasts.
     """
     words = _words(argv)
     name = source or os.path.basename(words[0])
-    async with _outputs() as outputs:
-        process = await _start(words, cwd, _environment(env), outputs)
+    with _outputs() as outputs:
+        process = _start(words, cwd, _environment(env), outputs)
         output = _Output(logger.with_source(name), on_line)
         code = await _Child(process, outputs, output, term_wait_s).finish()
     result = ProcessResult(code, -min(code, 0) or None)
@@ -118,69 +131,41 @@ def _signal_told(number: int) -> str:
     return f"signal {number}{cause} ({name})"
 
 
-@contextlib.asynccontextmanager
-async def _outputs() -> AsyncIterator[dict[Stream, "_Pipe"]]:
-    """
-    The pipes for a child's output. Ours and not the subprocess module's: with those, `wait()`
-    returns only when whatever else holds the output open has gone too.
-    """
-    pipes: dict[Stream, _Pipe] = {}
+@contextlib.contextmanager
+def _outputs() -> Iterator[dict[Stream, Pipe]]:
+    """Open the pipes for a child's output, and close them at the end of a `with` block."""
+    pipes: dict[Stream, Pipe] = {}
     try:
-        pipes["stdout"] = await _Pipe.open()
-        pipes["stderr"] = await _Pipe.open()
+        pipes["stdout"] = Pipe()
+        pipes["stderr"] = Pipe()
         yield pipes
     finally:
         for pipe in pipes.values():
             pipe.close()
 
 
-class _Pipe:
-    """One pipe: `write_fd` goes to the child, `reader` is ours."""
+def _start(
+    words: list[str], cwd: StrPath | None, env: dict[str, str], outputs: dict[Stream, Pipe]
+) -> "subprocess.Popen[bytes]":
+    """
+    Start the command, in one step that no cancellation can divide.
 
-    def __init__(self, reader: asyncio.StreamReader, transport: asyncio.ReadTransport, write_fd: int) -> None:
-        self.reader = reader
-        self.write_fd = write_fd
-        self._transport = transport
-        self._given = False
-
-    @classmethod
-    async def open(cls) -> "_Pipe":
-        read_fd, write_fd = os.pipe()
-        loop = asyncio.get_running_loop()
-        # asyncio's transport closes the file; uvloop's closes the descriptor and then the file too.
-        # Between the two another thread may have opened that number, and would lose its file.
-        file = os.fdopen(read_fd, "rb", 0, closefd=isinstance(loop, asyncio.BaseEventLoop))
-        try:
-            reader = asyncio.StreamReader(limit=READ_BYTES)
-            transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), file)
-        except BaseException:
-            os.close(write_fd)
-            raise
-        return cls(reader, transport, write_fd)
-
-    def give(self) -> None:
-        """The child has its end: ours would keep the pipe from ever ending."""
-        if not self._given:
-            self._given = True
-            os.close(self.write_fd)
-
-    def close(self) -> None:
-        self.give()
-        self._transport.close()
-
-
-async def _start(
-    words: list[str], cwd: StrPath | None, env: dict[str, str], outputs: dict[Stream, _Pipe]
-) -> asyncio.subprocess.Process:
-    starting = asyncio.create_task(_exec(words, cwd, env, outputs), name=f"start of {words[0]}")
+    Not with the loop: uvloop's children inherit each pipe twice, and a daemon that closes 0, 1 and 2
+    would still hold the other copy. `Popen` closes everything else in the child.
+    """
     try:
-        return await asyncio.shield(starting)
-    except asyncio.CancelledError:
-        # It may run already, and have started others: a start that is broken off leaves those behind.
-        await _end_started(starting)
-        raise
+        with _signals_let_through():
+            return subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=outputs["stdout"].write_fd,
+                stderr=outputs["stderr"].write_fd,
+                cwd=cwd,
+                env=env,
+                start_new_session=True,
+            )
     except (OSError, ValueError) as error:
-        # 127 and 126 are what a shell says for these.
+        # 127 and 126 are a shell's exit codes for these.
         code = 127 if isinstance(error, FileNotFoundError) else 126
         raise ProcessFailed(_not_started(words[0], cwd, error), returncode=code, signal=None) from error
     finally:
@@ -188,66 +173,47 @@ async def _start(
             pipe.give()
 
 
-async def _exec(
-    words: list[str], cwd: StrPath | None, env: dict[str, str], outputs: dict[Stream, _Pipe]
-) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *words,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=outputs["stdout"].write_fd,
-        stderr=outputs["stderr"].write_fd,
-        cwd=cwd,
-        env=env,
-        start_new_session=True,
-    )
-
-
-async def _end_started(starting: asyncio.Task[asyncio.subprocess.Process]) -> None:
-    """Wait until the start is over, cancelled again or not (it takes no longer than a fork), and kill the group."""
-    while not starting.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait([starting])
-    if starting.cancelled() or starting.exception() is not None:
-        return
-    _signal_group(starting.result().pid, signal.SIGKILL)
-    await asyncio.shield(_exit_of(starting.result()))
-
-
-async def _exit_of(process: asyncio.subprocess.Process) -> int:
-    """
-    The exit code, when the command has ended; `UNKNOWN` where somebody else has taken it.
-
-    What calls `os.waitpid(-1)` anywhere in this process takes it, and then nobody is told of the end.
-    """
-    waiting = asyncio.create_task(process.wait(), name=f"wait for process {process.pid}")
+@contextlib.contextmanager
+def _signals_let_through() -> Iterator[None]:
+    """Unblock all signals: a child inherits the mask, and TERM must reach it."""
+    before = signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
-        # It may be told while it is looked for, so it is looked for twice.
-        missed = 0
-        while missed < 2:
-            await asyncio.wait([waiting], timeout=LOOK_S)
-            if waiting.done():
-                return waiting.result()
-            missed = missed + 1 if _is_gone(process.pid) else 0
-        _lost.append(process.pid)
-        return UNKNOWN
+        yield
     finally:
-        waiting.cancel()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-_lost: list[int] = []
-
-
-def any_lost() -> bool:
-    """Whether there was a command of which the loop does not know the end: closing the loop would wait for it."""
-    return bool(_lost)
-
-
-def _is_gone(pid: int) -> bool:
+async def _ended(pid: int) -> None:
+    """Wait until a child has ended. Its exit code stays where it is, and so its pid stays its own."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        descriptor = os.pidfd_open(pid)
+    except OSError:  # an old kernel, no descriptor left, or another caller of waitpid was faster
+        while not _is_over(pid):  # noqa: ASYNC110 (there is no event: hence this branch)
+            await asyncio.sleep(LOOK_S)
+        return
+    loop = asyncio.get_running_loop()
+    over = asyncio.Event()
+    loop.add_reader(descriptor, over.set)
+    try:
+        await over.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+
+def _is_over(pid: int) -> bool:
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
         return True
-    return False
+
+
+def _collect_exit_code(process: "subprocess.Popen[bytes]") -> None:
+    """Set the exit code of a child that has ended; `UNKNOWN` if another `os.waitpid` in this process took it."""
+    try:
+        process.returncode = os.waitstatus_to_exitcode(os.waitpid(process.pid, 0)[1])
+    except ChildProcessError:
+        process.returncode = UNKNOWN
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:
@@ -280,25 +246,25 @@ class _Child:
 
     def __init__(
         self,
-        process: asyncio.subprocess.Process,
-        outputs: dict[Stream, _Pipe],
+        process: "subprocess.Popen[bytes]",
+        outputs: dict[Stream, Pipe],
         output: "_Output",
         term_wait_s: float,
     ) -> None:
-        self._pid = process.pid
-        self._outputs = outputs
+        self._process = process
+        self._pipes = list(outputs.values())
         self._output = output
         self._term_wait_s = term_wait_s
-        self._exit = asyncio.create_task(_exit_of(process), name=f"exit of process {self._pid}")
+        self._exit = asyncio.create_task(_ended(process.pid), name=f"exit of process {process.pid}")
         self._reading = [
-            asyncio.create_task(output.read(stream, pipe.reader), name=f"{stream} of process {self._pid}")
+            asyncio.create_task(output.read(stream, pipe), name=f"{stream} of process {process.pid}")
             for stream, pipe in outputs.items()
         ]
 
     async def finish(self) -> int:
         """
-        The exit code, when the command has ended and all it said has been read; raises what a line
-        handler raised. However it ends, cancellation included, the group is gone by then.
+        Return the exit code when the command has ended and all of its output is read; raise the exception of a
+        line handler. However this ends, cancellation included, the group is gone by then.
         """
         try:
             await self._until_exit()
@@ -307,90 +273,164 @@ class _Child:
             await self._end_group()
             raise
         finally:
-            self._signal(signal.SIGKILL)
-            for reading in self._reading:
-                reading.cancel()
-            await asyncio.gather(*self._reading, return_exceptions=True)
-        return self._exit.result()
+            await self._let_go()
+        if self._output.error is not None:
+            raise self._output.error
+        return int(self._process.returncode)
 
     async def _until_exit(self) -> None:
-        """Until the command itself has ended; what it started may go on."""
-        running: set[asyncio.Task[None] | asyncio.Task[int]] = {self._exit, *self._reading}
-        while not self._exit.done():
-            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            for ended in done:
-                ended.result()
+        """Wait until the command itself has ended; its children may go on."""
+        await first(self._exit, self._output.failed.wait())
+        if self._output.error is not None:
+            raise self._output.error
 
     async def _until_silent(self) -> None:
-        """Until the output ends. What was left behind may finish a sentence, and then has to go."""
-        _, talking = await asyncio.wait(self._reading, timeout=self._term_wait_s)
-        if talking:
-            self._output.left_behind()
-            await self._end_group()
-        for reading in self._reading:
-            if reading.done():
-                reading.result()
+        """Wait until the output ends. Processes left behind may finish a sentence, and then have to go."""
+        for pipe, reading in zip(self._pipes, self._reading, strict=True):
+            pipe.settle()
+            await first(pipe.settled.wait(), reading)
+        if await self._all_read(self._term_wait_s):
+            return
+        self._output.warn("ended, but left processes behind that hold its output open: they are ended now")
+        self._signal(signal.SIGTERM)
+        if not await self._all_read(self._term_wait_s):
+            self._signal(signal.SIGKILL)
+            await self._all_read(KILL_WAIT_S)
+        self._give_up()
+        await asyncio.wait(self._reading)
+
+    async def _all_read(self, timeout_s: float) -> bool:
+        """Whether the output ends in time, not counting the time for which the readers wait for the store."""
+        left_s = timeout_s
+        while left_s > 0 and not self._are_done():
+            await self._output.flowing.wait()
+            began = time.monotonic()
+            await asyncio.wait(self._reading, timeout=min(left_s, LOOK_S))
+            left_s -= time.monotonic() - began
+        return self._are_done()
+
+    def _are_done(self) -> bool:
+        return all(reading.done() for reading in self._reading)
 
     async def _end_group(self) -> None:
-        """TERM to the group; KILL when it has not gone in `term_wait_s`, or when cancelled again."""
-        until = asyncio.get_running_loop().time() + self._term_wait_s
+        """Send TERM to the group, and wait until it has gone, for `term_wait_s` or until cancelled again."""
+        self._output.use_all_room()
+        until = time.monotonic() + self._term_wait_s
         self._signal(signal.SIGTERM)
-        try:
-            await asyncio.wait([self._exit], timeout=self._term_wait_s)
-            # For a child that was just being born: until it is its own program, the first TERM
-            # went to a copy of its parent.
-            self._signal(signal.SIGTERM)
-            await asyncio.wait(self._reading, timeout=max(0, until - asyncio.get_running_loop().time()))
-        finally:
-            self._signal(signal.SIGKILL)
-            # Nothing of the group is left to hold the output; what left the group may hold it for ever.
-            for pipe in self._outputs.values():
-                pipe.close()
-            await asyncio.shield(self._exit)
+        await asyncio.wait([self._exit], timeout=self._term_wait_s)
+        # For a child that was just being born: until it is its own program, the first TERM
+        # went to a copy of its parent.
+        self._signal(signal.SIGTERM)
+        await asyncio.wait(self._reading, timeout=max(0, until - time.monotonic()))
+
+    async def _let_go(self) -> None:
+        """End what is left of the group and read the rest, in bounded time; cancellation waits until then."""
+        ending = asyncio.create_task(self._end(), name=f"end of process {self._process.pid}")
+        cancelled: asyncio.CancelledError | None = None
+        while not ending.done():
+            try:
+                await asyncio.wait([ending])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        ending.result()
+        if cancelled is not None:
+            raise cancelled
+
+    async def _end(self) -> None:
+        self._signal(signal.SIGKILL)
+        await asyncio.wait([self._exit, *self._reading], timeout=KILL_WAIT_S)
+        self._give_up()
+        self._output.wait_no_more()
+        await asyncio.wait(self._reading)
+        if not all(pipe.ended for pipe in self._pipes):
+            self._output.warn("a process outside of its session holds its output open: what it writes is not read")
+        if self._exit.done():
+            _collect_exit_code(self._process)
+        else:  # it is in a system call that not even KILL interrupts
+            self._exit.cancel()
+
+    def _give_up(self) -> None:
+        for pipe in self._pipes:
+            pipe.give_up()
 
     def _signal(self, number: signal.Signals) -> None:
-        _signal_group(self._pid, number)
+        _signal_group(self._process.pid, number)
 
 
 class _Output:
-    """What a command says, on its way into the log."""
+    """The output of a command, on its way into the log."""
 
     def __init__(self, logger: TaskLogger, on_line: LineHandler | None) -> None:
+        self.error: BaseException | None = None
+        self.failed = asyncio.Event()
+        self.flowing = asyncio.Event()
+        self.flowing.set()
         self._logger = logger
+        self._queue = logger.queue
         self._on_line = on_line
-        self._lines = 0
-        self._bytes = 0
+        self._share = ROOM_SHARE
+        self._share_raised = asyncio.Event()
+        self._waiting = 0
 
-    async def read(self, stream: Stream, reader: asyncio.StreamReader) -> None:
-        """Read until the output ends. May be cancelled: what was not read is lost, what was read is said."""
+    async def read(self, stream: Stream, pipe: Pipe) -> None:
+        """Read until the output ends or is given up. Not to be cancelled: lines in hand would be lost."""
         decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
-        speech = Speech(self._logger, Level.INFO, {"stream": stream}, self._take(stream))
+        take = None if self._on_line is None else lambda line: self._take(stream, line)
+        speech = Speech(self._logger, Level.INFO, {"stream": stream}, take)
+        while data := await pipe.read():
+            await self._keep(speech, decoder.decode(data))
+            # There may be more at once, without end: others get their turn.
+            await asyncio.sleep(0)
+        await self._keep(speech, decoder.decode(b"", final=True))
+        speech.end(cut=not pipe.ended)
+
+    def warn(self, message: str) -> None:
+        """Log a warning about the command, as its source."""
+        self._logger.warning(message)
+
+    def use_all_room(self) -> None:
+        """Wait for the store only when the queue is nearly full: the command is being ended."""
+        self._raise_share(ROOM_SHARE_MAX)
+
+    def wait_no_more(self) -> None:
+        """Hand over the rest without waiting: the queue counts any entry that it drops."""
+        self._raise_share(math.inf)
+
+    def _raise_share(self, share: float) -> None:
+        self._share = share
+        raised, self._share_raised = self._share_raised, asyncio.Event()
+        raised.set()
+
+    async def _keep(self, speech: Speech, text: str) -> None:
+        lines, start = speech.lines.feed(text), 0
+        while start < len(lines):
+            if self._queue.filled > self._share:
+                await self._wait_for_room()
+            # The first line may be a very long one, of which this text has only the end.
+            end = start + self._queue.burst_max if start else 1
+            speech.say(lines[start:end])
+            start = end
+
+    async def _wait_for_room(self) -> None:
+        """Wait until the store has taken the queued entries, however long: the full pipe stops the command."""
+        self._waiting += 1
+        self.flowing.clear()
+        queue = self._queue
         try:
-            while data := await reader.read(READ_BYTES):
-                self._lines += speech.feed(decoder.decode(data))
-                self._bytes += len(data)
-                # There may be more at once, for ever: others get their turn.
-                await asyncio.sleep(0)
-                await self._wait_for_store()
-        except asyncio.CancelledError:
-            speech.end()
-            raise
-        speech.feed(decoder.decode(b"", final=True))
-        speech.end()
+            while queue.filled > self._share and not queue.closed:
+                await first(queue.drain(), self._share_raised.wait())
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self.flowing.set()
 
-    def left_behind(self) -> None:
-        """The command has ended and something that it started still holds its output."""
-        self._logger.warning("ended, but left processes behind that hold its output open: they are ended now")
-
-    def _take(self, stream: Stream) -> Callable[[str], bool] | None:
-        on_line = self._on_line
-        return None if on_line is None else lambda line: on_line(stream, line)
-
-    async def _wait_for_store(self) -> None:
-        """Not faster than the store; but a store that is away must not stop the command."""
-        if self._lines < LINES_UNSTORED_MAX and self._bytes < BYTES_UNSTORED_MAX:
-            return
-        self._lines = self._bytes = 0
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STORE_WAIT_S):
-                await self._logger.drain()
+    def _take(self, stream: Stream, line: str) -> bool:
+        """Ask the line handler. When it raises, it is asked no more, and the lines are kept."""
+        if self._on_line is None or self.error is not None:
+            return False
+        try:
+            return self._on_line(stream, line)
+        except BaseException as error:
+            self.error = error
+            self.failed.set()
+            return False

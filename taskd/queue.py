@@ -40,6 +40,7 @@ from taskd.tasks import TaskEnd
 SYSTEM = "system"
 SOURCES_MAX = 1_000
 OTHER_SOURCES = "other"
+BURST_MAX = 32
 
 _log = logging.getLogger("taskd.queue")
 
@@ -80,6 +81,8 @@ class LogQueue(asyncio.Queue[LogEntry]):
         self.on_progress = on_progress
         self._settings = settings
         self._journal = journal
+        # How many short entries surely fit while the queue is not half full.
+        self.burst_max = max(1, min(BURST_MAX, settings.queue_max // 2))
         self._entries_max = settings.queue_max
         self._bytes_max = settings.queue_bytes_max
         self._plain_bytes_max = min(settings.message_bytes_max, settings.metadata_bytes_max)
@@ -101,6 +104,7 @@ class LogQueue(asyncio.Queue[LogEntry]):
         self._late = 0
         # By source and level: what entries of these share (`kind_of`).
         self._kinds: dict[str, dict[Level, str]] = {}
+        self._sources_cut = False
         self._committed_seq = 0
         self._drains: list[tuple[int, Drained]] = []
         self._woken = False
@@ -113,6 +117,11 @@ class LogQueue(asyncio.Queue[LogEntry]):
         """What became of all that was emitted so far."""
         suppressed = self._flood.suppressed_ever if self._flood is not None else 0
         return Tally(self.last_seq, self._committed_seq, self._dropped_ever, suppressed)
+
+    @property
+    def filled(self) -> float:
+        """How full it is, from 0 to 1: in entries or in bytes, whichever is more."""
+        return max(self._entries / self._entries_max, self._bytes / self._bytes_max)
 
     # The producers' end
 
@@ -215,9 +224,12 @@ class LogQueue(asyncio.Queue[LogEntry]):
             self._offer((level, source, part, others, False))
 
     def _known(self, source: str) -> str:
-        """The clean name of a source; past `SOURCES_MAX` of them they share one, for counts stay small."""
+        """Return the clean name of a source. Past `SOURCES_MAX` they share one, which is reported."""
         source = clean_source(self.masker(source))
         if source not in self._kinds and len(self._kinds) >= SOURCES_MAX:
+            if not self._sources_cut:
+                self._sources_cut = True
+                self.emit_system(Level.WARNING, f"more than {SOURCES_MAX:,} sources: the others are {OTHER_SOURCES!r}")
             source = OTHER_SOURCES
         self._kinds[source] = {level: kind_of(level, source) for level in Level}
         return source

@@ -38,7 +38,6 @@ from taskd.forks import keep_port_from_children
 from taskd.memory import give_back
 from taskd.own import every_task, keep_own_tasks
 from taskd.plugins import BrokenPlugin
-from taskd.process import any_lost
 from taskd.protocols import EdgeConfig
 from taskd.service import Service
 from taskd.settings import Settings
@@ -309,13 +308,13 @@ def _on_signals(signals: StopSignals, stop: asyncio.Event, service: Service) -> 
 
 
 async def _nothing_left() -> bool:
-    """Whether all coroutines, threads and commands have ended, after a last short wait for them."""
+    """Whether all coroutines and threads have ended, after a last short wait for them."""
     loop = asyncio.get_running_loop()
     left = every_task() - {asyncio.current_task()}
     for task in left:
         task.cancel()
     left.add(asyncio.create_task(loop.shutdown_default_executor(), name="executor"))
     _, stubborn = await asyncio.wait(left, timeout=LEAVE_WAIT_S)
-    return not (stubborn or any_lost()) and not any(
+    return not stubborn and not any(
         not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()
     )

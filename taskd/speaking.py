@@ -57,7 +57,9 @@ class Capturing:
             if self.finished:  # nobody comes any more to say the rest
                 lines += speech.lines.end()
         # Not under the lock: a thread may wait here for room in the queue.
-        if lines:
+        if self.finished:
+            speech.finish(lines)
+        elif lines:
             speech.say(lines)
 
     def finish(self) -> None:
@@ -66,7 +68,7 @@ class Capturing:
         with self._lock:
             rest = [(speech, speech.lines.end()) for speech in self._speeches.values()]
         for speech, lines in rest:
-            speech.say(lines)
+            speech.finish(lines)
 
     def lent(self) -> "Capturing":
         """The same for a thread that the task has started: it may outlive the task and serve others."""

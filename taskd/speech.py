@@ -4,23 +4,25 @@
 A line that is drawn again and again (`\r`) is a progress: viewers see at most ten pictures a
 second, and the log keeps the first, the last and at most one a second, as with a progress that a
 plugin tells itself. Its numbers are read off the picture where there are any.
+
+A picture is replaced only by the same line with other numbers (`taskd.bars`). Any other text in its
+place is another line, and the picture becomes an entry. Each row has its own progress, so that
+several bars below each other keep their ids, also when a line is printed above them.
 """
 
-import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
+from taskd.bars import CONTROL, OF, PERCENT, is_bar, is_blank, words_of
 from taskd.entries import Level
 from taskd.lines import Line, Lines
 from taskd.logger import TaskLogger
 from taskd.progress import Progress, as_number
 
 LABEL_CHARACTERS_MAX = 100
-
-_PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,3})?) ?%")
-_OF = re.compile(r"(\d[\d,]{0,20}(?:\.\d{1,9})?) ?(?:/|of) ?(\d[\d,]{0,20}(?:\.\d{1,9})?)")
-# Colours, and what moves the cursor (ECMA-48, section 5.4).
-_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+# Rows that may still be drawn again.
+ROWS_MAX = 64
 
 
 class Speech:
@@ -42,9 +44,7 @@ class Speech:
         self._level = level
         self._metadata = metadata
         self._take = take
-        self._taken = False
-        self._picture: str | None = None
-        self._redrawn: _Redrawn | None = None
+        self._rows: dict[int, _Row] = {}
 
     def feed(self, text: str) -> int:
         """Say what `text` completes; how many lines that were."""
@@ -52,39 +52,129 @@ class Speech:
         self.say(lines)
         return len(lines)
 
-    def end(self) -> None:
-        """Say what the text ended with, without an end of line."""
-        self.say(self.lines.end())
+    def end(self, *, cut: bool = False) -> None:
+        """Log the text after the last end of line, marked with `cut` if the rest of its line is missing."""
+        if cut:
+            self._metadata = {**(self._metadata or {}), "cut": True}
+        self.finish(self.lines.end())
+
+    def finish(self, lines: Iterable[Line]) -> None:
+        """Log the last lines, and what is still drawn."""
+        self.say(lines)
+        for number in sorted(self._rows):
+            self._release(self._rows.pop(number), number)
 
     def say(self, lines: Iterable[Line]) -> None:
         """Say what `self.lines` made of a text."""
         for line in lines:
             if line.picture:
-                self._draw(line.text)
-            else:
-                self._say(line)
+                self._draw(line)
+            elif not line.continued and (line.returned or line.row in self._rows):
+                self._end_row(line)
+            elif self._take is None or not self._take(line.text):
+                if self._rows or line.continued or self._level is not Level.INFO:
+                    self._log(line.text, line.row, continued=line.continued)
+                else:
+                    self._logger.say(Level.INFO, line.text, self._metadata)
 
-    def _draw(self, picture: str) -> None:
-        before, self._picture = self._picture, picture
-        self._taken = self._take is not None and self._take(picture)
-        if self._taken:
-            self._picture = None
-        elif self._redrawn is not None:
-            self._redrawn.draw(picture)
-        elif before is not None:
+    def _draw(self, line: Line) -> None:
+        """A picture, of which the row may be drawn again."""
+        row = self._row(line.row)
+        if is_blank(line.text):
+            row.cleared = True
+        elif self._take is not None and self._take(line.text):
+            row.text, row.taken = None if row.bar is None else row.text, True
+        else:
+            self._redraw(row, line)
+
+    def _redraw(self, row: "_Row", line: Line) -> None:
+        text, words = line.text, words_of(line.text)
+        if row.bar is not None and words != row.words and row.cleared:
+            # A line printed above the bars, which are drawn again one row below.
+            self._shift(line.row)
+            self._log(text, line.row)
+            return
+        if words != row.words:
+            self._release(row, line.row)
+            row.bar = None
+        if row.bar is None and row.text is not None and row.text != text:
             # One picture may be a line that ends with "\r\n". The second shows that it is redrawn.
-            self._redrawn = _Redrawn(self._logger, before, self._metadata or {})
-            self._redrawn.draw(before)
-            self._redrawn.draw(picture)
+            row.bar = _Redrawn(self._logger, row.text, self._metadata or {})
+            row.bar.draw(row.text)
+        elif row.bar is None and is_bar(text):
+            row.bar = _Redrawn(self._logger, text, self._metadata or {})
+        if row.bar is not None and row.text != text:
+            row.bar.draw(text)
+        row.text, row.words, row.taken, row.cleared, row.ended = text, words, False, False, False
 
-    def _say(self, line: Line) -> None:
-        taken = self._taken if line.drawn else self._take is not None and self._take(line.text)
-        self._taken, self._picture = False, None
-        redrawn, self._redrawn = self._redrawn, None
-        if redrawn is not None:
-            redrawn.last(None if taken else line.text)
-        elif not taken and (line.text or not line.continued):
-            self._logger.say(self._level, line.text, {"continued": True} if line.continued else self._metadata)
+    def _end_row(self, line: Line) -> None:
+        """The end of a line that was drawn, or that the cursor was in before."""
+        row = self._row(line.row)
+        text = "" if line.drawn or is_blank(line.text) else line.text
+        if text and self._take is not None and self._take(text):
+            row.text = None if row.words == words_of(text) else row.text
+        elif text and (row.bar is not None or is_bar(text) or row.shows_other(text)):
+            self._redraw(row, line)
+            row = self._row(line.row)
+        elif text:
+            if row.words != words_of(text):
+                self._release(row, line.row)
+            row.text = None
+            self._log(text, line.row)
+        elif row.text is None and not row.taken and not row.cleared and row.bar is None:
+            self._log(line.text, line.row)
+        row.ended = True
+        if row.bar is None or row.bar.is_complete:
+            self._release(row, line.row)
+        if row.bar is None:
+            self._rows.pop(line.row, None)
+
+    def _row(self, number: int) -> "_Row":
+        row = self._rows.get(number)
+        if row is None:
+            row = self._rows[number] = _Row()
+            if len(self._rows) > ROWS_MAX:
+                first = min(self._rows)
+                self._release(self._rows.pop(first), first)
+        return row
+
+    def _shift(self, number: int) -> None:
+        self._rows = {place + (place >= number): row for place, row in self._rows.items()}
+
+    def _release(self, row: "_Row", number: int) -> None:
+        """Log a picture that nothing of its kind replaces."""
+        text, row.text = row.text, None
+        if text is None:
+            return
+        if row.bar is not None:
+            row.bar.finish()
+        elif not row.taken:
+            self._log(text, number)
+
+    def _log(self, text: str, number: int, *, continued: bool = False) -> None:
+        if self._rows:
+            # Bars above a new line are over, though they had not come to their end.
+            for place in [place for place, row in self._rows.items() if place < number and row.ended]:
+                self._release(self._rows[place], place)
+        if text or not continued:
+            level = Level.INFO if self._level is not Level.INFO and is_bar(text) else self._level
+            self._logger.say(level, text, {"continued": True} if continued else self._metadata)
+
+
+@dataclass(slots=True)
+class _Row:
+    """One row of the output: its last picture, if that is not logged yet, and the progress that it shows."""
+
+    text: str | None = None
+    words: str | None = None
+    bar: "_Redrawn | None" = None
+    taken: bool = False
+    cleared: bool = False
+    ended: bool = False
+
+    def shows_other(self, text: str) -> bool:
+        """Whether its picture is the same line with other numbers."""
+        return self.text is not None and self.text != text and self.words == words_of(text)
 
 
 class _Redrawn(Progress):
@@ -98,17 +188,16 @@ class _Redrawn(Progress):
         self._metadata = metadata
 
     def draw(self, picture: str) -> None:
-        """Another picture is to be seen."""
+        """Another picture is to be seen, also after the line had ended."""
+        self._done = False
         current = self._look(picture)
         # Without a number, what is counted are the pictures.
         self.update(self.current + 1 if current is None else current)
 
-    def last(self, picture: str | None) -> None:
-        """The line has ended, with a last picture."""
-        if picture is not None:
-            looked = self._look(picture)
-            self.current = self.current if looked is None else looked
-        self.finish()
+    @property
+    def is_complete(self) -> bool:
+        """Whether it shows its end, or no number of which it could not be the end."""
+        return self.total is None or self.current >= self.total
 
     def _look(self, picture: str) -> float | None:
         _, _, current, total = _read(picture)
@@ -126,11 +215,11 @@ class _Redrawn(Progress):
 
 def _read(picture: str) -> tuple[str, str, float | None, float | None]:
     """What a picture says: its label, its unit, how far it is and of how much."""
-    text = _CONTROL.sub("", picture)
+    text = CONTROL.sub("", picture)
     total: float | None
-    if found := _PERCENT.search(text):
+    if found := PERCENT.search(text):
         unit, current, total = "%", _number(found[1]), 100
-    elif found := _OF.search(text):
+    elif found := OF.search(text):
         unit, current, total = "", _number(found[1]), _number(found[2])
     else:
         return text.strip()[:LABEL_CHARACTERS_MAX] or "progress", "", None, None

@@ -1,5 +1,6 @@
 """What came out of a plugin decides how its task ended, and the log says it in a sentence."""
 
+import asyncio
 import json
 import re
 from datetime import datetime, timedelta
@@ -7,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from taskd.endings import RESULT_BYTES_MAX, Ending, ending_of
+from taskd.endings import Ending, ending_of
 from taskd.entries import Level
 from taskd.execution import Outcome
 from taskd.masking import Masker
+from taskd.results import RESULT_BYTES_MAX
 from taskd.tasks import TaskStatus
 
 STARTED = "2026-11-23T14:11:42.123456Z"
@@ -63,15 +65,23 @@ def test_the_last_word_weighs_what_the_end_does(stop_as: TaskStatus | None, leve
     assert ending(raised(ValueError())).words[-1][0] is Level.ERROR
 
 
-def test_a_failure_is_told_with_its_traceback_as_text_and_data() -> None:
-    """First the traceback, then one line that names the error, which is the task's too."""
+def test_one_failure_is_one_error() -> None:
+    """Its first line names the error, which is the task's too; the traceback is in it as text and data."""
     ended = ending(raised(ValueError("no disk")))
-    (level, text, metadata), (_, last, _) = ended.words
+    [(level, text, metadata)] = ended.words
     assert (level, metadata and metadata["exception"]["message"]) == (Level.ERROR, "no disk")
-    assert text.startswith("Traceback")
-    assert ended.end.error == "ValueError: no disk"
-    assert last.endswith(": ValueError: no disk")
-    assert ended.end.result_json is None
+    first, second, *_, last = text.split("\n")
+    assert re.fullmatch(r"failed after [\d,]+\.\d s: ValueError: no disk", first)
+    assert (second, last) == ("Traceback (most recent call last):", "ValueError: no disk")
+    assert (ended.end.error, ended.end.result_json) == ("ValueError: no disk", None)
+
+
+def test_a_cancellation_from_within_is_one_error_too() -> None:
+    """With the traceback if there is one."""
+    for cancellation in (None, raised(asyncio.CancelledError("why")).error):
+        [(level, text, _)] = ending(Outcome(cancelled=True, cancellation=cancellation)).words
+        assert level is Level.ERROR
+        assert ("nobody asked for it: why\nTraceback" in text) == (cancellation is not None)
 
 
 def test_a_result_is_kept_as_json() -> None:

@@ -75,6 +75,15 @@ class Pool(Plugin):
         return {"child": os.waitstatus_to_exitcode(status)}
 
 
+class Commands(Plugin):
+    """Runs a command."""
+
+    name = "commands"
+
+    async def execute(self, params, context):
+        await context.run_process(["sh", "-c", "echo running; exec sleep 600"])
+
+
 class Robber(Plugin):
     """Collects all children of the process, also those of others."""
 
@@ -151,3 +160,13 @@ def test_a_command_whose_exit_code_somebody_takes_has_ended(served: Served, tmp_
     assert task["status"] == "failed"
     assert "sh ended, and how is not known" in task["error"]
     assert served.stop() == 0
+
+
+def test_what_the_service_opens_is_closed_when_a_plugin_starts_a_program(served: Served) -> None:
+    """However it does so: every descriptor above 2 is close-on-exec, also while a command runs."""
+    served.wait_for(served.submit("commands"), "running")
+    folder = Path(f"/proc/{served.process.pid}/fdinfo")
+    flags = {name: (folder / name).read_text().split("flags:")[1].split()[0] for name in os.listdir(folder)}
+    inherited = {name for name, octal in flags.items() if not int(octal, 8) & os.O_CLOEXEC}
+    assert inherited <= {"0", "1", "2"}
+    assert len(flags) > 10

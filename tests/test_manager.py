@@ -197,11 +197,12 @@ async def test_whatever_a_plugin_raises_fails_its_task_and_reaches_no_other(
         ended = await service.manager.wait(task.id)
         entries = await read_all(service, task.id)
         assert (ended.status, ended.error) == ("failed", error)
-        assert entries[-1].level is Level.ERROR
+        assert [entry for entry in entries if entry.level is Level.ERROR] == entries[-1:]
+        assert ended.counts[Level.ERROR] == 1
         if kind != "cancel":
-            assert "mine.py" in entries[-2].message
-            assert entries[-2].metadata is not None
-            assert entries[-2].metadata["exception"]["type"] == error.partition(":")[0]
+            assert "mine.py" in entries[-1].message
+            assert entries[-1].metadata is not None
+            assert entries[-1].metadata["exception"]["type"] == error.partition(":")[0]
         assert await cancelled(service, sibling.id) is TaskStatus.CANCELLED
 
 

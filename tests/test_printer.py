@@ -184,8 +184,10 @@ def test_reserved_metadata_is_told_in_its_own_way_or_not_at_all() -> None:
     assert described({"group": {"id": 1}, "continued": True, "dropped": 4, "k": "v"}) == "dropped=4 k=v"
 
 
-def test_the_stream_of_a_command_is_not_told_with_every_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_command_writes_to_stderr_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    """In text, after the line; a line of its stdout is not, for most are."""
     assert described({"stream": "stdout", "pid": 4}) == "pid=4"
+    assert in_pipe(capsys, "text", entry("no such file", stream="stderr")).endswith(": no such file stream=stderr\n")
     assert described({"stream": "eu-west"}) == "stream=eu-west"
     assert orjson.loads(in_pipe(capsys, "ndjson", entry(stream="stderr")))["metadata"] == {"stream": "stderr"}
 

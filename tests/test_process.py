@@ -3,11 +3,14 @@
 import asyncio
 import os
 import select
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from taskd.entries import Level, LogEntry
 from taskd.errors import ProcessFailed
@@ -105,10 +108,10 @@ async def test_a_redrawn_line_is_a_progress(log: Log) -> None:
     await run_process(log.logger, shell(script), on_line=lambda stream, line: keep(seen, line))
     assert seen == ["1%", "2%", "a", "b", "", "c"]
     entries = await log.entries()
-    assert [entry.message for entry in entries] == ["1%", "2%", "b", "", "c"]
+    assert [entry.message for entry in entries] == ["1%", "2%", "a", "b", "", "c"]
     progresses = [(entry.metadata or {}).get("progress") for entry in entries]
     assert [told and (told["current"], told["total"], told["done"]) for told in progresses] == [
-        (1, 100, False), (2, 100, True), None, None, None,
+        (1, 100, False), (2, 100, True), None, None, None, None,
     ]  # fmt: skip
     assert log.shown[-1] == progresses[1]
 
@@ -272,6 +275,98 @@ async def test_a_command_that_floods_waits_for_the_store(log: Log) -> None:
     await running
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+class Store:
+    """The other end of a queue: it takes entries, and commits none until it is asked to."""
+
+    def __init__(self, log: Log, entries_max: int) -> None:
+        self.queue = log.queue = LogQueue(Settings(queue_max=entries_max, batch_max=1), lambda source, progress: None)
+        self.logger = TaskLogger(self.queue, "test")
+        self.taken: list[LogEntry] = []
+        self.said: list[str] = []
+
+    def take(self) -> list[str]:
+        self.taken += self.queue.take_rest()
+        return [entry.message for entry in self.taken]
+
+    def commit(self) -> None:
+        self.said += self.take()
+        taken, self.taken = self.taken, []
+        self.queue.committed(len(taken), sum(len(entry.encoded) for entry in taken), self.queue.last_seq)
+
+    async def commit_until(self, running: asyncio.Task[ProcessResult]) -> None:
+        while not running.done():
+            self.commit()
+            await asyncio.sleep(0)
+        self.commit()
+
+
+@pytest.mark.parametrize("entries_max", [1, 7, 100, 1_000])
+async def test_a_queue_of_any_size_costs_no_line(log: Log, entries_max: int) -> None:
+    """The lines wait in the pipe. Whatever a command prints, in the pieces in which it arrives."""
+    store = Store(log, entries_max)
+    running = asyncio.create_task(run_process(store.logger, shell("yes '' | head -n 6000; seq 3000")))
+    await store.commit_until(running)
+    assert store.said == [""] * 6_000 + list(map(str, range(1, 3_001)))
+
+
+async def test_a_store_that_stands_still_costs_no_line_of_a_command_that_has_ended(log: Log) -> None:
+    """The pipe is read to its end, however long that takes; the wait is not blamed on other processes."""
+    store = Store(log, 100)
+    running = asyncio.create_task(run_process(store.logger, shell("echo $$; exec seq 5000"), term_wait_s=0.001))
+    await until(lambda: store.queue.flush_asked)
+    state = Path(f"/proc/{store.take()[0]}/stat")
+    await until(lambda: state.read_text().split()[2] == "Z")
+    for _ in range(50):  # far longer than `term_wait_s`, if it were counted
+        await asyncio.sleep(0.001)
+    assert not running.done()
+    store.commit()
+    await store.commit_until(running)
+    assert store.said[-1] == "5000"
+    assert store.queue.last_seq == 5_001
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_cancelling_while_the_store_stands_still_costs_no_line(log: Log, times: int) -> None:
+    """The rest of the pipe goes into the queue, which has kept room for it."""
+    store = Store(log, 1_000)
+    running = asyncio.create_task(run_process(store.logger, shell("seq 700; exec sleep 1000")))
+    await until(lambda: store.queue.flush_asked)
+    for _ in range(times):
+        running.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    store.commit()
+    assert store.said == list(map(str, range(1, 701)))
+
+
+async def test_a_handler_that_raises_costs_no_line(log: Log) -> None:
+    """The line that it raised for is kept, and those after it."""
+
+    def handler(stream: str, line: str) -> bool:
+        raise RuntimeError(line)
+
+    with pytest.raises(RuntimeError, match="1"):
+        await run_process(log.logger, ["seq", "3"], on_line=handler)
+    assert await log.said() == ["1", "2", "3"]
+
+
+async def test_signals_that_are_blocked_here_reach_a_command(log: Log) -> None:
+    """A child inherits the mask of the thread that starts it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        script = "trap 'echo bye; exit' TERM; echo; while :; do sleep 0.01; done"
+        *_, last = await cancelled_after_first_line(log, script, 30)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert last == "bye"
+
+
 async def test_a_signal_to_taskd_does_not_reach_the_command(log: Log) -> None:
     """A Ctrl-C in the terminal is for taskd alone: the command is in a session of its own."""
     await run_process(log.logger, [sys.executable, "-c", "import os; print(os.getsid(0) == os.getpid())"])
@@ -305,11 +400,53 @@ os.write(1, b"x" * 1_048_573 + b"hunter22" + b"y" * 1_048_573 + b"hunter22\\n")
 
 
 async def test_what_holds_the_output_open_from_another_session_does_not_hang_it(log: Log) -> None:
-    """What has left the group cannot be ended with it; its output is let go."""
-    script = "import os, subprocess, sys; p = subprocess.Popen(['sleep', '1000'], start_new_session=True); print(p.pid)"
-    await run_process(log.logger, [sys.executable, "-c", script], term_wait_s=0.05)
-    pid, warning = await log.said()
-    assert "left processes behind" in warning
+    """It cannot be ended with the group. Its output is let go, and the log says what that cuts."""
+    script = "(setsid sleep 1000 & echo $!); printf half"
+    await run_process(log.logger, shell(script), term_wait_s=0.05)
+    pid, left_behind, half, held = await log.entries()
+    assert "left processes behind" in left_behind.message
+    assert (half.message, half.metadata) == ("half", {"stream": "stdout", "cut": True})
+    assert "a process outside of its session holds its output open" in held.message
+    os.kill(int(pid.message), 9)
+
+
+async def test_a_child_that_is_left_behind_says_its_last_words(log: Log) -> None:
+    """They come after TERM, and are read like all others."""
+    script = "(trap 'echo bye; exit' TERM; echo up; while :; do sleep 0.01; done) & read x < /dev/null; echo down"
+    await run_process(log.logger, shell(script), term_wait_s=0.5)
+    *said, last = await log.said()
+    assert last == "bye"
+    assert {"up", "down"} < set(said)
+
+
+LOOPS = [asyncio.SelectorEventLoop, uvloop.new_event_loop]
+
+
+@pytest.mark.parametrize("new_loop", LOOPS)
+def test_a_command_has_three_descriptors(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """And no other, on any loop. The fourth that it sees is the one it lists them with."""
+
+    async def said() -> list[str]:
+        log = Log()
+        await run_process(log.logger, [sys.executable, "-c", "import os; print(*sorted(os.listdir('/proc/self/fd')))"])
+        return await log.said()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        assert runner.run(said()) == ["0 1 2 3"]
+
+
+@pytest.mark.parametrize("new_loop", LOOPS)
+def test_a_daemon_that_closes_its_output_is_not_waited_for(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """It holds nothing of ours, so there is nothing to report."""
+
+    async def said() -> list[str]:
+        log = Log()
+        script = "setsid sleep 1000 >/dev/null 2>&1 </dev/null & echo $!"
+        await run_process(log.logger, shell(script), term_wait_s=0.05)
+        return await log.said()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        [pid] = runner.run(said())
     os.kill(int(pid), 9)
 
 

@@ -140,7 +140,8 @@ function shownException(message: string, raised: Raised): Text {
   const [head = ''] = message.split('\n', 1);
   const told = shortened(raised.message).text;
   const line = told ? `${raised.type}: ${told}` : raised.type;
-  const text = head === '' || head.startsWith('Traceback') || head.includes(line) ? line : `${head}\n${line}`;
+  const alone = head === '' || head.startsWith('Traceback');
+  const text = alone ? line : head.includes(line) ? head : `${head}\n${line}`;
   const frames = showCount(raised.frames.length, 'frame');
   return { text, more: raised.cause ? `${frames}, and its cause` : frames };
 }

@@ -214,6 +214,13 @@ describe('what a row shows', () => {
     expect(shown).toEqual({ text: 'it failed\nValueError: no', fields: '', more: '1 frame' });
   });
 
+  test('a first line that names the exception is not followed by its name again', () => {
+    const message = 'failed after 3.2 s: ValueError: no\nTraceback…\n…';
+    expect(shownOf(entry(1, { message, metadata: { exception } }), false).text).toBe(
+      'failed after 3.2 s: ValueError: no',
+    );
+  });
+
   test('whoever asks for all of it gets all of it', () => {
     const message = 'x'.repeat(9_000);
     expect(shownOf(entry(1, { message }), false).text.length).toBeLessThan(message.length);
