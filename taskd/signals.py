@@ -4,6 +4,9 @@ The signals that ask the service to stop: SIGINT, SIGTERM, and SIGHUP when its t
 They are in order from the first import to the last line. While modules load nothing is open and
 the process just leaves. From then on each is counted, and told on the loop to whoever serves. None
 has its default meaning again: one that comes late would turn an orderly end into a death.
+
+While a plugin is imported the loop does not turn, perhaps for ever: then the process leaves at once
+too (`leave_while`). No task has begun, and a start may be interrupted anywhere.
 """
 
 import asyncio
@@ -46,6 +49,8 @@ class StopSignals:
         self.asked = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tell: Callable[[], None] = lambda: None
+        self._blocked: Callable[[], bool] = lambda: False
+        self._leave: Callable[[], None] = lambda: None
         self._numbers = _stopping()
         for number in self._numbers:
             signal.signal(number, self._come)
@@ -55,6 +60,15 @@ class StopSignals:
         self._loop, self._tell = asyncio.get_running_loop(), tell
         for _ in range(self.asked):
             tell()
+
+    def leave_while(self, blocked: Callable[[], bool], leave: Callable[[], None]) -> None:
+        """Have `leave`, which ends the process, called by a signal that comes while `blocked`."""
+        self._blocked, self._leave = blocked, leave
+
+    def leave_if_asked(self) -> None:
+        """Leave if a signal has come and the loop is blocked. Called when it begins to be, too."""
+        if self.asked and self._blocked():
+            self._leave()
 
     def taken(self) -> bool:
         """Whether somebody has put a handler of his own in the place of one of ours."""
@@ -80,6 +94,7 @@ class StopSignals:
 
     def _come(self, number: int, frame: FrameType | None) -> None:
         self.asked += 1
+        self.leave_if_asked()
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop has closed: there is nothing left to stop
                 self._loop.call_soon_threadsafe(self._tell)
