@@ -106,7 +106,9 @@ class Service:
             self.journal = stack.enter_context(_begun_journal(self.settings))
             stack.enter_context(capture_installed(self.settings.capture_level))
             self._load_plugins()
-            self.deletions = await stack.enter_async_context(deleting(self.store, tasks_dir(self.settings)))
+            self.deletions = await stack.enter_async_context(
+                deleting(self.store, tasks_dir(self.settings), self.journal.forget)
+            )
             self.manager = TaskManager(
                 self.settings, self.store, self.journal, self.plugins, self.metrics, self.deletions, self._new_id
             )
@@ -155,9 +157,9 @@ class Service:
             # Before anything is added: what the clock said last time.
             self._newest = await patience(self.store.newest_timestamp)
             self._new_id = TaskIds(await patience(self.store.newest_task_id))
-            await recover_journal(self._journal_dir, self.store, patience)
+            recovered = await recover_journal(self._journal_dir, self.store, patience)
             await interrupt_orphans(self.store, patience)
-            for notice in self.store.notices:
+            for notice in (*self.store.notices, *recovered):
                 self._notice(notice)
             # Done last, when the store and the journal are closed and the data directory is still held.
             stack.callback(self._set_aside_if_corrupt)

@@ -18,7 +18,7 @@ persistence.schema persistence.blocks persistence.search persistence.indexer per
 persistence.checkpoints persistence.sqlite persistence
 speaking own streams records uncaught spreading capture process
 rereading writer pages exporting follow context plugins execution endings
-live deletions manager watchdog retention recovery service
+live deletions manager watchdog retention strays recovery service
 api api.schemas api.operations api.responses api.auth api.following api.tasks api.logs api.live api.stream api.export
 api.health api.metrics api.page api.openapi api.app
 connections protocols memory server client frames printer tables arguments flags template commands cli demo
