@@ -23,7 +23,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 def leave_while_loading(*, serving: bool) -> None:
     """Let a signal end the process at once: with 0 where it was to serve, else as shells have it."""
     code = 0 if serving else INTERRUPTED
-    numbers = _stopping() if serving else [signal.SIGINT]
+    numbers = stopping() if serving else [signal.SIGINT]
     for number in numbers:
         signal.signal(number, lambda *_: os._exit(code))
 
@@ -31,12 +31,13 @@ def leave_while_loading(*, serving: bool) -> None:
 def loaded() -> None:
     """For commands other than `serve`: signals have their usual meaning again."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in _stopping():
+    for number in stopping():
         if number is not signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _stopping() -> list[signal.Signals]:
+def stopping() -> list[signal.Signals]:
+    """The signals that ask for a stop."""
     # Under `nohup` SIGHUP is ignored, and that is meant.
     hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
     return [signal.SIGINT, signal.SIGTERM, *hangup]
@@ -51,7 +52,7 @@ class StopSignals:
         self._tell: Callable[[], None] = lambda: None
         self._blocked: Callable[[], bool] = lambda: False
         self._leave: Callable[[], None] = lambda: None
-        self._numbers = _stopping()
+        self._numbers = stopping()
         for number in self._numbers:
             signal.signal(number, self._come)
 
