@@ -7,8 +7,13 @@ from taskd.signals import leave_while_loading
 
 def main() -> None:
     """The entry point."""
+    serving = "serve" in sys.argv
     # Most of the time of a start is that of imports.
-    leave_while_loading(serving="serve" in sys.argv)
+    leave_while_loading(serving=serving)
+    if serving:
+        from taskd.init import become_init
+
+        become_init()
     from taskd.cli import main as run
 
     run()

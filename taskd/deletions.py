@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 import shutil
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -34,8 +34,11 @@ _log = logging.getLogger("taskd.deletions")
 class Deletions:
     """The deletions of one service. `run` until it is cancelled."""
 
-    def __init__(self, store: LogPersistenceService, tasks_dir: Path) -> None:
+    def __init__(
+        self, store: LogPersistenceService, tasks_dir: Path, forget: Callable[[Sequence[str]], None] = lambda ids: None
+    ) -> None:
         self._store = store
+        self._forget = forget
         self._tasks_dir = tasks_dir
         self._due: list[str] = []
         self._work = asyncio.Event()
@@ -67,6 +70,8 @@ class Deletions:
                 self._done.set()
 
     async def _begin(self, hidden: Sequence[str]) -> None:
+        # Before their rows go: the journal may still have entries of them, which a death must not bring back.
+        self._forget(hidden)
         try:
             await in_thread(partial(self._remove_files, hidden), name="deletion of files")
         finally:
@@ -103,8 +108,10 @@ class Deletions:
 
 
 @contextlib.asynccontextmanager
-async def deleting(store: LogPersistenceService, tasks_dir: Path) -> AsyncIterator[Deletions]:
-    """Deletions that are done until this is left."""
-    deletions = Deletions(store, tasks_dir)
+async def deleting(
+    store: LogPersistenceService, tasks_dir: Path, forget: Callable[[Sequence[str]], None] = lambda ids: None
+) -> AsyncIterator[Deletions]:
+    """Deletions that are done until this is left. `forget` is given the tasks before their rows go."""
+    deletions = Deletions(store, tasks_dir, forget)
     async with beside(deletions.run(), "deletions"):
         yield deletions

@@ -5,21 +5,27 @@ A coroutine function runs on the loop. Anything else is an old plugin: it runs i
 its own, with the context variables of its task, so that its prints and its logging reach its
 log. A thread cannot be stopped: its outcome is awaited, cancelled or not. It is a daemon
 thread, so that one which never returns does not keep the process.
+
+What it returns is the result, unless that is work which nobody would do: then the task fails.
 """
 
 import asyncio
+import concurrent.futures
 import contextlib
 import contextvars
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from dataclasses import dataclass, field
+from types import CoroutineType
 from typing import Any
 
 from taskd.context import TaskContext
 from taskd.forks import children_ended
 from taskd.plugins import LoadedPlugin
 from taskd.speaking import Capturing, current
+
+UNDONE = (Generator, AsyncGenerator, map, filter, concurrent.futures.Future)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +61,22 @@ async def execute(plugin: LoadedPlugin, context: TaskContext) -> Outcome:
 async def _call(plugin: LoadedPlugin, context: TaskContext) -> Any:
     more = {"context": context} if plugin.takes_context else {}
     if plugin.is_async:
-        return await plugin.factory().execute(context.params, **more)
+        return _done(await plugin.factory().execute(context.params, **more))
     result = await _in_thread(lambda: plugin.factory().execute(context.params, **more), f"plugin {context.task_id}")
     # A function that is not a coroutine function may still return an awaitable.
-    return await result if inspect.isawaitable(result) else result
+    return _done(await result if inspect.isawaitable(result) else result)
+
+
+def _done(result: Any) -> Any:
+    """The result. Raises `TypeError` for one that is work not done yet."""
+    kind = type(result)  # not the result itself: a proxy may raise anything when it is looked at
+    if hasattr(kind, "__await__"):
+        if kind is CoroutineType:
+            result.close()
+        raise TypeError(f"execute returned a value of type {kind.__name__} that nobody awaits: write `return await …`")
+    if issubclass(kind, UNDONE):
+        raise TypeError(f"execute returned a value of type {kind.__name__}, whose work nobody does: return its result")
+    return result
 
 
 async def _in_thread(function: Callable[[], Any], name: str) -> Any:

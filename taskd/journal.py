@@ -25,13 +25,15 @@ import threading
 import time
 import uuid
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 
-from taskd.segments import HEADER, MAGIC, RECORD, RECORD_BYTES_MAX, SUFFIX, checksum_of, seed_of
-from taskd.tasks import TaskEnd
+from taskd.entries import timestamp_now
+from taskd.segments import DELETED, HEADER, MAGIC, RECORD, RECORD_BYTES_MAX, SUFFIX, checksum_of, seed_of
+from taskd.tasks import TaskEnd, first_id_of
 
 ALLOCATE_AGAIN_S = 0.5
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -108,6 +110,7 @@ class Journal:
         self._files = 0
         self._serial = 0
         self._again_at = 0.0
+        self._first_id = first_id_of(timestamp_now())
         self._free: list[Segment] = []
         self._full: set[Segment] = set()
         with self.lock:
@@ -181,6 +184,16 @@ class Journal:
             self.sync_fault = f"The journal cannot be synced: {error.strerror}. A power cut may lose more."
         else:
             self.sync_fault = None
+
+    def forget(self, task_ids: Sequence[str]) -> None:
+        """Note that tasks are deleted, so that recovery lets go of what segments still have of them."""
+        # What an earlier process wrote is not in the journal any more.
+        noted = "".join(f"{task_id}\n" for task_id in task_ids if task_id >= self._first_id)
+        # If it cannot be noted, recovery keeps their entries in a file: too much, and nothing is lost.
+        with contextlib.suppress(OSError):
+            if noted:
+                with (self._directory / DELETED).open("a") as file:
+                    file.write(noted)
 
     def close(self) -> None:
         """Remove what is not needed any more. What is not committed stays, for `recover`."""

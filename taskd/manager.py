@@ -29,7 +29,7 @@ from taskd.persistence.base import LogPersistenceService, TaskFilter
 from taskd.plugins import PluginRegistry
 from taskd.secrets import differing, secret_paths, value_at, without_secrets
 from taskd.settings import Settings
-from taskd.tasks import Task, TaskStatus, new_task_id
+from taskd.tasks import Task, TaskIds, TaskStatus
 from taskd.turns import Turns
 from taskd.uncaught import owner_of
 from taskd.waiting import first
@@ -56,8 +56,10 @@ class TaskManager:
         plugins: PluginRegistry,
         metrics: Metrics,
         deletions: Deletions,
+        new_id: TaskIds,
     ) -> None:
         self.store = store
+        self._new_id = new_id
         self.page_bytes_max = settings.page_bytes_max
         self._settings = settings
         self._journal = journal
@@ -189,7 +191,7 @@ class TaskManager:
             masker.add(secret)
         # What is declared secret, wherever it stands again, and passwords in URLs.
         shown = masker.value(without_secrets(given, [path for path, _ in secrets]))
-        task = Task(new_task_id(), loaded.name, shown, TaskStatus.QUEUED, timestamp_now(), retry_of=retry_of)
+        task = Task(self._new_id(), loaded.name, shown, TaskStatus.QUEUED, timestamp_now(), retry_of=retry_of)
         live = LiveTask(task, loaded, validated, masker, self.store, self._journal, self._settings, self._metrics)
         # From here on it counts, in the step in which there was room: others ask before it is stored.
         self._accepting.add(task.id)

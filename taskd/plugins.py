@@ -7,18 +7,27 @@ that file and the rest beside it) and as entry points of the group `taskd.plugin
 be loaded is reported with the reason and does not stop the others.
 
 Old plugins go on working: `inspect.signature` decides whether `execute` takes a `context`, and
-one that is not a coroutine function runs in a thread of its own.
+one that is not a coroutine function runs in a thread of its own. What could not run is refused
+here, with the reason, and not by its first task.
+
+A file is run on the main thread, where its code may expect to be, and may take as long as it
+likes: `loading` names it, and after `SLOW_S` it is reported. Only regular files are opened.
 
 Plugins are code: they run with the rights of the service.
 """
 
+import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
+import logging
 import re
+import stat
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -36,6 +45,14 @@ if TYPE_CHECKING:
 ENTRY_POINTS = "taskd.plugins"
 PACKAGE = "__init__.py"
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+# How long a file may take to load before stderr names it.
+SLOW_S = 5.0
+KINDS = {
+    stat.S_IFDIR: "a directory", stat.S_IFIFO: "a pipe (FIFO)", stat.S_IFSOCK: "a socket",
+    stat.S_IFLNK: "a link to nothing", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+}  # fmt: skip
+
+_log = logging.getLogger("taskd.plugins")
 
 
 class Plugin:
@@ -113,6 +130,9 @@ class PluginRegistry:
     def __init__(self) -> None:
         self.plugins: dict[str, LoadedPlugin] = {}
         self.broken: list[BrokenPlugin] = []
+        # The file or entry point that is being imported now; `on_loading` is called when an import begins.
+        self.loading: str | None = None
+        self.on_loading: Callable[[], None] = lambda: None
 
     def __getitem__(self, name: str) -> LoadedPlugin:
         """The plugin of that name. Raises `PluginNotFound`, which names those there are."""
@@ -136,7 +156,8 @@ class PluginRegistry:
         """Load what installed packages offer as `taskd.plugins`: plugin classes, or modules of them."""
         for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
             try:
-                loaded = point.load()
+                with self._loading(point.value):
+                    loaded = point.load()
                 self._add_all([loaded] if inspect.isclass(loaded) else _found_in(loaded), point.name)
                 mark_as_own(_home_of(point.module))
             except BaseException as error:
@@ -144,13 +165,34 @@ class PluginRegistry:
 
     def _load_file(self, path: Path) -> None:
         where = str(path.parent if path.name == PACKAGE else path)
+        if path.name != PACKAGE and (path / PACKAGE).is_file():
+            return  # a package whose name ends in .py
         try:
-            module = _import(path)
+            _check_kind(path)
+            with self._loading(where):
+                module = _import(path)
             # A package without a plugin is there for the others, or for something else.
             if _classes(module) or path.name != PACKAGE:
                 self._add_all(_found_in(module), where)
         except BaseException as error:  # KeyboardInterrupt too: Ctrl-C raises none here (`taskd.signals`)
             self._report(where, error)
+
+    @contextlib.contextmanager
+    def _loading(self, where: str) -> Iterator[None]:
+        """Note what is being imported in a `with` block, and report it if that takes long."""
+        slow = threading.Timer(
+            SLOW_S, _log.warning, (f"%s is still loading after {SLOW_S:g} s; taskd waits for it", where)
+        )
+        slow.daemon = True
+        with contextlib.suppress(RuntimeError):  # the system allows no more threads
+            slow.start()
+        self.loading = where
+        self.on_loading()
+        try:
+            yield
+        finally:
+            self.loading = None
+            slow.cancel()
 
     def _add_all(self, classes: Iterable[type[Any]], where: str) -> None:
         for plugin in classes:
@@ -173,6 +215,13 @@ class PluginRegistry:
 
 def _told(path: Path) -> str:
     return path.parent.name if path.name == PACKAGE else path.name
+
+
+def _check_kind(path: Path) -> None:
+    """Raise `PluginMissing` for what is no regular file: to open a pipe waits for its other end."""
+    mode = stat.S_IFMT(path.stat().st_mode) if path.exists() else stat.S_IFLNK
+    if mode != stat.S_IFREG:
+        raise PluginMissing(f"expected a Python file, this is {KINDS.get(mode, 'another kind of file')}")
 
 
 def _import(path: Path) -> ModuleType:
@@ -212,7 +261,7 @@ def _found_in(module: ModuleType) -> list[type[Any]]:
 
 
 def _classes(module: ModuleType) -> list[type[Any]]:
-    return [value for value in _that_execute(module) if isinstance(getattr(value, "name", None), str)]
+    return [value for value in _that_execute(module) if getattr(value, "name", None) is not None]
 
 
 def _that_execute(module: ModuleType) -> list[type[Any]]:
@@ -220,8 +269,14 @@ def _that_execute(module: ModuleType) -> list[type[Any]]:
     return [
         value
         for value in dict.fromkeys(value for value in vars(module).values() if inspect.isclass(value))
-        if value.__module__ == module.__name__ and callable(getattr(value, "execute", None))
+        if value.__module__ == module.__name__ and _may_execute(value)
     ]
+
+
+def _may_execute(value: type[Any]) -> bool:
+    """Whether a class is meant to be a plugin, if perhaps not as it must be."""
+    execute = getattr(value, "execute", None)
+    return callable(execute) or isinstance(execute, property) or (issubclass(value, Plugin) and execute is not None)
 
 
 def _loaded(plugin: type[Any]) -> LoadedPlugin:
@@ -233,13 +288,15 @@ def _loaded(plugin: type[Any]) -> LoadedPlugin:
         raise TypeError(f"Params is {model!r}: expected a subclass of pydantic.BaseModel")
     if plugin.execute is Plugin.execute:
         raise TypeError("it has no execute method of its own")
+    _check_kind_of_execute(plugin.execute)
     takes_context = _takes_context(plugin.execute)
     _check_call(plugin, takes_context)
+    _check_made(plugin)
     return LoadedPlugin(
         name=name,
         title=clean_text(str(getattr(plugin, "title", "") or name)),
         description=clean_text(inspect.getdoc(plugin) or "") if plugin.__doc__ else "",
-        params_schema=model.model_json_schema() if model else {"type": "object"},
+        params_schema=_schema_of(model) if model else {"type": "object"},
         takes_context=takes_context,
         is_async=inspect.iscoroutinefunction(plugin.execute),
         factory=plugin,
@@ -247,9 +304,48 @@ def _loaded(plugin: type[Any]) -> LoadedPlugin:
     )
 
 
+def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    try:
+        return model.model_json_schema()
+    except Exception as error:
+        raise TypeError(f"Params has no JSON schema: {exception_line(error)}") from error
+
+
+def _check_kind_of_execute(execute: Any) -> None:
+    """Raise `TypeError` for what is called without anything being done, or cannot be called."""
+    if isinstance(execute, property) or inspect.isclass(execute) or not callable(execute):
+        raise TypeError(f"execute is a {_kind_of(execute)}: expected a method")
+    # A callable object is what its `__call__` is.
+    for called in (execute, type(execute).__call__):
+        if inspect.isasyncgenfunction(called) or (inspect.isgeneratorfunction(called) and not _is_coroutine(called)):
+            raise TypeError(
+                "execute is a generator (it has a yield in it), so calling it does nothing: "
+                "log or report progress instead, and return the result"
+            )
+
+
+def _kind_of(execute: Any) -> str:
+    return "class" if inspect.isclass(execute) else type(execute).__name__
+
+
+def _is_coroutine(function: Any) -> bool:
+    """Whether a generator function is marked as a coroutine (`types.coroutine`)."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return code is not None and bool(code.co_flags & inspect.CO_ITERABLE_COROUTINE)
+
+
+def _signature(function: Any) -> inspect.Signature:
+    """The signature, also if an annotation names what exists for type checkers alone."""
+    if sys.version_info >= (3, 14):  # annotations are evaluated when they are asked for
+        from annotationlib import Format
+
+        return inspect.signature(function, annotation_format=Format.FORWARDREF)
+    return inspect.signature(function)
+
+
 def _takes_context(execute: Any) -> bool:
     """Whether `execute` can be given `context=`: by its name, or because it takes any."""
-    parameters = inspect.signature(execute).parameters
+    parameters = _signature(execute).parameters
     by_name = parameters.get("context")
     if by_name is not None and by_name.kind is not inspect.Parameter.POSITIONAL_ONLY:
         return by_name.kind is not inspect.Parameter.VAR_POSITIONAL
@@ -257,11 +353,35 @@ def _takes_context(execute: Any) -> bool:
 
 
 def _check_call(plugin: type[Any], takes_context: bool) -> None:
-    """Raise `TypeError` where `execute` cannot be called as it will be: better now than in its first task."""
-    of_instance = not isinstance(inspect.getattr_static(plugin, "execute"), staticmethod | classmethod)
-    signature = inspect.signature(plugin.execute)
+    """Raise `TypeError` if `execute` cannot be called as it will be: better now than in its first task."""
+    signature = _signature(plugin.execute)
     try:
-        signature.bind(*[None] * of_instance, {}, **({"context": None} if takes_context else {}))
+        signature.bind(*[None] * _is_given_self(plugin), {}, **({"context": None} if takes_context else {}))
     except TypeError as error:
         told = f"execute{signature}: expected (self, params) or (self, params, context), by these names"
         raise TypeError(f"{told}: {error}") from error
+
+
+def _is_given_self(plugin: type[Any]) -> bool:
+    """Whether what stands as `execute` in the class becomes a method of its instances."""
+    stands = inspect.getattr_static(plugin, "execute")
+    if isinstance(stands, functools.partial):
+        return sys.version_info >= (3, 14)
+    return hasattr(type(stands), "__get__") and not isinstance(stands, staticmethod | classmethod)
+
+
+def _check_made(plugin: type[Any]) -> None:
+    """Raise `TypeError` if the class cannot be called without arguments, as each task does. It is not tried."""
+    if inspect.isabstract(plugin):
+        missing = ", ".join(sorted(plugin.__abstractmethods__))
+        raise TypeError(f"it is abstract: it has no {missing} of its own")
+    try:
+        signature = _signature(plugin)
+    except (TypeError, ValueError):  # of a class written in C
+        return
+    try:
+        signature.bind()
+    except TypeError as error:
+        raise TypeError(
+            f"{plugin.__name__}{signature}: expected a class that is made without arguments: {error}"
+        ) from error

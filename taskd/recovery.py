@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -20,8 +21,10 @@ from taskd.entries import Level, LogEntry, timestamp_now
 from taskd.errors import StoreCorrupt, StoreUnavailable, TaskNotFound
 from taskd.filters import LogFilter
 from taskd.persistence.base import LogPersistenceService
+from taskd.persistence.soundness import stamp_now
 from taskd.queue import SYSTEM
 from taskd.segments import Recovered
+from taskd.strays import Strays
 from taskd.tasks import TaskEnd, TaskStatus
 from taskd.threads import in_thread
 
@@ -61,16 +64,31 @@ class Patience:
             _log.warning("The start waits for the database, at most %g s: %s", self._wait_s, error)
 
 
-async def recover_journal(directory: Path, store: LogPersistenceService, patience: Patience | None = None) -> None:
+async def recover_journal(directory: Path, store: LogPersistenceService, patience: Patience | None = None) -> list[str]:
     """
     Store what a process that died had accepted and not yet committed, and the ends of its tasks.
 
-    Entries of tasks that were deleted are let go. Raises `StoreError`, `JournalNewer` and
-    `JournalUnreadable`; the journal is then as it was.
+    Entries of tasks that were deleted are let go, and those of tasks that the store does not know are
+    kept beside (`taskd.strays`). Returns what the operator should know, in sentences. Raises
+    `StoreError`, `JournalNewer` and `JournalUnreadable`; the journal is then as it was.
     """
     patience = patience or Patience()
+    notices: list[str] = []
+    deleted = segments.deleted_in(directory) | {*await patience(store.hidden_tasks)}
+    with Strays(directory.parent, deleted) as strays:
+        recovered = await _recover(segments.recover(directory, notices), store, patience, strays)
+        notices += filter(None, [await in_thread(partial(strays.keep, stamp_now()), name="journal reading")])
+    segments.clear(directory)
+    if recovered:
+        _log.info("The last process died; %d entries that it had accepted were read from its journal", recovered)
+    return notices
+
+
+async def _recover(
+    bites: Iterator[list[Recovered]], store: LogPersistenceService, patience: Patience, strays: Strays
+) -> int:
+    """Store all bites, or give them to `strays`; how many entries they had."""
     recovered = 0
-    bites = segments.recover(directory)
     tasks: list[Recovered] | None = []
     while tasks is not None:
         # The next bite is read, in a thread, while this one is stored.
@@ -81,27 +99,25 @@ async def recover_journal(directory: Path, store: LogPersistenceService, patienc
         stored = await asyncio.gather(
             *[_append_recovered(store, task, patience) for task in tasks], return_exceptions=True
         )
+        unknown = [task for task, outcome in zip(tasks, stored, strict=True) if isinstance(outcome, TaskNotFound)]
+        for task in unknown:
+            await in_thread(partial(strays.add, task), name="journal reading")
         tasks = await reading
         for outcome in stored:
-            if isinstance(outcome, BaseException):
+            if isinstance(outcome, BaseException) and not isinstance(outcome, TaskNotFound):
                 raise outcome
-            recovered += outcome
-    segments.clear(directory)
-    if recovered:
-        _log.info("The last process died; %d entries that it had accepted were read from its journal", recovered)
+            recovered += 0 if isinstance(outcome, BaseException) else outcome
+    return recovered
 
 
 async def _append_recovered(store: LogPersistenceService, task: Recovered, patience: Patience) -> int:
-    """Store what is not stored yet; how many entries the journal had."""
-    try:
-        last_seq = (await patience(lambda: store.task(task.task_id))).last_seq
-        new = _without_holes(task, last_seq)
-        while batch := [*islice(new, RECOVERY_BATCH)]:
-            await _append(store, task.task_id, batch, None, patience)
-        if task.end is not None:
-            await _append(store, task.task_id, [], task.end, patience)
-    except TaskNotFound:
-        return 0
+    """Store what is not stored yet; how many entries the journal had. Raises `TaskNotFound`."""
+    last_seq = (await patience(lambda: store.task(task.task_id))).last_seq
+    new = _without_holes(task, last_seq)
+    while batch := [*islice(new, RECOVERY_BATCH)]:
+        await _append(store, task.task_id, batch, None, patience)
+    if task.end is not None:
+        await _append(store, task.task_id, [], task.end, patience)
     return len(task.entries)
 
 

@@ -10,18 +10,25 @@ damaged, the search goes on behind it: payloads are JSON, in which no record can
 each record that is whole is found. What the damage took is missing in the tasks' seqs, and
 recovery says so in their logs.
 
+A serial that is damaged would hide every record of its segment, so it is searched for: one that
+makes the checksum of a whole record right is the one (`_serial_by_search`).
+
 Reading is bounded, however large a file is. Nothing is deleted but what is ours and read:
-another program's file is left alone, and a segment of a newer taskd stops the start, for it may
-hold entries that only that one can read.
+another program's file is left alone, as is a segment with whole entries in it that cannot be
+read, and a segment of a newer taskd stops the start, for it may hold entries that only that one
+can read.
 """
 
 import logging
 import os
 import re
+import stat
 import struct
 import uuid
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import orjson
@@ -38,6 +45,15 @@ SUFFIX = ".journal"
 RECORD_BYTES_MAX = 128 * 1_024 * 1_024
 WINDOW_BYTES = 1_024 * 1_024
 BITE_BYTES = 4 * 1_024 * 1_024
+# How far a serial that is damaged is searched for: so many segments of 8 MiB are more than a terabyte, and
+# so many bytes take about a second.
+SERIALS_TRIED = 200_000
+BYTES_TRIED = 1_000_000_000
+MARKS_TRIED = 100
+# The first are of the newest use: what an earlier one left comes after them.
+RECORDS_TRIED = 3
+# Tasks whose deletion was begun, one id a line: what the segments still have of them is not to come back.
+DELETED = "deleted"
 
 OUR_NAME = re.compile(rf"\d+\{SUFFIX}")
 ANY_MAGIC = re.compile(rb"taskd \d\d")
@@ -76,30 +92,66 @@ class Recovered:
             self.entries.append(entry)
 
 
-def recover(directory: Path) -> Iterator[list[Recovered]]:
+@dataclass(frozen=True, slots=True, order=True)
+class File:
+    """
+    A file of the journal's directory, and what it is.
+
+    `serial`: 0 for a segment that was allocated and not begun, None for what cannot be read. `damaged`: it
+    has whole entries, and its head is not as it was written.
+    """
+
+    serial: int | None
+    path: Path
+    damaged: bool
+
+
+def recover(directory: Path, notices: list[str] | None = None) -> Iterator[list[Recovered]]:
     """
     What the journal of a process that is gone still holds, in bites, oldest first.
 
-    The same task may come in several of them. Call `clear` when all of it is stored. Raises
-    `JournalNewer` and `JournalUnreadable`.
+    The same task may come in several of them. Call `clear` when all of it is stored. `notices` gets
+    a sentence for each file that the operator should look at. Raises `JournalNewer` and
+    `JournalUnreadable`.
     """
-    for path in _files(directory):
-        if _serial_of(path) is None:
-            _log.warning("%s is not of taskd's journal and is left alone", path)
-    for serial, path in sorted((_serial_of(path) or 0, path) for path in segments_in(directory)):
+    files = [_file(path) for path in _files(directory)]
+    for file in files:
+        if file.damaged and notices is not None:
+            notices.append(_about_damage(file))
+        elif file.serial is None:
+            _log.warning("%s is not of taskd's journal and is left alone", file.path)
+    for serial, path in sorted((file.serial or 0, file.path) for file in files):
         if serial:
             yield from _bites(path, serial)
 
 
+def _about_damage(file: File) -> str:
+    if file.serial is None:
+        told = "it has entries that cannot be read, and is left alone. Move it away to be rid of this notice."
+    else:
+        told = "its entries were found all the same; what the damage took is missing in the logs, and they say so."
+    return f"The head of the journal's {file.path} is damaged: {told}"
+
+
 def clear(directory: Path) -> None:
     """Remove the segments: all that they hold is stored. Raises `JournalUnreadable`."""
-    for path in segments_in(directory):
+    for path in [*segments_in(directory), directory / DELETED]:
         try:
-            path.unlink()
+            path.unlink(missing_ok=True)
         except OSError as error:
             raise JournalUnreadable(
                 f"The journal's {path} is stored and cannot be removed ({error.strerror}); make {directory} writable."
             ) from error
+
+
+def deleted_in(directory: Path) -> set[str]:
+    """The tasks that the process which is gone had deleted. Raises `JournalUnreadable`."""
+    try:
+        return set((directory / DELETED).read_text(errors="replace").split())
+    except FileNotFoundError:
+        return set()
+    except OSError as error:
+        raise _unreadable(directory / DELETED, error) from error
 
 
 def set_aside(directory: Path, kept: Path) -> bool:
@@ -112,7 +164,7 @@ def set_aside(directory: Path, kept: Path) -> bool:
 
 def segments_in(directory: Path) -> list[Path]:
     """The files of a journal: those that are taskd's. Raises `JournalNewer` and `JournalUnreadable`."""
-    return [path for path in _files(directory) if _serial_of(path) is not None]
+    return [path for path in _files(directory) if _file(path).serial is not None]
 
 
 def seed_of(serial: int) -> int:
@@ -129,23 +181,61 @@ def _files(directory: Path) -> list[Path]:
         raise _unreadable(directory, error) from error
 
 
-def _serial_of(path: Path) -> int | None:
-    """The serial of a segment; 0 for one that was allocated and not begun; None for what is not taskd's."""
+def _file(path: Path) -> File:
     if not OUR_NAME.fullmatch(path.name):
-        return None
+        return File(None, path, damaged=False)
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe would wait for its other end
+            return File(None, path, damaged=False)
         with path.open("rb") as file:
-            head = file.read(HEADER.size)
-    except IsADirectoryError:
-        return None
+            serial, damaged = _serial_in(_Window(file.fileno()), path)
     except OSError as error:
         raise _unreadable(path, error) from error
-    if not head.strip(b"\0"):
-        return 0
+    return File(serial, path, damaged)
+
+
+def _serial_in(window: "_Window", path: Path) -> tuple[int | None, bool]:
+    """The serial of a segment, as `File` has it, and whether its head is damaged."""
+    head = window.at(0, HEADER.size)
     if ANY_MAGIC.match(head) and not head.startswith(MAGIC):
         raise JournalNewer(f"The journal's {path} was written by a newer taskd; run that one. Nothing was changed.")
     magic, serial = HEADER.unpack(head) if len(head) == HEADER.size else (b"", 0)
-    return int(serial) if magic == MAGIC else None
+    if magic == MAGIC and any(_records(window, seed_of(serial))):
+        return int(serial), False
+    whole = [*islice(_whole(window), RECORDS_TRIED)]
+    if whole:
+        return max(map(_serial_by_search, whole)) or None, True
+    if magic == MAGIC:
+        return int(serial), False
+    return (None if head.strip(b"\0") else 0), False
+
+
+def _whole(window: "_Window") -> Iterator[tuple[int, bytes, bytes]]:
+    """The first records that are whole but for their seed: checksum, task and payload."""
+    after = RECORD.size
+    for _ in range(MARKS_TRIED):
+        mark = window.find(MARK, after)
+        if mark is None:
+            return
+        length, checksum, task = RECORD.unpack(window.at(mark - RECORD.size, RECORD.size))
+        if 0 < length <= min(window.size - mark, RECORD_BYTES_MAX) and _is_json(payload := window.at(mark, length)):
+            yield checksum, task, payload
+        after = mark + 1
+
+
+def _is_json(payload: bytes) -> bool:
+    try:
+        return isinstance(orjson.loads(payload), dict)
+    except orjson.JSONDecodeError:
+        return False
+
+
+def _serial_by_search(record: tuple[int, bytes, bytes]) -> int:
+    """The serial that makes a record right; 0 if it is not found."""
+    checksum, task, payload = record
+    tries = min(SERIALS_TRIED, BYTES_TRIED // (len(payload) + 1_000))
+    found = (n for n in range(1, tries + 1) if checksum_of(payload, checksum_of(task, seed_of(n))) == checksum)
+    return next(found, 0)
 
 
 def _unreadable(path: Path, error: OSError) -> JournalUnreadable:

@@ -20,7 +20,7 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Coroutine, Generator, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -79,7 +79,7 @@ def run(settings: Settings, signals: StopSignals) -> None:
         settings = fitted(settings.rooted())
         with listening(settings) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             keep_own_tasks(runner.get_loop())
-            run_through(runner.get_loop(), serve(settings, listener, signals), signals)
+            run_through(runner.get_loop(), serve(settings, listener, signals, drain), signals)
             if not run_through(runner.get_loop(), _nothing_left(), signals):
                 # A thread, coroutine or command would keep the process for ever; all that matters is closed.
                 drain()
@@ -141,24 +141,30 @@ def _is_news(record: logging.LogRecord) -> bool:
     return "returned without completing response" not in record.getMessage()
 
 
-async def serve(settings: Settings, listener: socket.socket, signals: StopSignals) -> None:
+async def serve(
+    settings: Settings, listener: socket.socket, signals: StopSignals, drain: Callable[[], None] = lambda: None
+) -> None:
     """
     Serve on `listener` until a signal asks for the stop. Not to be cancelled: send the signal.
+
+    `drain` is called before the process is ended while a plugin is imported.
 
     Where the database turns out to be damaged, the service begins anew with another; connections
     that come meanwhile wait.
     """
     async with beside(give_back(), "memory"), beside(signals.keep(), "signals"):
-        await _serve_and_again(settings, listener, signals)
+        await _serve_and_again(settings, listener, signals, drain)
 
 
-async def _serve_and_again(settings: Settings, listener: socket.socket, signals: StopSignals) -> None:
+async def _serve_and_again(
+    settings: Settings, listener: socket.socket, signals: StopSignals, drain: Callable[[], None]
+) -> None:
     stop = asyncio.Event()
     notices: list[str] = []
     again, announced = True, False
     while again:
         service = Service(settings, notices)
-        _on_signals(signals, stop, service)
+        _on_signals(signals, stop, service, drain)
         if not await _started(service, stop):
             return
         try:
@@ -298,13 +304,21 @@ def url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _on_signals(signals: StopSignals, stop: asyncio.Event, service: Service) -> None:
+def _on_signals(signals: StopSignals, stop: asyncio.Event, service: Service, drain: Callable[[], None]) -> None:
     def asked() -> None:
         if stop.is_set():
             service.hurry()
         stop.set()
 
+    def leave() -> None:
+        # In a signal handler, which may have interrupted a write.
+        with contextlib.suppress(Exception):
+            drain()
+        os._exit(0)
+
     signals.tell(asked)
+    signals.leave_while(lambda: service.plugins.loading is not None, leave)
+    service.plugins.on_loading = signals.leave_if_asked
 
 
 async def _nothing_left() -> bool:

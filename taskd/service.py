@@ -39,6 +39,7 @@ from taskd.plugins import PluginRegistry
 from taskd.recovery import Patience, interrupt_orphans, recover_journal
 from taskd.retention import Retention
 from taskd.settings import Settings
+from taskd.tasks import TaskIds
 from taskd.threads import in_thread
 from taskd.version import __version__
 from taskd.waiting import beside
@@ -105,9 +106,11 @@ class Service:
             self.journal = stack.enter_context(_begun_journal(self.settings))
             stack.enter_context(capture_installed(self.settings.capture_level))
             self._load_plugins()
-            self.deletions = await stack.enter_async_context(deleting(self.store, tasks_dir(self.settings)))
+            self.deletions = await stack.enter_async_context(
+                deleting(self.store, tasks_dir(self.settings), self.journal.forget)
+            )
             self.manager = TaskManager(
-                self.settings, self.store, self.journal, self.plugins, self.metrics, self.deletions
+                self.settings, self.store, self.journal, self.plugins, self.metrics, self.deletions, self._new_id
             )
             self.watchdog = Watchdog(self.settings, self.metrics, self.manager.task_of)
             stack.enter_context(self.watchdog.watching())
@@ -147,13 +150,16 @@ class Service:
 
     async def _open_store_there_is(self, stack: AsyncExitStack) -> None:
         async with AsyncExitStack() as opening:
-            self.store = await opening.enter_async_context(open_persistence(self.settings, self.metrics))
-            # Before anything is added: what the clock said last time.
-            self._newest = await self.store.newest_timestamp()
             patience = Patience(self.settings.start_wait_s)
-            await recover_journal(self._journal_dir, self.store, patience)
+            self.store = await patience(
+                lambda: opening.enter_async_context(open_persistence(self.settings, self.metrics))
+            )
+            # Before anything is added: what the clock said last time.
+            self._newest = await patience(self.store.newest_timestamp)
+            self._new_id = TaskIds(await patience(self.store.newest_task_id))
+            recovered = await recover_journal(self._journal_dir, self.store, patience)
             await interrupt_orphans(self.store, patience)
-            for notice in self.store.notices:
+            for notice in (*self.store.notices, *recovered):
                 self._notice(notice)
             # Done last, when the store and the journal are closed and the data directory is still held.
             stack.callback(self._set_aside_if_corrupt)

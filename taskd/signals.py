@@ -4,6 +4,9 @@ The signals that ask the service to stop: SIGINT, SIGTERM, and SIGHUP when its t
 They are in order from the first import to the last line. While modules load nothing is open and
 the process just leaves. From then on each is counted, and told on the loop to whoever serves. None
 has its default meaning again: one that comes late would turn an orderly end into a death.
+
+While a plugin is imported the loop does not turn, perhaps for ever: then the process leaves at once
+too (`leave_while`). No task has begun, and a start may be interrupted anywhere.
 """
 
 import asyncio
@@ -20,7 +23,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 def leave_while_loading(*, serving: bool) -> None:
     """Let a signal end the process at once: with 0 where it was to serve, else as shells have it."""
     code = 0 if serving else INTERRUPTED
-    numbers = _stopping() if serving else [signal.SIGINT]
+    numbers = stopping() if serving else [signal.SIGINT]
     for number in numbers:
         signal.signal(number, lambda *_: os._exit(code))
 
@@ -28,12 +31,13 @@ def leave_while_loading(*, serving: bool) -> None:
 def loaded() -> None:
     """For commands other than `serve`: signals have their usual meaning again."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in _stopping():
+    for number in stopping():
         if number is not signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _stopping() -> list[signal.Signals]:
+def stopping() -> list[signal.Signals]:
+    """The signals that ask for a stop."""
     # Under `nohup` SIGHUP is ignored, and that is meant.
     hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
     return [signal.SIGINT, signal.SIGTERM, *hangup]
@@ -46,7 +50,9 @@ class StopSignals:
         self.asked = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tell: Callable[[], None] = lambda: None
-        self._numbers = _stopping()
+        self._blocked: Callable[[], bool] = lambda: False
+        self._leave: Callable[[], None] = lambda: None
+        self._numbers = stopping()
         for number in self._numbers:
             signal.signal(number, self._come)
 
@@ -55,6 +61,15 @@ class StopSignals:
         self._loop, self._tell = asyncio.get_running_loop(), tell
         for _ in range(self.asked):
             tell()
+
+    def leave_while(self, blocked: Callable[[], bool], leave: Callable[[], None]) -> None:
+        """Have `leave`, which ends the process, called by a signal that comes while `blocked`."""
+        self._blocked, self._leave = blocked, leave
+
+    def leave_if_asked(self) -> None:
+        """Leave if a signal has come and the loop is blocked. Called when it begins to be, too."""
+        if self.asked and self._blocked():
+            self._leave()
 
     def taken(self) -> bool:
         """Whether somebody has put a handler of his own in the place of one of ours."""
@@ -80,6 +95,7 @@ class StopSignals:
 
     def _come(self, number: int, frame: FrameType | None) -> None:
         self.asked += 1
+        self.leave_if_asked()
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop has closed: there is nothing left to stop
                 self._loop.call_soon_threadsafe(self._tell)

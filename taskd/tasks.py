@@ -8,6 +8,7 @@ The ids are UUIDs of version 7 (RFC 9562, section 5.7): the time comes first, so
 by creation, and the random end is what a person types.
 """
 
+import re
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ from taskd.entries import Level
 
 # Characters of an id's end that name a task to a person.
 SHORT_ID = 8
+ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+# No id made by a clock is as great; after it there would be no room for more.
+LAST_CONTINUED = "fff00000"
 
 
 class TaskStatus(StrEnum):
@@ -96,20 +100,28 @@ class TaskEnd:
     error: str | None = None
 
 
-_last_ms = 0
+class TaskIds:
+    """
+    Makes ids, each a UUIDv7 that sorts after every one made before it, and after `newest`.
+
+    Two tasks of one moment would sort by chance, and a clock may be set back: then the ids count
+    on from the newest, a 4,096th of a millisecond at a time, until the clock is there again.
+    """
+
+    def __init__(self, newest: str | None = None) -> None:
+        self._last = 0  # of the newest id, in 4,096ths of a millisecond since 1970
+        if newest is not None and ID.fullmatch(newest) and newest < LAST_CONTINUED:
+            self._last = (int(newest[:8] + newest[9:13], 16) + 1) << 12
+
+    def __call__(self) -> str:
+        """Make the next id."""
+        self._last = max(time.time_ns() * 4_096 // 1_000_000, self._last + 1)
+        value = (self._last >> 12) << 80 | 0x7 << 76 | (self._last & 4_095) << 64 | 0b10 << 62 | secrets.randbits(62)
+        digits = f"{value:032x}"
+        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-def new_task_id() -> str:
-    """A UUIDv7 that sorts after every one made before it in this process, unless the clock jumps back."""
-    global _last_ms
-    # Two tasks of one millisecond would sort by chance: the later one borrows the next.
-    # Past a second of borrowing the clock was set back, and the truth is better than the order.
-    now = time.time_ns() * 4_096 // 1_000_000
-    _last_ms = now if not _last_ms - 4_096_000 < now <= _last_ms else _last_ms + 1
-    random = secrets.randbits(62)
-    value = (_last_ms >> 12) << 80 | 0x7 << 76 | (_last_ms & 4_095) << 64 | 0b10 << 62 | random & (1 << 62) - 1
-    digits = f"{value:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+new_task_id = TaskIds()
 
 
 def first_id_of(timestamp: str) -> str:

@@ -22,7 +22,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 PLUGIN_HEAD = """
-import asyncio, logging, threading, time, warnings
+import asyncio, concurrent.futures, logging, threading, time, warnings
 from pydantic import BaseModel, ConfigDict, SecretStr
 from taskd import Level, Plugin, TaskContext
 """

@@ -94,11 +94,12 @@ class Served:
         self.environment = ENVIRONMENT | environment
         self.said: list[str] = []
         self.before_start: Callable[[], object] | None = None  # called in the new process
+        self.wrapper: list[str] = []  # a command that starts the server
 
     def start(self) -> Self:
         """Start the server and wait for its ready line; broken plugins are told before it."""
         self.process = subprocess.Popen(
-            [*taskd("serve"), "--port", str(self.port), *self.options],
+            [*self.wrapper, *taskd("serve"), "--port", str(self.port), *self.options],
             stderr=subprocess.PIPE,
             text=True,
             env=self.environment,

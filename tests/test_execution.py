@@ -124,7 +124,7 @@ async def test_a_coroutine_may_clean_up_when_it_is_cancelled(ready: Make) -> Non
     """What it says and returns then is kept."""
     one = ready(
         NEW, "try:", "    context.logger.info('begun')", "    await asyncio.Event().wait()",
-        "finally:", "    context.logger.info('cleaned up')", "    return 'partial'",
+        "except asyncio.CancelledError:", "    context.logger.info('cleaned up')", "    return 'partial'",
     )  # fmt: skip
     running = one.start()
     await one.queue.take()
@@ -179,6 +179,23 @@ async def test_a_function_that_returns_an_awaitable_is_awaited(ready: Make) -> N
     """On the loop, as a decorated coroutine function is."""
     body = ("async def work():", "    await asyncio.sleep(0)", "    return threading.get_ident()", "return work()")
     assert (await ready(OLD, *body).outcome()).result == threading.get_ident()
+
+
+@pytest.mark.parametrize(
+    ("signature", "returned", "told"),
+    [
+        (NEW, "asyncio.sleep(0)", "type coroutine that nobody awaits"),
+        (NEW, "asyncio.ensure_future(asyncio.sleep(0))", "type Task that nobody awaits"),
+        (OLD, "(number for number in [1])", "type generator, whose work nobody does"),
+        (OLD, "map(print, [1])", "type map, whose work nobody does"),
+        (OLD, "concurrent.futures.Future()", "type Future, whose work nobody does"),
+    ],
+)
+async def test_work_that_nobody_would_do_is_no_result(ready: Make, signature: str, returned: str, told: str) -> None:
+    """The task fails, and the error says what to return."""
+    outcome = await ready(signature, f"return {returned}").outcome()
+    assert isinstance(outcome.error, TypeError)
+    assert told in str(outcome.error)
 
 
 async def test_a_plugin_that_raises_does_not_cancel_its_sibling(ready: Make) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from taskd.entries import Level, LogEntry
 from taskd.errors import JournalNewer, JournalUnreadable
 from taskd.journal import Journal, TaskJournal
-from taskd.segments import HEADER, RECORD, Recovered, clear, recover, segments_in
+from taskd.segments import HEADER, MAGIC, RECORD, Recovered, clear, recover, segments_in
 from taskd.tasks import TaskEnd, TaskStatus, new_task_id
 
 SEGMENT = 4_096
@@ -219,6 +219,44 @@ def test_a_foreign_file_is_left_alone_and_said(tmp_path: Path, caplog: pytest.Lo
     append(journal.task(new_task_id()), range(1, 200))
     assert len(segments_in(tmp_path)) > 5
     assert {name: (tmp_path / name).read_bytes() for name in FOREIGN} == FOREIGN
+
+
+@pytest.mark.parametrize("head", [bytes(HEADER.size), HEADER.pack(MAGIC, 5), b"\xff" * HEADER.size])
+def test_whole_entries_that_cannot_be_read_are_left_alone_and_reported(tmp_path: Path, head: bytes) -> None:
+    """No serial makes their checksums right."""
+    append(begun(tmp_path).task(new_task_id()), range(1, 9))
+    path = segments_in(tmp_path)[0]
+    data = bytearray(path.read_bytes())
+    data[: HEADER.size] = head
+    for seq in range(1, 9):
+        data[data.index(b'"seq":%d,' % seq) - 1 - 16] ^= 1  # in the record's task
+    path.write_bytes(data)
+    notices: list[str] = []
+    assert [*recover(tmp_path, notices)] == []
+    assert [notice for notice in notices if f"{path} is damaged" in notice and "left alone" in notice] == notices != []
+    clear(tmp_path)
+    assert path.read_bytes() == data
+
+
+def test_a_torn_first_record_is_no_damage(tmp_path: Path) -> None:
+    """The call that wrote it had not returned."""
+    append(begun(tmp_path).task(new_task_id()), range(1, 2))
+    path = segments_in(tmp_path)[0]
+    data = bytearray(path.read_bytes())
+    data[data.index(b'"message"') :] = bytes(len(data) - data.index(b'"message"'))
+    path.write_bytes(data)
+    notices: list[str] = []
+    assert [task for bite in recover(tmp_path, notices) for task in bite] == []
+    clear(tmp_path)
+    assert (notices, segments_in(tmp_path), path.exists()) == ([], [], False)
+
+
+def test_a_pipe_among_the_segments_is_not_opened(tmp_path: Path) -> None:
+    """To open it would wait for its other end."""
+    os.mkfifo(tmp_path / "000001.journal")
+    assert recovered(tmp_path) == {}
+    clear(tmp_path)
+    assert (tmp_path / "000001.journal").exists()
 
 
 def test_a_segment_of_a_newer_taskd_stops_and_stays(tmp_path: Path) -> None:

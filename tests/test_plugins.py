@@ -1,5 +1,6 @@
 """Plugins are found and described; one that cannot be loaded is reported and stops nobody."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -7,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from taskd import plugins
 from taskd.errors import ParamsInvalid, PluginNotFound
 from taskd.plugins import LoadedPlugin, PluginRegistry
 from taskd.service import Service
+from tests.conftest import running_service
 
 Write = Callable[..., Path]
 
@@ -118,6 +121,155 @@ def test_an_execute_that_cannot_be_called_is_refused_at_the_start(plugin_dir: Wr
     registry = loaded_from(plugin_dir(f"class Odd:\n    name = 'odd'\n    def execute({parameters}): ..."))
     [broken] = registry.broken
     assert f"execute({parameters}): expected (self, params) or (self, params, context)" in broken.error
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("async def execute(self, params, context):\n        yield 1", "execute is a generator"),
+        ("def execute(self, params):\n        yield 1", "execute is a generator"),
+        ("execute = staticmethod(numbers)", "execute is a generator"),
+        ("execute = functools.partial(numbers)", "execute is a generator"),
+        ("execute = Yields()", "execute is a generator"),
+        ("execute = property(lambda self: print)", "execute is a property: expected a method"),
+        ("class execute:\n        def __init__(self, *more): ...", "execute is a class: expected a method"),
+        ("def execute(params): ...", "execute(params): expected (self, params)"),
+        ("def execute(params, context): ...", "execute(params, context): expected (self, params)"),
+        ("def execute(self, params, *, more): ...", "execute(self, params, *, more): expected (self, params)"),
+        ("def execute(self, params, context, /): ...", "execute(self, params, context, /): expected (self, params)"),
+        ("execute = staticmethod(lambda self, params, more: 1)", "expected (self, params)"),
+        (
+            "def __init__(self, url): ...\n    def execute(self, params): ...",
+            "Odd(url): expected a class that is made without",
+        ),
+        ("name = 5\n    def execute(self, params): ...", "name 5: expected"),
+        ("def execute(self, params): ...\n    Params = {}", "expected a subclass of pydantic.BaseModel"),
+        (
+            "class Params(BaseModel):\n        f: Callable[[], int]\n    def execute(self, params): ...",
+            "Params has no JSON schema",
+        ),
+        (
+            "class Params(BaseModel):\n        f: 'Missing'\n    def execute(self, params): ...",
+            "Params has no JSON schema",
+        ),
+    ],
+)
+def test_what_cannot_run_is_refused_at_the_start(plugin_dir: Write, body: str, why: str) -> None:
+    """And not by its first task; the reason is in the listing."""
+    head = """
+import abc, functools
+from typing import Callable
+def numbers(params):
+    yield 1
+class Yields:
+    async def __call__(self, params):
+        yield 1
+"""
+    registry = loaded_from(plugin_dir(f"{head}class Odd(Plugin):\n    name = 'odd'\n    {body}"))
+    assert list(registry.plugins) == []
+    [broken] = registry.broken
+    assert why in broken.error
+
+
+def test_an_abstract_class_is_refused(plugin_dir: Write) -> None:
+    """What it lacks is named; the class that has it runs."""
+    source = """
+import abc
+class Base(Plugin, abc.ABC):
+    name = "base"
+    @abc.abstractmethod
+    def work(self): ...
+    def execute(self, params): return self.work()
+class Real(Base):
+    name = "real"
+    def work(self): return 1
+"""
+    registry = loaded_from(plugin_dir(source))
+    assert [broken.error for broken in registry.broken] == ["TypeError: it is abstract: it has no work of its own"]
+    assert list(registry.plugins) == ["real"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "execute = staticmethod(lambda params, context: 'ran')",
+        "execute = classmethod(lambda cls, params: 'ran')",
+        "execute = Calls()",
+        "execute = functools.partialmethod(lambda self, one, params: 'ran', 1)",
+        "@wrapped\n    async def execute(self, params, context): return 'ran'",
+        "execute = types.coroutine(waits)",
+        "def __init__(self, url=None): ...\n    def execute(self, params: 'Missing', context: 'Missing'): return 'ran'",
+    ],
+)
+async def test_unusual_forms_that_can_run_do(plugin_dir: Write, tmp_path: Path, body: str) -> None:
+    """Static, class and partial methods, callable objects, and wrappers that hide a coroutine."""
+    head = """
+import functools, types
+class Calls:
+    async def __call__(self, params, context): return 'ran'
+def waits(self, params):
+    yield from asyncio.sleep(0).__await__()
+    return 'ran'
+def wrapped(function):
+    return lambda *args, **more: function(*args, **more)
+"""
+    directory = plugin_dir(f"{head}class Odd:\n    name = 'odd'\n    {body}")
+    async with running_service(tmp_path, plugins=[directory]) as service:
+        task = await service.manager.submit("odd", {})
+        assert (await service.manager.wait(task.id)).result == "ran"
+
+
+def test_an_annotation_for_type_checkers_alone_is_not_evaluated(plugin_dir: Write) -> None:
+    """What it names need not exist when the plugin is loaded."""
+    source = """
+class Good(Plugin):
+    name = "good"
+    async def execute(self, params: "Missing", context: "Missing") -> "Missing": ...
+"""
+    lazy = source.replace('"Missing"', "Missing") if sys.version_info >= (3, 14) else source
+    assert only(loaded_from(plugin_dir(lazy))).takes_context
+
+
+def test_what_is_no_regular_file_is_reported_and_not_opened(plugin_dir: Write) -> None:
+    """To open a pipe would wait for its other end."""
+    directory = plugin_dir(GOOD)
+    os.mkfifo(directory / "a.py")
+    (directory / "b.py").mkdir()
+    (directory / "c.py").symlink_to("/dev/zero")
+    (directory / "d.py").symlink_to("nowhere")
+    (directory / "e").mkdir()
+    os.mkfifo(directory / "e" / "__init__.py")
+    plugin_dir("", "f.py/__init__.py")
+    registry = loaded_from(directory)
+    assert list(registry.plugins) == ["good"]
+    assert {Path(broken.name).name: broken.error for broken in registry.broken} == {
+        "a.py": "expected a Python file, this is a pipe (FIFO)",
+        "b.py": "expected a Python file, this is a directory",
+        "c.py": "expected a Python file, this is a device",
+        "d.py": "expected a Python file, this is a link to nothing",
+        "e": "expected a Python file, this is a pipe (FIFO)",
+    }
+
+
+def test_a_file_that_takes_long_to_load_is_named(
+    plugin_dir: Write, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While it loads: this one ends when that was reported."""
+    monkeypatch.setattr(plugins, "SLOW_S", 0.01)
+    source = """
+class Heard(logging.Handler):
+    def emit(self, record):
+        reported.set()
+reported = threading.Event()
+heard = Heard()
+logging.getLogger("taskd.plugins").addHandler(heard)
+assert reported.wait(30)
+logging.getLogger("taskd.plugins").removeHandler(heard)
+"""
+    directory = plugin_dir(source + GOOD)
+    registry = loaded_from(directory)
+    assert (list(registry.plugins), registry.broken) == (["good"], [])
+    assert f"{directory / 'mine.py'} is still loading" in caplog.text
 
 
 def test_a_failed_import_leaves_no_half_module(plugin_dir: Write) -> None:

@@ -8,12 +8,15 @@ are many and the readers come back.)
 
 import asyncio
 import random
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
+from taskd.deletions import deleting
 from taskd.entries import Level, LogEntry
 from taskd.errors import StoreError, StoreUnavailable
 from taskd.journal import Journal
@@ -21,10 +24,18 @@ from taskd.persistence import LogPersistenceService, open_persistence
 from taskd.recovery import Patience, interrupt_orphans, recover_journal
 from taskd.segments import segments_in
 from taskd.settings import Settings
+from taskd.strays import KEPT_MAX
 from taskd.tasks import TaskEnd, TaskStatus
 from tests.test_follow import END, FILTERS, LiveLog, UnevenStore, emit, read, stored
 
 SEGMENT = 16_384
+# What happens to the head of a segment.
+HEAD_DAMAGES: list[Callable[[bytearray], None]] = [
+    lambda data: data.__setitem__(slice(0, 16), bytes(16)),
+    lambda data: data.__setitem__(slice(0, 2_048), bytes(2_048)),
+    lambda data: data.__setitem__(9, data[9] ^ 1),
+    lambda data: data.__setitem__(2, data[2] ^ 0xFF),
+]
 
 
 def begun(tmp_path: Path) -> Journal:
@@ -88,15 +99,85 @@ async def die_while_recovering(store: LogPersistenceService, tmp_path: Path, rng
         await let_go(recovering)
 
 
-async def test_the_journal_of_a_deleted_task_is_let_go(tmp_path: Path) -> None:
+@pytest.mark.parametrize("purged", [False, True])
+async def test_the_journal_of_a_deleted_task_is_let_go(tmp_path: Path, purged: bool) -> None:
     """A death between the last commit and the journal's hearing of it, and the task deleted since."""
+    settings = Settings(data_dir=tmp_path)
+    journal = begun(tmp_path)
+    async with (
+        open_persistence(settings) as store,
+        deleting(store, tmp_path / "tasks", journal.forget) as deletions,
+    ):
+        log = LiveLog(store, settings, journal)
+        await log.create()
+        log.logger.info("said")
+        await store.append(log.task_id, [], end=END)
+        if purged:
+            await deletions.delete([log.task_id])
+            await deletions.settled()
+        else:
+            await store.hide_tasks([log.task_id])
+        assert await recover_journal(tmp_path / "journal", store) == []
+    assert [path.name for path in tmp_path.glob("journal*")] == ["journal"]
+    assert [*(tmp_path / "journal").iterdir()] == []
+
+
+async def test_the_journal_of_a_task_that_the_store_does_not_know_is_kept_beside_it(tmp_path: Path) -> None:
+    """The database was removed or is an older copy: nothing of what was accepted is gone."""
+    settings = Settings(data_dir=tmp_path)
+    journal = begun(tmp_path)
+    async with open_persistence(settings) as store:
+        known, unknown = LiveLog(store, settings, journal), LiveLog(store, settings, journal)
+        await known.create()
+        for number in range(500):
+            known.logger.info(f"known {number}")
+            unknown.logger.info(f"said {number}")
+        part = journal.task(unknown.task_id)
+        part.append_end(END, 500)
+        [notice] = await recover_journal(tmp_path / "journal", store)
+        assert len(await stored(store, known.task_id)) == 500
+    [kept] = tmp_path.glob("journal.unknown*")
+    lines = [orjson.loads(line) for line in kept.read_bytes().splitlines()]
+    assert {line["task_id"] for line in lines} == {unknown.task_id}
+    assert [line["message"] for line in lines if "message" in line] == [f"said {number}" for number in range(500)]
+    assert lines[-1]["end"] == "succeeded"
+    assert "500 entries of 1 tasks that the database does not know" in notice
+    assert str(kept) in notice
+    assert segments_in(tmp_path / "journal") == []
+
+
+async def test_what_is_kept_beside_the_journal_is_bounded(tmp_path: Path) -> None:
+    """The oldest goes when there are too many."""
+    for number in range(KEPT_MAX):
+        (tmp_path / f"journal.unknown-2000010{number:02}T000000Z.ndjson").touch()
+    settings = Settings(data_dir=tmp_path)
+    async with open_persistence(settings) as store:
+        LiveLog(store, settings, begun(tmp_path)).logger.info("said")
+        await recover_journal(tmp_path / "journal", store)
+    kept = sorted(path.name for path in tmp_path.glob("journal.unknown*"))
+    assert (len(kept), kept[0]) == (KEPT_MAX, "journal.unknown-200001001T000000Z.ndjson")
+
+
+async def test_a_journal_whose_heads_are_damaged_is_read_and_reported(tmp_path: Path) -> None:
+    """Zeros over the first pages, and a bit of the serial: each whole entry is stored, at its place."""
     settings = Settings(data_dir=tmp_path)
     async with open_persistence(settings) as store:
         log = LiveLog(store, settings, begun(tmp_path))
-        log.logger.info("said")
-        await recover_journal(tmp_path / "journal", store)
-        assert await store.unended_tasks() == []
-    assert segments_in(tmp_path / "journal") == []
+        await log.create()
+        for number in range(500):
+            log.logger.info(f"said {number}")
+        for path, damage in zip(segments_in(tmp_path / "journal"), HEAD_DAMAGES, strict=False):
+            data = bytearray(path.read_bytes())
+            damage(data)
+            path.write_bytes(data)
+        notices = await recover_journal(tmp_path / "journal", store)
+        entries = await stored(store, log.task_id)
+    assert len(notices) == len(HEAD_DAMAGES)
+    assert all("is damaged: its entries were found" in notice for notice in notices)
+    assert [entry.seq for entry in entries] == [*range(1, 501)]
+    said = {entry.seq: entry.message for entry in entries if entry.source != "system"}
+    assert len(said) > 480
+    assert all(message == f"said {seq - 1}" for seq, message in said.items())
 
 
 async def test_a_hole_in_the_journal_is_filled_with_what_says_so(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from taskd.persistence import LogPersistenceService, open_persistence
 from taskd.persistence.base import TaskFilter
 from taskd.retention import DAY_US, Retention
 from taskd.settings import MIB, Settings
-from taskd.tasks import Task, TaskEnd, TaskStatus, first_id_of
+from taskd.tasks import Task, TaskEnd, TaskIds, TaskStatus, first_id_of
 from taskd.waiting import beside
 from tests.conftest import running_service
 
@@ -100,6 +100,19 @@ async def test_what_ended_longer_ago_than_the_days_is_deleted_with_its_files(tmp
         assert not (tmp_path / "tasks" / old[0]).exists()
         assert await store.hidden_tasks() == []
         assert await retention.make_pass() == 0
+
+
+async def test_ids_that_run_ahead_of_a_clock_keep_nothing_for_ever(tmp_path: Path, clock: Clock) -> None:
+    """After the clock was set back a new id sorts after the newest, and says nothing of its task's age."""
+    async with retained(tmp_path, retention_days=30) as (store, retention):
+        await made(store, 1, -3_650, clock)
+        old = Task(
+            TaskIds(await store.newest_task_id())(), "mine", {}, TaskStatus.QUEUED, "2000-01-01T00:00:00.000000Z"
+        )
+        await store.create_task(old, [])
+        await store.append(old.id, [], end=TaskEnd(TaskStatus.SUCCEEDED, "2000-01-02T00:00:00.000000Z"))
+        assert await retention.make_pass() == 1
+        assert old.id not in await left(store)
 
 
 async def test_a_pass_deletes_a_tenth_at_most_and_the_oldest_first(tmp_path: Path, clock: Clock) -> None:

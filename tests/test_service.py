@@ -5,18 +5,19 @@ import contextlib
 import errno
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from taskd.errors import DataDirHeld, StoreError
+from taskd.entries import timestamp_now
+from taskd.errors import DataDirHeld, StoreError, StoreUnavailable
 from taskd.filters import LogFilter
 from taskd.follow import End, Entries, follow
 from taskd.recovery import interrupt_orphans
 from taskd.service import Service
 from taskd.settings import Settings
-from taskd.tasks import TaskStatus
+from taskd.tasks import Task, TaskStatus
 from tests.conftest import messages, read_all, running_service
 from tests.persistence.test_contract import created, entries
 from tests.test_manager import PLUGINS, until_said
@@ -191,6 +192,51 @@ async def test_a_start_that_fails_leaves_nothing_open(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=r"taskd\.db"):
             await Service(Settings(data_dir=tmp_path / "data")).__aenter__()
     assert (sys.stdout, sys.stderr) == streams
+
+
+@contextlib.contextmanager
+def locked_against_readers(data_dir: Path) -> Iterator[sqlite3.Connection]:
+    """The database of a service that has ended, held by another program."""
+    with contextlib.closing(sqlite3.connect(data_dir / "taskd.db", isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("CREATE TABLE theirs (a)")
+        yield other
+
+
+async def test_a_start_waits_until_the_database_can_be_opened(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Held by another program, it cannot even be read."""
+    async with running_service(tmp_path):
+        pass
+    starting = Service(Settings(data_dir=tmp_path / "data"))
+    with locked_against_readers(tmp_path / "data") as other:
+        start = asyncio.create_task(starting.__aenter__())
+        await until(lambda: "waits for the database" in caplog.text)
+        other.execute("ROLLBACK")
+    await start
+    await starting.stop()
+
+
+async def test_a_start_that_waited_in_vain_says_why(tmp_path: Path) -> None:
+    async with running_service(tmp_path):
+        pass
+    with (
+        locked_against_readers(tmp_path / "data"),
+        pytest.raises(StoreUnavailable, match=r"cannot be opened: database is locked.*given up after 0\.1 s"),
+    ):
+        async with running_service(tmp_path, start_wait_s=0.1):
+            pass
+
+
+async def test_a_new_task_sorts_after_the_stored_ones_whatever_the_clock_says(
+    tmp_path: Path, plugin_dir: PluginDir
+) -> None:
+    """Ids made while the clock was wrong do not end up before or between others after a restart."""
+    ahead = "ee000000-0000-7000-8000-000000000000"
+    async with running_service(tmp_path) as service:
+        await service.store.create_task(Task(ahead, "talking", {}, TaskStatus.QUEUED, timestamp_now()), [])
+    async with running_service(tmp_path, plugins=[plugin_dir(TALKING)]) as service:
+        assert (await service.manager.submit("talking", {})).id > ahead
 
 
 async def test_health_says_in_words_what_is_wrong(tmp_path: Path, mine: list[Path]) -> None:

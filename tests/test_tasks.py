@@ -6,7 +6,7 @@ import uuid
 import pytest
 
 from taskd.entries import Level
-from taskd.tasks import Task, TaskStatus, new_task_id
+from taskd.tasks import Task, TaskIds, TaskStatus, new_task_id
 
 DAY_MS = 86_400_000
 ENDS = {TaskStatus.SUCCEEDED, TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.INTERRUPTED}
@@ -47,20 +47,37 @@ def test_an_id_is_a_uuid_of_version_7_of_this_moment() -> None:
     assert before_ms <= made.int >> 80 <= before_ms + 2_000
 
 
-def test_a_clock_set_back_a_little_does_not_change_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a second back, and the next id still sorts after the last."""
-    before = new_task_id()
-    back_ns = time.time_ns() - 500_000_000
+@pytest.mark.parametrize("back_ms", [500, DAY_MS, 3_650 * DAY_MS])
+def test_a_clock_that_is_set_back_does_not_change_the_order(monkeypatch: pytest.MonkeyPatch, back_ms: int) -> None:
+    """However far: ids count on from the newest until the clock is there again."""
+    new_id = TaskIds()
+    ids = [new_id()]
+    back_ns = time.time_ns() - back_ms * 1_000_000
     monkeypatch.setattr(time, "time_ns", lambda: back_ns)
-    assert new_task_id() > before
+    ids += [new_id() for _ in range(100)]
+    assert ids == sorted(set(ids))
+    assert {uuid.UUID(one).version for one in ids} == {7}
 
 
-def test_a_clock_set_back_a_day_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An id that lied about its time for a day would be worse than one out of order."""
-    new_task_id()
-    back_ns = time.time_ns() - DAY_MS * 1_000_000
-    monkeypatch.setattr(time, "time_ns", lambda: back_ns)
-    assert uuid.UUID(new_task_id()).int >> 80 == back_ns // 1_000_000
+@pytest.mark.parametrize(
+    "newest",
+    [
+        "ffe00000-0000-7000-8000-000000000000",
+        "f0000000-ffff-ffff-ffff-ffffffffffff",
+        "0192aaaa-0000-7000-8000-000000000000",
+    ],
+)
+def test_a_new_id_sorts_after_the_newest_that_is_stored(newest: str) -> None:
+    """Whatever the clock said when that one was made."""
+    assert TaskIds(newest)() > newest
+
+
+@pytest.mark.parametrize(
+    "newest", ["", "a-task", "ffffffff-ffff-ffff-ffff-ffffffffffff", "FFE00000-0000-7000-8000-" + "0" * 12]
+)
+def test_what_no_clock_made_does_not_count(newest: str) -> None:
+    """An id by another hand neither stops the start nor moves the ids to the end of time."""
+    assert uuid.UUID(TaskIds(newest)()).int >> 80 <= time.time_ns() // 1_000_000
 
 
 def test_a_task_is_shown_with_the_fields_of_the_contract() -> None:

@@ -115,6 +115,9 @@ class LogPersistenceService(Protocol):
     async def newest_timestamp(self) -> str | None:
         """The greatest timestamp of an entry; None where there is none."""
 
+    async def newest_task_id(self) -> str | None:
+        """The greatest id of a task, hidden ones included; None if there is none."""
+
     async def task(self, task_id: str) -> Task:
         """The task. Raises `TaskNotFound`."""
 

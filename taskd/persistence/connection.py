@@ -155,6 +155,11 @@ def _let_go(connection: sqlite3.Connection) -> None:
         gc.collect()
 
 
+def advice(error: sqlite3.Error) -> str:
+    """Return what to do about an error, as a sentence after a space, or nothing."""
+    return _ADVICE.get(code_of(error), "")
+
+
 def store_error(error: Exception) -> StoreError:
     """What an error of SQLite's is to the callers of a store."""
     if isinstance(error, StoreError):
@@ -164,6 +169,5 @@ def store_error(error: Exception) -> StoreError:
     if isinstance(error, sqlite3.OperationalError):
         if code_of(error) == sqlite3.SQLITE_INTERRUPT:
             return StoreTimeout(GIVEN_UP)
-        advice = _ADVICE.get(code_of(error), "")
-        return StoreUnavailable(f"The database cannot do this now: {error}.{advice}")
+        return StoreUnavailable(f"The database cannot do this now: {error}.{advice(error)}")
     return StoreError(f"The database failed: {type(error).__name__}: {error}.")

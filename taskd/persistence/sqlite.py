@@ -8,8 +8,10 @@ read (`query_only`), has a time limit, and is interrupted when whoever asked has
 
 import asyncio
 import contextlib
+import errno
 import functools
 import os
+import shutil
 import sqlite3
 import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -35,6 +37,7 @@ from taskd.persistence.connection import (
     CLOSED,
     Operation,
     T,
+    advice,
     code_of,
     connect,
     in_thread,
@@ -68,12 +71,14 @@ WHERE id IN (SELECT value FROM json_each(?)) AND deleted_at IS NULL AND status N
 RETURNING id
 """
 HIDDEN_TASKS = "SELECT id FROM tasks WHERE deleted_at IS NOT NULL"
-# Those that were created later need not be looked at: they have not ended before either.
+# Those that were created later need not be looked at: they have not ended before either. But after a clock was
+# set back ids run ahead of it (`taskd.tasks`), and say nothing of when a task was created.
 OLDEST_ENDED = """
 SELECT id FROM tasks WHERE id < ? AND finished_at < ? AND deleted_at IS NULL AND status NOT IN ('queued', 'running')
 ORDER BY id LIMIT ?
 """
 COUNT_TASKS = "SELECT count(*) FROM tasks WHERE deleted_at IS NULL"
+NEWEST_TASK_ID = "SELECT max(id) FROM tasks"
 NEWEST_TIMESTAMP = "SELECT max(timestamp) FROM task_logs"
 COUNTS = """
 SELECT level, source, count, first_seq, last_seq, first_timestamp, last_timestamp
@@ -91,6 +96,11 @@ TASKS = f"SELECT {TASK_COLUMNS} FROM tasks WHERE deleted_at IS NULL AND {{where}
 UNENDED = f"SELECT {TASK_COLUMNS} FROM tasks WHERE status IN ('queued', 'running') ORDER BY id"
 SECRETS = "SELECT secrets_json FROM tasks WHERE id = ?"
 
+# Why a database cannot be opened now, and perhaps can a moment later.
+PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+# With less than this a disk is full: the shared memory of a write-ahead log begins with 32 KiB.
+FULL_BYTES = 65_536
+
 _STATUSES = {status.value: status for status in TaskStatus}
 
 Row = tuple[Any, ...]
@@ -102,8 +112,8 @@ async def open_sqlite(path: str, settings: Settings, metrics: Metrics) -> AsyncI
     The store in the file `path`, created where it is missing.
 
     Raises `StoreNewer` for a database of a newer taskd, `StoreCorrupt` for one of taskd's that is
-    damaged, and `StoreError` for what is no database or cannot be opened; the file is then left as
-    it was.
+    damaged, `StoreUnavailable` for what may pass (a lock, a full disk), and `StoreError` for what is
+    no database or cannot be opened; the file is then left as it was.
     """
     async with AsyncExitStack() as stack:
         head = stack.enter_context(_held(path))
@@ -144,7 +154,19 @@ def _cannot_open(path: str, error: sqlite3.Error | StoreCorrupt, taskds: bool) -
     told = store_error(error)
     if taskds and isinstance(told, StoreCorrupt):
         return told if told is error else StoreCorrupt(f"The database {path} is damaged: {error}.")
+    if isinstance(error, sqlite3.Error) and code_of(error) in PASSING:
+        # On a full disk SQLite may only see that it cannot make its files as large as it needs.
+        if code_of(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR) and _is_full(path):
+            return StoreUnavailable(f"The database {path} cannot be opened: its disk is full. Make room on it.")
+        return StoreUnavailable(f"The database {path} cannot be opened: {error}.{advice(error)}")
     return StoreError(f"The database {path} cannot be opened: {error}.")
+
+
+def _is_full(path: str) -> bool:
+    try:
+        return shutil.disk_usage(Path(path).resolve().parent).free < FULL_BYTES
+    except OSError:
+        return False
 
 
 @asynccontextmanager
@@ -172,7 +194,8 @@ def _held(path: str) -> Iterator[bytes]:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise StoreError(f"The database {path} cannot be opened for writing: {error.strerror}.") from error
+        kind = StoreUnavailable if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreError
+        raise kind(f"The database {path} cannot be opened for writing: {error.strerror}.") from error
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise StoreError(f"The database {path} cannot be opened: expected a regular file, got another kind.")
@@ -291,7 +314,9 @@ class SqliteStore:
         return int((await self._all(COUNT_TASKS, ()))[0][0])
 
     async def oldest_ended(self, limit: int, ended_before: str | None = None) -> list[str]:
-        before = ("~", "~") if ended_before is None else (first_id_of(ended_before), ended_before)
+        newest = await self.newest_task_id() or ""
+        ahead = ended_before is None or newest > first_id_of(timestamp_now())
+        before = ("~" if ahead else first_id_of(ended_before or ""), ended_before or "~")
         return [row[0] for row in await self._all(OLDEST_ENDED, (*before, limit))]
 
     async def newest_timestamp(self) -> str | None:
@@ -299,6 +324,10 @@ class SqliteStore:
         return newest
 
     # Reading tasks
+
+    async def newest_task_id(self) -> str | None:
+        newest: str | None = (await self._all(NEWEST_TASK_ID, ()))[0][0]
+        return newest
 
     async def task(self, task_id: str) -> Task:
         row = await self._one(TASK, (task_id,))

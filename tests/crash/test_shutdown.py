@@ -90,6 +90,30 @@ def handles(pid: int, number: int) -> bool:
     return bool(caught >> (signal.SIGTERM - 1) & 1 and (caught >> (number - 1) & 1 or number == signal.SIGHUP))
 
 
+BLOCKS = ["time.sleep(3_600)", "while True: pass", "os.mkfifo(begun + '.fifo'); open(begun + '.fifo')"]
+
+
+@pytest.mark.parametrize("blocks", BLOCKS)
+@pytest.mark.parametrize("signals", [1, 3])
+def test_a_plugin_that_never_ends_its_import_does_not_hold_the_stop(tmp_path: Path, blocks: str, signals: int) -> None:
+    """Whatever the import does with what is raised in it; the next start, without it, finds all in order."""
+    begun, plugins = tmp_path / "begun", tmp_path / "plugins"
+    plugins.mkdir()
+    lines = ["import os, time", f"begun = {str(begun)!r}", "open(begun, 'w').close()"]
+    lines += ["while True:", "    try:", f"        {blocks}", "    except BaseException: pass"]
+    (plugins / "mine.py").write_text("\n".join(lines))
+    command = [*taskd("serve"), "--port", "0", "--data-dir", str(tmp_path / "data"), "--plugins", str(plugins)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    wait_until(begun.exists)
+    for _ in range(signals):
+        process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (0, "")
+    (plugins / "mine.py").unlink()
+    with Served(tmp_path) as served:
+        assert served.get("/api/health")["status"] == "ok"
+
+
 def test_a_stop_while_the_journal_is_recovered_leaves_it_for_the_next_start(tmp_path: Path) -> None:
     """Interrupted anywhere, it is done again."""
     oracle = tmp_path / "oracle"

@@ -19,7 +19,7 @@ from taskd import shipped
 from taskd.tasks import new_task_id
 from tests.bars import Record, scaled
 from tests.oracle import assert_told, noted, whole_log, with_tellers
-from tests.served import Served, run_taskd, wait_until
+from tests.served import ENVIRONMENT, Served, run_taskd, taskd, wait_until
 
 TASKS = scaled(2, 10)
 QUICK = ("--flush-interval-s", "0.2", "--retry-delay-max-s", "0.5")
@@ -171,6 +171,26 @@ def test_a_full_disk_is_waited_for(tmp_path: Path, small_disk: Path, record_prop
             assert_works(served)
         record_property("entries noted", tellers.end_well())
     record_property("lost, twice or missing", 0)
+
+
+def test_a_start_on_a_full_disk_waits_and_says_that_it_is_full(tmp_path: Path, small_disk: Path) -> None:
+    """After an orderly stop the database has no write-ahead log, and opening it needs room for one."""
+    served = Served(tmp_path, "--data-dir", str(small_disk / "data"))
+    with served:
+        assert_works(served)
+    fill(small_disk / "ballast")
+    command = ("serve", "--port", "0", "--data-dir", str(small_disk / "data"))
+    result = run_taskd(*command, "--start-wait-s", "0.2")
+    assert result.returncode == 1
+    assert re.search(r"its disk is full\. Make room on it\. The start was given up after 0\.2 s", result.stderr)
+    waiting = subprocess.Popen(taskd(*command), stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    assert waiting.stderr is not None
+    assert "The start waits for the database" in waiting.stderr.readline()
+    (small_disk / "ballast").unlink()
+    assert " ready on " in waiting.stderr.readline()
+    waiting.terminate()
+    waiting.communicate(timeout=30)
+    assert waiting.returncode == 0
 
 
 def fill_up(served: Served) -> None:

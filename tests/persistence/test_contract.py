@@ -248,6 +248,7 @@ async def test_only_an_ended_task_is_deleted_and_then_wholly(store: LogPersisten
     assert await store.hide_tasks([gone, kept]) == [gone]
     assert await store.hide_tasks([gone, kept]) == []
     assert (await store.hidden_tasks(), await store.count_tasks()) == ([gone], 1)
+    assert await store.newest_task_id() == max(gone, kept)
     for asked in (stored(store, gone), store.task(gone), store.append(gone, entries([3_001]))):
         with pytest.raises(TaskNotFound):
             await asked

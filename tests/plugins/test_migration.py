@@ -1,6 +1,7 @@
 """`migration`: a database is at one version or at the next, and what is wrong is found before."""
 
 import asyncio
+import random
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -9,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from plugins.migration.files import File
 from taskd.entries import Level
 from taskd.errors import ParamsInvalid
 from taskd.filters import LogFilter
@@ -21,6 +25,35 @@ from tests.conftest import messages, read_all
 USERS = "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT);\nINSERT INTO users (name) VALUES ('a;b'), ('c');\n"
 MAILS = "ALTER TABLE users ADD COLUMN mail TEXT;\nUPDATE users SET mail = name || '@example.org'"
 FOREVER = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
+ORDINARY = """
+CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT, data TEXT CHECK (json_valid(data)),
+  day AS (json_extract(data, '$.day')));
+CREATE INDEX notes_by_day ON notes (json_extract(data, '$.day'));
+CREATE VIRTUAL TABLE found USING fts5(text, content='notes', content_rowid='id');
+CREATE TRIGGER notes_found AFTER INSERT ON notes BEGIN
+  INSERT INTO found (rowid, text) VALUES (new.id, CASE new.text WHEN '' THEN NULL ELSE new.text END);
+END;
+INSERT INTO notes (text, data) VALUES ('hello', '{"day": "2026-12-01"}');
+CREATE VIEW marked AS SELECT highlight(found, 0, '<', '>') FROM found WHERE found MATCH 'hello';
+SELECT * FROM marked;
+INSERT INTO found (found) VALUES ('rebuild');
+INSERT INTO found (found) VALUES ('optimize');
+DROP VIEW marked;
+DROP TRIGGER notes_found;
+DROP TABLE found;
+CREATE VIRTUAL TABLE old USING fts4(x);
+SELECT optimize(old) FROM old;
+DROP TABLE old;
+ALTER TABLE notes ADD COLUMN year INTEGER;
+ALTER TABLE notes RENAME COLUMN text TO body;
+ALTER TABLE notes RENAME TO other;
+ALTER TABLE other RENAME TO notes;
+UPDATE notes SET year = strftime('%Y', day) + 0;
+SELECT row_number() OVER (ORDER BY id), json_group_array(body) OVER () FROM notes;
+SELECT CAST(x'ff' AS TEXT), printf('%d', abs(random())), total_changes();
+PRAGMA defer_foreign_keys = ON; PRAGMA user_version = 7; PRAGMA foreign_key_check; PRAGMA table_info(notes);
+PRAGMA integrity_check; PRAGMA optimize; REINDEX; ANALYZE; PRAGMA journal_mode;
+"""
 
 Write = Callable[..., Path]
 
@@ -124,6 +157,13 @@ async def test_a_failing_statement_is_shown_and_its_migration_undone(
         ({"_0001_a": "SELECT 1;\nSELECT 'open;"}, "the statement that begins on line 2 has no end"),
         ({"_0001_a": "SELECT 1;\ncommit;"}, "0001_a.sql, line 2: COMMIT is not possible here"),
         ({"_0001_a": "/* ; */ VACUUM"}, "0001_a.sql, line 1: VACUUM is not possible here"),
+        ({"_0001_a": "SELECT 1;\n/* SELECT 2;"}, "the comment /* on line 2 is never closed"),
+        ({"_0001_a": "SELECT 1; -- one\rSELECT 2;"}, "line 1: the comment has a carriage return in it"),
+        ({"_0001_a": "SELECT 1;\0"}, "0001_a.sql has a NUL character at byte 9"),
+        (
+            {"_0001_a": "CREATE TRIGGER t AFTER INSERT ON x BEGIN SELECT 1;"},
+            "the trigger that begins on line 1 has no end",
+        ),
     ],
 )
 async def test_what_is_wrong_with_the_files_is_found_before_anything_is_touched(
@@ -142,6 +182,11 @@ async def test_what_is_wrong_with_the_files_is_found_before_anything_is_touched(
         ("/* a; */ SELECT 1 /* b; */;\n\n-- 'c;\nSELECT 2", [1, 4]),
         ("CREATE TEMP TRIGGER t AFTER INSERT ON x BEGIN SELECT ';'; SELECT 2; END;\nSELECT 1;", [1, 2]),
         ("create /* a; */ trigger t AFTER INSERT ON x BEGIN\nSELECT 1;\nEND;\nSELECT 1;", [1, 4]),
+        ("CREATE/**/TEMPORARY/**/TRIGGER t DELETE ON x BEGIN\nSELECT 1; -- END;\n/* END; */ end\n;SELECT 1;", [1, 4]),
+        ("CREATE TRIGGER IF NOT EXISTS [END;] DELETE ON x BEGIN SELECT CASE 1 WHEN 1 THEN 2 END; END;SELECT 1", [1, 1]),
+        ("EXPLAIN QUERY PLAN CREATE TRIGGER t DELETE ON x BEGIN SELECT 1;\r\nEND;\r\nSELECT 1;", [1, 3]),
+        ("CREATE TRIGGER t DELETE ON x BEGIN SELECT 1;SELECT 2 AS ended; END", [1]),
+        ("CREATE TABLE trigger_end (x);\nSELECT 1;\n\ufeffSELECT 2", [1, 2, 3]),
     ],
 )
 async def test_a_statement_ends_where_sqlite_ends_it(
@@ -186,9 +231,120 @@ async def test_foreign_keys_cannot_be_switched_within_a_transaction(
     service: Service, write: Write, database: Path
 ) -> None:
     """SQLite ignores it in silence; the log does not."""
-    task = await run(service, database, write(_0001_a="PRAGMA foreign_keys = OFF;"))
+    task = await run(service, database, write(_0001_a="SELECT 1; pragma/**/main.Foreign_Keys(OFF);"))
     told = [entry.message for entry in await read_all(service, task.id) if entry.level is Level.WARNING]
     assert told == ["0001_a.sql:1: within a transaction this has no effect (PRAGMA defer_foreign_keys has)"]
+    assert task.status == "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        ("PRAGMA journal_mode = WAL", "PRAGMA journal_mode has no effect inside a transaction"),
+        ("PRAGMA main.'page_size' (512)", "PRAGMA page_size has no effect inside a transaction"),
+        ("PRAGMA synchronous = OFF", "set it in the program that uses the database. The statement"),
+        ("PRAGMA foreign_key = ON", "SQLite does not know PRAGMA foreign_key"),
+        ("EXPLAIN PRAGMA writable_schema = ON", "PRAGMA writable_schema is not allowed in a migration"),
+        ("PRAGMA temp_store_directory = '/'", "PRAGMA temp_store_directory is not allowed in a migration"),
+        ("PRAGMA hard_heap_limit = 1", "PRAGMA hard_heap_limit is not allowed in a migration"),
+        ("EXPLAIN ATTACH 'x' AS y", "ATTACH, DETACH and VACUUM are not allowed"),
+        ("SELECT \"Load_Extension\"('x.so')", "the function load_extension is not allowed"),
+        ("SELECT fts3_tokenizer('simple', x'4141414141414141')", "the function fts3_tokenizer is not allowed"),
+        ("CREATE VIRTUAL TABLE x USING sqlite_dbpage(main)", "of the module sqlite_dbpage are not allowed"),
+        ("EXPLAIN COMMIT", "it can neither begin nor end one"),
+        ("DELETE FROM taskd_migrations", "only taskd writes to it"),
+        ("CREATE TRIGGER x INSERT ON taskd_migrations BEGIN SELECT 1; END", "only taskd writes to it"),
+        ("SELECT zeroblob(2000000000)", "string or blob too big"),
+    ],
+)
+async def test_what_reaches_beyond_the_database_or_is_in_vain_is_refused(
+    service: Service, write: Write, database: Path, sql: str, told: str
+) -> None:
+    """The error says which and why, and the migration is undone."""
+    task = await run(service, database, write(_0001_users=USERS, _0002_a=f"DELETE FROM users;\n{sql}"))
+    assert task.status == "failed"
+    assert "0002_a.sql, line 2: " in (task.error or "")
+    assert told in (task.error or "")
+    assert rows(database, "SELECT count(*) FROM users") == [(2,)]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        "CREATE TRIGGER x AFTER INSERT ON users BEGIN SELECT {call}; END",
+        "CREATE VIEW evil AS SELECT {call}; CREATE TRIGGER x AFTER INSERT ON users BEGIN SELECT * FROM evil; END",
+        "CREATE TABLE more (x, y DEFAULT ({call})); CREATE TRIGGER x AFTER INSERT ON users BEGIN "
+        "INSERT INTO more (x) VALUES (1); END",
+    ],
+)
+async def test_what_a_database_brings_along_is_not_trusted(
+    service: Service, write: Write, database: Path, schema: str
+) -> None:
+    """Its triggers, views and defaults run inside the migration, and may do no more than that."""
+    with closing(sqlite3.connect(database)) as connection:
+        connection.executescript(USERS + schema.format(call="fts3_tokenizer('simple', x'4141414141414141')"))
+    task = await run(service, database, write(_0001_a="INSERT INTO users (name) VALUES ('x')"))
+    assert task.status == "failed"
+    assert "fts3_tokenizer" in (task.error or "")
+
+
+async def test_ordinary_statements_are_not_refused(service: Service, write: Write, database: Path) -> None:
+    """Tables, indexes, triggers and views that change, JSON, windows, dates and full-text search."""
+    task = await run(service, database, write(_0001_users=USERS, _0002_all=ORDINARY))
+    assert task.error is None
+    assert rows(database, "SELECT body, year FROM notes") == [("hello", 2026)]
+
+
+async def test_what_a_migration_sets_does_not_hold_for_the_next(service: Service, write: Write, database: Path) -> None:
+    """Each has a connection of its own: whether they run at once or one by one is the same."""
+    leaves = "CREATE TEMP TABLE users (x); PRAGMA recursive_triggers = ON;"
+    task = await run(service, database, write(_0001_users=USERS, _0002_a=leaves, _0003_mails=MAILS))
+    assert (task.result or task.error) == {
+        "applied": ["0001_users.sql", "0002_a.sql", "0003_mails.sql"], "version": 3,
+    }  # fmt: skip
+
+
+async def test_waiting_for_a_lock_can_be_cancelled(service: Service, write: Write, database: Path) -> None:
+    """SQLite itself would wait to the end of its time."""
+    directory = write(_0001_users=USERS)
+    with closing(sqlite3.connect(database, isolation_level=None)) as other:
+        other.execute("CREATE TABLE mine (x)")
+        other.execute("BEGIN IMMEDIATE")
+        params = {"database": f"sqlite:///{database}", "directory": str(directory), "backup": False}
+        task = await service.manager.submit("migration", params)
+        await until(service, task.id, f"{database} is at version 0; to apply: 1 migration")
+        await service.manager.cancel(task.id)
+        assert (await service.manager.wait(task.id)).status == "cancelled"
+
+
+STATEMENTS = [
+    "SELECT 1",
+    "SELECT 'a;b' , \"c;--\" , [d;/*] , `e;'`",
+    "CREATE TRIGGER IF NOT EXISTS t AFTER INSERT ON x BEGIN SELECT CASE 1 WHEN 1 THEN 'END;' END ; SELECT 2 ; END",
+    "CREATE TEMP TRIGGER begin_end AFTER UPDATE OF b ON x BEGIN DELETE FROM y ; END",
+    "EXPLAIN QUERY PLAN SELECT 2",
+    "INSERT INTO x VALUES ( '--' , x'00' )",
+]
+GAPS = [" ", "\n", "\r\n", "\t ", "/* ; END; */", "-- ; 'END;\n", "-- x\r\n", " /**/ ", "\f", "/*'*/\n"]
+
+
+@given(statements=st.lists(st.sampled_from(STATEMENTS), min_size=1, max_size=6), seed=st.integers())
+def test_formatting_changes_nothing_of_where_statements_end(statements: list[str], seed: int) -> None:
+    """However many blanks and comments there are between the words, and in whatever case they are written."""
+    rng = random.Random(seed)
+
+    def formatted(statement: str) -> str:
+        words = [rng.choice([str.upper, str.lower, str.title])(word) for word in statement.split(" ")]
+        return "".join(word + rng.choice(GAPS) for word in words[:-1]) + words[-1]
+
+    written = [formatted(statement) for statement in statements]
+    text = "".join(rng.choice(["", "\ufeff", *GAPS]) + one + rng.choice(["", *GAPS]) + ";" for one in written)
+    found = [
+        statement.sql
+        for statement in File(1, "0001_a.sql", "", text.removesuffix(rng.choice([";", "no"]))).statements()
+    ]
+    assert len(found) == len(written)
+    assert all(sql.startswith(one) for sql, one in zip(found, written, strict=True))
 
 
 async def test_a_changed_file_is_refused(service: Service, write: Write, database: Path) -> None:

@@ -10,15 +10,15 @@ A directory holds `0001_name.sql`, `0002_other.sql` and so on. What is true of i
 - Before the first one a copy of the database is put into the task's own directory.
 - Two at once on one database wait for each other; what the first has applied, the second finds
   applied.
+- Neither the SQL of a migration nor the database itself reaches beyond the database's file
+  (`guard`), and each migration has a connection of its own: no setting of one holds for the next.
 
 The work is done in a thread, for a statement may take long and the loop must not wait for it.
 """
 
 import concurrent.futures
 import contextlib
-import hashlib
 import os
-import re
 import sqlite3
 import threading
 import time
@@ -32,14 +32,19 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from taskd import Plugin, TaskContext, TaskLogger
 
+from .failures import Failed
+from .files import File, Statement, read_files
+from .guard import RECORDS, Guard
+
 PREFIX = "sqlite:///"
 LOCK_WAIT_S = 30.0
+# SQLite cannot be interrupted while it waits for a lock: so often it is looked whether the task is cancelled.
+LOCK_LOOK_S = 0.5
 BACKUP_STEP_PAGES = 1_000
-SHOWN_CHARACTERS = 200
 STATEMENTS_SHOWN_MAX = 1_000
 
-CREATE_RECORDS = """
-CREATE TABLE IF NOT EXISTS taskd_migrations (
+CREATE_RECORDS = f"""
+CREATE TABLE IF NOT EXISTS {RECORDS} (
   version     INTEGER PRIMARY KEY,
   name        TEXT NOT NULL,
   checksum    TEXT NOT NULL,
@@ -47,24 +52,9 @@ CREATE TABLE IF NOT EXISTS taskd_migrations (
   duration_ms REAL NOT NULL
 )
 """
-HAS_RECORDS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'taskd_migrations'"
-SELECT_RECORDS = "SELECT version, name, checksum FROM taskd_migrations ORDER BY version"
-INSERT_RECORD = "INSERT INTO taskd_migrations (version, name, checksum, duration_ms) VALUES (?, ?, ?, ?)"
-
-_FILE = re.compile(r"(\d{4,9})_[^/]+\.sql")
-_BLANK = re.compile(r"(?:\s+|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z)|;)*", re.DOTALL)
-# What may hide a ';', and the ';' itself; `open` is a quote that has no end.
-_TOKEN = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`|\[[^\]]*\]|--[^\n]*|/\*.*?(?:\*/|\Z)|(?P<open>['"`\[])|;""", re.DOTALL)
-_TRIGGER = re.compile(
-    r"(?:EXPLAIN\s+(?:QUERY\s+PLAN\s+)?)?CREATE\b(?:\s|--[^\n]*\n|/\*.*?\*/)+(?:TEMP\w*\s+)?TRIGGER\b",
-    re.IGNORECASE | re.DOTALL,
-)
-_FOREIGN_KEYS = re.compile(r"PRAGMA\s+foreign_keys\b", re.IGNORECASE)
-_OWN_TRANSACTION = re.compile(r"(?:BEGIN|COMMIT|END|ROLLBACK|SAVEPOINT|RELEASE|VACUUM|ATTACH|DETACH)\b", re.IGNORECASE)
-
-
-class Failed(Exception):
-    """The database was not migrated (further); the text says why and what to do."""
+HAS_RECORDS = f"SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '{RECORDS}'"
+SELECT_RECORDS = f"SELECT version, name, checksum FROM {RECORDS} ORDER BY version"
+INSERT_RECORD = f"INSERT INTO {RECORDS} (version, name, checksum, duration_ms) VALUES (?, ?, ?, ?)"
 
 
 class Stopped(concurrent.futures.CancelledError):
@@ -117,103 +107,6 @@ class Migration(Plugin):
         return await context.run_in_thread(run.migrate, stop=run.stop)
 
 
-# The files
-
-
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """One statement of a file, and the line on which it begins."""
-
-    sql: str
-    line: int
-
-    @property
-    def shown(self) -> str:
-        """The statement as one line, cut where it is long."""
-        line = " ".join(self.sql.split())
-        return line if len(line) <= SHOWN_CHARACTERS else line[:SHOWN_CHARACTERS] + " …"
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """One migration."""
-
-    version: int
-    name: str
-    checksum: str
-    text: str
-
-    def statements(self) -> list[Statement]:
-        """The file's statements. Raises `Failed` where one could not be part of a transaction."""
-        statements = list(self._split())
-        for statement in statements:
-            if word := _OWN_TRANSACTION.match(statement.sql):
-                raise Failed(
-                    f"{self.name}, line {statement.line}: {word[0].upper()} is not possible here, for each "
-                    "migration is one transaction of its own. Take the statement out."
-                )
-        return statements
-
-    def _split(self) -> Iterator[Statement]:
-        # Counted from one statement to the next: a file may have a million of them.
-        line, counted = 1, 0
-        start = _after_blank(self.text, 0)
-        while start < len(self.text):
-            line, counted = line + self.text.count("\n", counted, start), start
-            end = self._end_of_statement(start)
-            if end is None:
-                raise Failed(f"{self.name}: the statement that begins on line {line} has no end (a quote, or END;?).")
-            yield Statement(self.text[start:end].strip(), line)
-            start = _after_blank(self.text, end)
-
-    def _end_of_statement(self, start: int) -> int | None:
-        # A ';' within a trigger ends a statement of the trigger: only SQLite knows which is the last.
-        trigger = _TRIGGER.match(self.text, start)
-        for token in _TOKEN.finditer(self.text, start):
-            if token[0] == ";" and (not trigger or sqlite3.complete_statement(self.text[start : token.end()])):
-                return token.end()
-            if token["open"]:
-                return None
-        return len(self.text) if sqlite3.complete_statement(self.text[start:] + "\n;") else None
-
-
-def _after_blank(text: str, start: int) -> int:
-    match = _BLANK.match(text, start)
-    return match.end() if match else start
-
-
-def read_files(directory: Path) -> list[File]:
-    """The migrations of a directory by version, from 1 without a gap. Raises `Failed`."""
-    try:
-        paths = sorted(path for path in directory.iterdir() if path.suffix.lower() == ".sql")
-    except OSError as error:
-        raise Failed(f"The directory {directory} cannot be read: {error.strerror}.") from error
-    if not paths:
-        raise Failed(f"The directory {directory} has no migrations. Expected files named NNNN_name.sql.")
-    files = sorted((_read_file(path) for path in paths), key=lambda file: file.version)
-    for expected, file in enumerate(files, 1):
-        if file.version == expected - 1 and expected > 1:
-            raise Failed(f"{files[expected - 2].name} and {file.name} have the same number. Renumber one of them.")
-        if file.version != expected:
-            raise Failed(f"There is a gap before {file.name}: expected a migration {expected:04}. Add or renumber.")
-    return files
-
-
-def _read_file(path: Path) -> File:
-    match = _FILE.fullmatch(path.name)
-    if match is None:
-        raise Failed(f"{path.name!r} is not the name of a migration. Expected NNNN_name.sql, such as 0001_users.sql.")
-    if not path.is_file():  # reading a pipe would wait for its other end
-        raise Failed(f"{path} is not a regular file. Replace or remove it.")
-    try:
-        content = path.read_bytes()
-        return File(int(match[1]), path.name, hashlib.sha256(content).hexdigest(), content.decode("utf-8-sig"))
-    except OSError as error:
-        raise Failed(f"{path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise Failed(f"{path.name} is not UTF-8 at byte {error.start:,}. Save it as UTF-8.") from error
-
-
 # The plan
 
 
@@ -246,6 +139,12 @@ def plan(files: list[File], records: list[Record], target: int | None) -> list[F
 
 
 # The run
+
+
+class Guarded(sqlite3.Connection):
+    """A connection with its `guard`."""
+
+    guard: Guard
 
 
 class Run:
@@ -311,20 +210,22 @@ class Run:
         if self._params.backup and self._path.exists() and self._path.stat().st_size:
             self._copy()
         applied: list[File] = []
-        with self._connected("rwc") as connection, self._log.progress("migrations", len(planned)) as bar:
+        version = 0
+        with self._log.progress("migrations", len(planned)) as bar:
             for file in planned:
-                self._check()
-                if self._apply(connection, file, statements[file.version]):
-                    applied.append(file)
+                with self._connected("rwc") as connection:
+                    if self._apply(connection, file, statements[file.version]):
+                        applied.append(file)
+                    version = len(_records(connection))
                 bar.advance()
-            version = len(_records(connection))
         self._log.info(f"{self._path} is at version {version}")
         return self._result(applied, version, planned)
 
-    def _apply(self, connection: sqlite3.Connection, file: File, statements: list[Statement]) -> bool:
-        """One migration and its record in one transaction; False where another task was quicker."""
-        with self._log.group(file.name), _transaction(connection):
-            connection.execute(CREATE_RECORDS)
+    def _apply(self, connection: "Guarded", file: File, statements: list[Statement]) -> bool:
+        """One migration and its record in one transaction; False if another task was quicker."""
+        with self._log.group(file.name), self._transaction(connection):
+            with connection.guard.own():
+                connection.execute(CREATE_RECORDS)
             records = _records(connection)
             if not plan_goes_on(records, file):
                 self._log.info(f"{file.name} was applied by another task meanwhile")
@@ -333,23 +234,49 @@ class Run:
             for statement in statements:
                 self._execute(connection, file, statement)
             taken_ms = round((time.monotonic() - started) * 1_000, 3)
-            connection.execute(INSERT_RECORD, (file.version, file.name, file.checksum, taken_ms))
+            with connection.guard.own():
+                connection.execute(INSERT_RECORD, (file.version, file.name, file.checksum, taken_ms))
             self._check()
         return True
 
-    def _execute(self, connection: sqlite3.Connection, file: File, statement: Statement) -> None:
+    @contextlib.contextmanager
+    def _transaction(self, connection: "Guarded") -> Iterator[None]:
+        """All or nothing. No other writer comes between: the lock is taken at the start."""
+        self._patiently(connection, "BEGIN IMMEDIATE")
+        try:
+            yield
+            self._patiently(connection, "COMMIT")
+        finally:
+            if connection.in_transaction:
+                with connection.guard.own():
+                    connection.execute("ROLLBACK")
+
+    def _patiently(self, connection: "Guarded", sql: str) -> None:
+        """Execute a statement that waits for a lock. Raises `Stopped` soon after `stop`."""
+        until = time.monotonic() + LOCK_WAIT_S
+        while True:
+            self._check()
+            try:
+                with connection.guard.own():
+                    connection.execute(sql)
+                return
+            except sqlite3.OperationalError as error:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                    raise
+
+    def _execute(self, connection: "Guarded", file: File, statement: Statement) -> None:
         self._check()
         place = f"{file.name}:{statement.line}"
-        if _FOREIGN_KEYS.match(statement.sql):
-            self._log.warning(f"{place}: within a transaction this has no effect (PRAGMA defer_foreign_keys has)")
         started, changes = time.monotonic(), connection.total_changes
         try:
-            returned = sum(1 for _ in connection.execute(statement.sql))
+            with connection.guard.warning(lambda warning: self._log.warning(f"{place}: {warning}")):
+                returned = sum(1 for _ in connection.execute(statement.sql))
         except (sqlite3.Error, sqlite3.Warning) as error:
             self._check()
-            self._log.error(f"{place}: {error}", line=statement.line, statement=statement.sql)
+            why = (connection.guard.refused or str(error)).rstrip(".")
+            self._log.error(f"{place}: {why}", line=statement.line, statement=statement.sql)
             raise Failed(
-                f"{file.name}, line {statement.line}: {error}. The statement is: {statement.shown} "
+                f"{file.name}, line {statement.line}: {why}. The statement is: {statement.shown} "
                 f"The database is as it was at version {file.version - 1}. Correct the file and run again."
             ) from error
         rows = connection.total_changes - changes or returned
@@ -370,8 +297,8 @@ class Run:
                 self._log.progress("backup", unit="pages") as bar,
             ):
                 # Within one transaction no writer makes the copy start again.
-                connection.execute("BEGIN")
-                connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+                self._patiently(connection, "BEGIN")
+                self._patiently(connection, "SELECT 1 FROM sqlite_master")
                 connection.backup(target, pages=BACKUP_STEP_PAGES, progress=self._shown_in(bar))
             os.rename(partial, copy)
         finally:
@@ -387,13 +314,19 @@ class Run:
         return show
 
     @contextlib.contextmanager
-    def _connected(self, mode: str) -> Iterator[sqlite3.Connection]:
+    def _connected(self, mode: str) -> Iterator["Guarded"]:
         url = f"file:{quote(str(self._path))}?mode={mode}"
         # Made in the thread that uses it; only `interrupt` comes from another.
-        connection = sqlite3.connect(url, uri=True, timeout=LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            url, uri=True, timeout=LOCK_LOOK_S, isolation_level=None, check_same_thread=False, factory=Guarded
+        )
         self._connection = connection
         try:
             self._check()
+            connection.guard = Guard(connection)
+            # Text that is no UTF-8 is the database's affair: what a statement returns is only counted.
+            connection.text_factory = lambda text: text.decode(errors="replace")
+            self._patiently(connection, "SELECT 1 FROM sqlite_master")
             yield connection
         finally:
             self._connection = None
@@ -411,18 +344,6 @@ def plan_goes_on(records: list[Record], file: File) -> bool:
     if len(records) >= file.version and records[file.version - 1].checksum == file.checksum:
         return False
     raise Failed(f"The database was changed by another task: {file.name} does not come next any more. Run again.")
-
-
-@contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing. No other writer comes between: the lock is taken at the start."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
 
 
 def _records(connection: sqlite3.Connection) -> list[Record]:
