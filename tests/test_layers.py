@@ -21,7 +21,8 @@ rereading writer pages exporting follow context plugins execution endings
 live deletions manager watchdog retention recovery service
 api api.schemas api.operations api.responses api.auth api.following api.tasks api.logs api.live api.stream api.export
 api.health api.metrics api.page api.openapi api.app
-heads connections protocols memory server client frames printer tables arguments flags template commands cli demo
+heads connections protocols memory server
+addresses answers trust client frames printer arguments tables replacing flags template commands cli demo
 """
 ORDER = {name: place for place, name in enumerate(LAYERS.split())}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__main__.py")
