@@ -6,19 +6,24 @@ an answer once, when it comes, so that no command trips over a field that is mis
 Fields that are not listed may be there or not.
 """
 
+import re
 from types import NoneType
 from typing import Any
 
-# A type or several; an object with these members; or a list of one shape.
+# A type or several; a pattern of a text; an object with these members; or a list of one shape.
 Shape = Any
+
+# Texts that are printed as they come, so no terminal may obey one.
+PLAIN = re.compile(r"[ -~]{0,64}")
+ID = re.compile(r"[0-9a-f-]{36}")
 
 TEXT_OR_NULL = (str, NoneType)
 OBJECT: Shape = {}
 TASK: Shape = {
-    "id": str,
+    "id": ID,
     "plugin": str,
-    "status": str,
-    "created_at": str,
+    "status": PLAIN,
+    "created_at": PLAIN,
     "started_at": TEXT_OR_NULL,
     "finished_at": TEXT_OR_NULL,
     "result": object,
@@ -33,8 +38,8 @@ PLUGINS: Shape = {
 }
 ENTRY: Shape = {
     "seq": int,
-    "timestamp": str,
-    "level": str,
+    "timestamp": PLAIN,
+    "level": PLAIN,
     "source": str,
     "message": str,
     "metadata": (dict, NoneType),
@@ -58,7 +63,11 @@ def misfit(value: object, shape: Shape, place: str = "") -> str:
         return _object_misfit(value, shape, place)
     if isinstance(shape, list):
         return _list_misfit(value, shape[0], place)
-    return "" if isinstance(value, shape) else f"{place or 'it'} has another type"
+    if isinstance(shape, re.Pattern):
+        fits = isinstance(value, str) and shape.fullmatch(value) is not None
+    else:
+        fits = isinstance(value, shape)
+    return "" if fits else f"{place or 'it'} is another kind of value"
 
 
 def _object_misfit(value: object, shape: dict[str, Shape], place: str) -> str:

@@ -28,7 +28,7 @@ def params_of(text: str | None, pairs: Iterable[str], schema: Schema) -> dict[st
     VALUE is JSON where it parses and `schema` does not want a string there. Raises
     `click.BadParameter`.
     """
-    params = _whole(in_unicode(text)) if text is not None else {}
+    params = _whole(text) if text is not None else {}
     for pair in map(in_unicode, pairs):
         key, separator, value = pair.partition("=")
         if not separator or not key:
@@ -41,7 +41,7 @@ def params_of(text: str | None, pairs: Iterable[str], schema: Schema) -> dict[st
 
 def _whole(text: str) -> dict[str, Any]:
     try:
-        value = exact.loads(_contents(text[1:]) if text.startswith("@") else text)
+        value = exact.loads(_contents(text[1:]) if text.startswith("@") else in_unicode(text))
     except (OSError, ValueError) as error:
         raise click.BadParameter(
             f"{text!r}: expected a JSON object, or @FILE with one (@- for stdin): {error}.", param_hint="--params"

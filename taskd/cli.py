@@ -69,7 +69,7 @@ def _failed(error: OSError) -> int:
         # The interpreter's last flush must not complain about it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
-            return PIPE_CLOSED  # nobody reads any more
+            return PIPE_CLOSED  # the reader has gone
         say(f"cannot write to standard output: {error.strerror}")
     else:
         say(f"{error.filename or 'the system refused a call'}: {error.strerror or error}")

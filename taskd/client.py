@@ -186,7 +186,8 @@ class Client:
         while True:
             page = self.get("/api/tasks", [*parameters, *before], TASKS)
             found += page["tasks"]
-            limit = int(dict(parameters)["limit"])  # the server would have refused what is none
+            given = dict(parameters)["limit"]
+            limit = int(given) if given.isdecimal() else len(found)  # taskd would have refused it
             # One page ends where large tasks have filled it.
             if page["next_before"] is None or not page["tasks"] or len(found) >= limit:
                 return found[:limit]
@@ -241,7 +242,7 @@ class Client:
         finally:
             file.flush()
         if not COMPLETE.search(end):
-            raise Unreachable(f"The export is not complete: what came from {self.server} does not end as one.")
+            raise Unreachable(f"The export is not complete: the answer of {self.server} has no last line.")
 
     async def follow(
         self, task_id: str, parameters: Parameters, on_notice: Callable[[str], None]

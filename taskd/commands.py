@@ -215,9 +215,9 @@ def export(server: dict[str, Any], /, task: str, output: Path | None, force: boo
     """
     Write the log of TASK to a file.
 
-    It states what it is, and in its last line that it is complete. FILE appears when it is complete; if
-    the export breaks off (exit 3), nothing is left. Only regular files are written over. Without -o the
-    log goes to standard output.
+    The first lines state the task and the filter, the last one that the export is complete. FILE appears
+    when it is; if the export breaks off (exit 3), nothing is left. Only regular files are written over.
+    Without -o the log goes to standard output.
     """
     if output is not None and asked["format"] is None:
         asked["format"] = FORMAT_ENDINGS.get(output.suffix.lower())
@@ -270,7 +270,7 @@ def delete(server: dict[str, Any], task: str) -> None:
     """
     Delete TASK, its log and its files, and print its id.
 
-    Nobody is asked again, and nothing can bring it back. A task that runs has to be cancelled first.
+    There is no further question, and no way back. Cancel a running task first.
     """
     client = Client(**server)
     found = client.task(client.find(task))

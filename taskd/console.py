@@ -44,7 +44,7 @@ def open_missing_streams() -> None:
 
 def say(words: str) -> None:
     """A word to the person, beside the log and not in it."""
-    with contextlib.suppress(OSError):  # nobody can be warned of a stderr that fails
+    with contextlib.suppress(OSError):  # a stderr that fails has no other place
         print(f"taskd: {shown(words)}", file=sys.stderr, flush=True)
 
 

@@ -96,7 +96,7 @@ class _Marks:
         self.made = False
 
     def read(self, text: bytes | str) -> object:
-        """Return the value with its marks; None if orjson is to say why the text is no JSON."""
+        """Return the value with its marks; None if the text is no JSON, which orjson reports."""
         try:
             return json.loads(
                 text if isinstance(text, str) else text.decode(),

@@ -1,7 +1,7 @@
 """
 The head of a request: what two programs could read differently is refused, not guessed.
 
-httptools accepts more than RFC 9112 lets a server understand: transfer codings that nobody decodes,
+httptools accepts more than RFC 9112 lets a server understand: transfer codings that are not decoded here,
 HTTP/2.0 in a request line, fragments, WebSocket handshakes with a body. A proxy in front of taskd may
 read such a request in another way, and the guard would then judge a request that was never sent.
 """
@@ -44,7 +44,7 @@ def framing_fault(version: str, headers: Headers) -> Fault | None:
 
 
 def handshake_fault(method: bytes, headers: Headers) -> Fault | None:
-    """Return why the request for a WebSocket is none (RFC 6455, 4.1: a GET without a body), or None."""
+    """Return why a request cannot become a WebSocket (RFC 6455, 4.1: a GET without a body), or None."""
     bodies = [value for name, value in headers if name in (b"transfer-encoding", b"content-length")]
     if method == b"GET" and all(value == b"0" for value in bodies):
         return None

@@ -43,7 +43,7 @@ def replacement(path: Path, *, force: bool) -> Iterator[BinaryIO]:
 
 
 def _check(path: Path, force: bool) -> os.stat_result | None:
-    """Return what is there now, a file that may be replaced; None if nothing is."""
+    """Return the status of the file that may be replaced; None if there is no file. Raises `Invalid`."""
     try:
         found = path.lstat()
     except FileNotFoundError:

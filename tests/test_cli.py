@@ -400,7 +400,7 @@ def test_an_export_replaces_nothing_but_regular_files(
 
 
 def test_an_export_leaves_devices_as_they_are(served: Served) -> None:
-    """Whoever writes to one redirects standard output."""
+    """Redirecting standard output writes to one."""
     for device in ("/dev/null", "/dev/stdout", "/dev/fd/1"):
         before = os.lstat(device)
         refused = served.taskd("export", "@last", "-o", device, "--force")
@@ -679,10 +679,14 @@ def run_bytes(served: Served, *words: str, **environment: str) -> bytes:
     return subprocess.run(taskd(*words), env=variables, capture_output=True, check=True, timeout=40).stdout
 
 
-def test_words_are_utf_8_in_a_locale_that_is_ascii(served: Served) -> None:
+def test_words_are_utf_8_in_a_locale_that_is_ascii(served: Served, tmp_path: Path) -> None:
     """Python hands them over as surrogates then; bytes that are no UTF-8 are refused."""
     task_id = run_bytes(served, "run", "talk", "--detach", "-p", "word=größe", **ASCII_LOCALE).decode().strip()
     assert served.wait_end(task_id)["params"] == {"word": "größe"}
+    (tmp_path / "größe.json").write_text('{"word": "größe"}')
+    assert "größe".encode() in run_bytes(
+        served, "run", "talk", "--params", f"@{tmp_path / 'größe.json'}", "--output", "ndjson", **ASCII_LOCALE
+    )
     assert b"gr" in run_bytes(served, "logs", task_id, "--search", "GRÖẞE".casefold(), **ASCII_LOCALE)
     for words in ("run talk -p word=\udcff", "logs @last --search \udcff", "run \udcff", "logs @last --meta a=\udcff"):
         refused = served.taskd(*words.split())

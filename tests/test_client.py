@@ -16,9 +16,10 @@ from taskd import client as client_module
 from taskd.client import Client, resumed
 from taskd.errors import Invalid, Refused, Unreachable
 
+ID = "01936d5c-1111-7000-8000-0123456789ab"
 # As much of a task, an entry and a problem as a client reads.
 TASK: dict[str, Any] = {
-    "id": "", "plugin": "git", "status": "running", "created_at": "", "started_at": None, "finished_at": None,
+    "id": ID, "plugin": "git", "status": "running", "created_at": "", "started_at": None, "finished_at": None,
     "result": None, "error": None, "last_seq": 9, "counts": {"WARNING": 0, "ERROR": 0},
 }  # fmt: skip
 ENTRY: dict[str, Any] = {"timestamp": "", "level": "INFO", "source": "git", "message": "", "metadata": None}
@@ -26,7 +27,6 @@ PROBLEM: dict[str, Any] = {"title": "", "status": 400, "detail": "refused by the
 
 Answer = tuple[int, object]
 Step = dict[str, Any] | int | str
-ID = "01936d5c-1111-7000-8000-0123456789ab"
 
 
 @contextmanager

@@ -20,7 +20,7 @@ WIDE = 2**70
     ],
 )  # fmt: skip
 def test_a_number_that_cannot_be_kept_is_refused_with_its_path(text: str) -> None:
-    """At any place, and the message says what was expected."""
+    """At any place; the message has the expected range."""
     with pytest.raises(Unkept, match="expected ") as raised:
         loads(f'{{"params": {{"rows": [1, {{"id": {text}}}]}}}}')
     assert [fault["path"] for fault in raised.value.faults] == ["params.rows.1.id"]
@@ -91,7 +91,7 @@ def test_json_that_could_not_be_written_again_is_too_deep() -> None:
 
 
 def test_many_faults_are_named_in_part() -> None:
-    """A message of a megabyte helps nobody."""
+    """A message of a megabyte is no help."""
     with pytest.raises(Unkept) as raised:
         loads(f"[{'1e999,' * 1_000}0]")
     assert len(raised.value.faults) == 20

@@ -38,7 +38,7 @@ BODIES = (
     b'{"entries": [{"seq": "1"}], "last_seq": 1, "more": false}', b'{"entries": [], "last_seq": null, "more": 0}',
     b'{"plugins": [{"name": "talk"}], "broken": []}', b'{"plugins": null, "broken": null}', b'{"status": "ok"}',
     b"<!doctype html><title>Something else</title>", json.dumps(GOOD_TASK | {"counts": []}).encode(),
-    json.dumps(GOOD_TASK | {"id": None}).encode(),
+    json.dumps(GOOD_TASK | {"id": None}).encode(), json.dumps(GOOD_TASK | {"id": "\x1b]0;owned\x07"}).encode(),
 )  # fmt: skip
 ANSWERS = (
     *(answer(body, "200 OK", JSON) for body in BODIES),
@@ -138,7 +138,11 @@ def test_any_schema_of_a_plugin_is_listed_and_taken(wanted: object) -> None:
     ("value", "found"),
     [
         ({"tasks": [GOOD_TASK], "next_before": None, "more": 1}, ""),
-        ({"tasks": [GOOD_TASK | {"last_seq": "1"}], "next_before": None}, "tasks.0.last_seq has another type"),
+        ({"tasks": [GOOD_TASK | {"last_seq": "1"}], "next_before": None}, "tasks.0.last_seq is another kind of value"),
+        (
+            {"tasks": [GOOD_TASK | {"status": "\x1b[2J"}], "next_before": None},
+            "tasks.0.status is another kind of value",
+        ),
         ({"tasks": [{}], "next_before": None}, "tasks.0.id is missing"),
         ({"tasks": {}}, "tasks is no list"),
         ([], "it is no object"),

@@ -125,7 +125,7 @@ def test_the_wrong_scheme_is_told(served: Served, port: int, words: str) -> None
 
 
 def test_no_proxy_is_asked(served: Served) -> None:
-    """It would be asked for what is on this machine, and be shown the token."""
+    """A proxy cannot reach this machine, and would see the token."""
     proxies = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy", "ALL_PROXY"), "http://127.0.0.1:1")
     for words in ("run talk", "logs -f @last", "tasks"):
         assert served.taskd(*words.split(), **proxies).returncode == 0

@@ -232,8 +232,8 @@ def _loaded(body: bytes) -> object:
 
 
 def _not_expected(faults: Sequence[errors.Fault]) -> Refused:
-    told = "; ".join(f"{each['path']}: {each['message']}" for each in faults)
-    return Refused(422, f"The body is not what was expected: {told}.", faults=faults)
+    named = "; ".join(f"{each['path']}: {each['message']}" for each in faults)
+    return Refused(422, f"The body is not what was expected: {named}.", faults=faults)
 
 
 def _fault(location: tuple[int | str, ...], message: str) -> errors.Fault:
