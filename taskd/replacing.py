@@ -9,6 +9,7 @@ replaced: a device, a FIFO, a directory or a link is refused.
 import contextlib
 import os
 import secrets
+import signal
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,7 @@ def replacement(path: Path, *, force: bool) -> Iterator[BinaryIO]:
     part = path.parent / f".taskd-{secrets.token_hex(8)}.part"
     try:
         _check(path, force)
-        with part.open("xb") as file:
+        with _leaving_in_order(), part.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -40,6 +41,20 @@ def replacement(path: Path, *, force: bool) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):  # it was never there, or has become `path`
             part.unlink()
+
+
+@contextlib.contextmanager
+def _leaving_in_order() -> Iterator[None]:
+    """Let SIGTERM, which `timeout` sends, end the block as Ctrl-C does: the file is removed."""
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check(path: Path, force: bool) -> os.stat_result | None:

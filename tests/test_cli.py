@@ -425,7 +425,8 @@ def test_a_file_that_is_replaced_passes_on_its_permissions(served: Served, tmp_p
     assert [*tmp_path.iterdir()] == [path]
 
 
-def test_an_export_that_is_interrupted_leaves_the_old_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_export_that_is_interrupted_leaves_the_old_file(tmp_path: Path, number: signal.Signals, code: int) -> None:
     """And nothing beside it."""
     path = tmp_path / "out" / "log"
     path.parent.mkdir()
@@ -436,10 +437,10 @@ def test_an_export_that_is_interrupted_leaves_the_old_file(tmp_path: Path) -> No
         command = taskd("export", task_id, "-o", str(path), "--force", "--server", served.url)
         with subprocess.Popen(command, stderr=subprocess.PIPE, env=ENVIRONMENT) as exporting:
             wait_until(lambda: any(file.stat().st_size > 1_000_000 for file in path.parent.iterdir()))
-            exporting.send_signal(signal.SIGINT)
+            exporting.send_signal(number)
             assert exporting.stderr
             assert exporting.stderr.read() == b""
-    assert exporting.returncode == 130
+    assert exporting.returncode == code
     assert {file: file.read_text() for file in path.parent.iterdir()} == {path: "old"}
 
 
