@@ -8,6 +8,8 @@ input, 3 the server cannot be reached, 4 the server refuses this client, 130 Ctr
 followed goes on), 141 nobody reads the output any more.
 """
 
+import contextlib
+import errno
 import os
 import sys
 from typing import Any
@@ -21,6 +23,9 @@ from taskd.signals import INTERRUPTED, StopSignals, loaded
 from taskd.version import __version__
 
 PIPE_CLOSED = 141  # 128 + SIGPIPE
+
+# What a write to a pipe, a terminal or a file may end with. Files that a command opens itself have a name.
+WRITING = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EAGAIN, errno.EBADF})
 
 # The first class that an error is an instance of decides.
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
@@ -42,14 +47,13 @@ def main() -> None:
         with cli.make_context("taskd", sys.argv[1:]) as context:
             code = cli.invoke(context)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Nobody reads any more. The interpreter's last flush must not complain about it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = PIPE_CLOSED
+    except OSError as error:
+        code = _failed(error)
     except click.exceptions.Exit as error:
         code = error.exit_code
     except click.ClickException as error:
-        error.show()
+        with contextlib.suppress(OSError):  # stderr fails: the exit code is all that is left
+            error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = INTERRUPTED
@@ -57,6 +61,19 @@ def main() -> None:
         say(str(error))
         code = next(code for kind, code in EXIT_CODES if isinstance(error, kind))
     sys.exit(code or 0)
+
+
+def _failed(error: OSError) -> int:
+    """Report what the system refused; the exit code that this means."""
+    if error.errno in WRITING and error.filename is None:
+        # The interpreter's last flush must not complain about it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return PIPE_CLOSED  # the reader has gone
+        say(f"cannot write to standard output: {error.strerror}")
+    else:
+        say(f"{error.filename or 'the system refused a call'}: {error.strerror or error}")
+    return 1
 
 
 def serve(**options: Any) -> None:

@@ -8,6 +8,7 @@ yields is every match once and in order, however often the connection breaks.
 """
 
 import asyncio
+import functools
 import random
 import re
 import time
@@ -21,9 +22,15 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
 from websockets.frames import CloseCode
 
+from taskd.addresses import server_url
+from taskd.answers import FRAMES, OBJECT, PAGE, PLUGINS, PROBLEM, TASK, TASKS, Shape, misfit
 from taskd.errors import ClientError, Invalid, NotFound, Refused, Unreachable
+from taskd.threads import in_thread
+from taskd.trust import handshake_fault, trusted
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
 ANSWER_WAIT_S = 30.0
@@ -35,11 +42,17 @@ BACKOFF_MAX_S = 8.0
 # A server that stays away this long is not restarting.
 AWAY_MAX_S = 300.0
 PAGE_ENTRIES = 5_000
+# A page ends at 8 MiB; what goes on for longer than this is not taskd's.
+ANSWER_BYTES_MAX = 256 * 1024 * 1024
 NOT_RUNNING_HINT = " Is taskd serve running there?"
+NOT_HTTP_HINT = " Does taskd serve answer there, and is it http and not https?"
 ID_LENGTH = 36
 # What may name a task: its id, or the ending of one.
 ENDING = re.compile(r"[0-9a-f-]{6,36}")
 CANDIDATES_MAX = 10
+# The end of an export that is whole, in each of its formats.
+COMPLETE = re.compile(rb'complete"?: ?true\}?\n\Z')
+COMPLETE_BYTES = 100
 
 Parameters = Sequence[tuple[str, str]]
 Json = dict[str, Any]
@@ -56,63 +69,91 @@ class Client:
     """One taskd server, at `server` (an http or https URL), asked with `token` where it has one."""
 
     def __init__(self, server: str, token: str | None = None) -> None:
-        if not server.startswith(("http://", "https://")):
-            raise Invalid(f"--server {server!r}: expected a URL such as http://127.0.0.1:8642.")
-        if token and not re.fullmatch(r"[ -~]+", token):
-            raise Invalid("--token: expected visible ASCII characters.")  # and the token is not repeated
-        self.server = server.rstrip("/")
+        self.server = server_url(server)
+        if token and not re.fullmatch(r"[!-~]([ -~]*[!-~])?", token):
+            raise Invalid(
+                "--token: expected visible ASCII characters, without spaces around them."
+            )  # and the token is not repeated
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        # Certificates are read where they are needed: that takes longer than most questions.
-        self._verify = server.startswith("https:")
 
-    def get(self, path: str, parameters: Parameters = ()) -> Json:
-        """The answer to a GET. Raises `ClientError`."""
-        return self._ask("GET", path, params=list(parameters))
+    def get(self, path: str, parameters: Parameters = (), shape: Shape = OBJECT) -> Json:
+        """Return the answer to a GET, which has `shape`. Raises `ClientError`."""
+        return self._decoded(self._ask("GET", path, parameters), shape)
 
-    def post(self, path: str, body: Json | None = None) -> Json:
-        """The answer to a POST, with `body` as JSON where there is one. Raises `ClientError`."""
-        return self._ask("POST", path, json=body)
+    def post(self, path: str, body: Json | None = None, shape: Shape = OBJECT) -> Json:
+        """Return the answer to a POST, with `body` as JSON if there is one. Raises `ClientError`."""
+        return self._decoded(self._ask("POST", path, body=body), shape)
+
+    def delete(self, path: str) -> None:
+        """Ask for a DELETE. Raises `ClientError`."""
+        self._ask("DELETE", path)
+
+    @functools.cached_property
+    def _trust(self) -> "ssl.SSLContext | None":
+        # Only for https: to read the certificates takes longer than most questions.
+        if not self.server.startswith("https:"):
+            return None
+        return trusted()
 
     def _http(self) -> "httpx.Client":
         import httpx
 
         # No proxies: what is on this machine must not be asked for elsewhere.
-        return httpx.Client(headers=self._headers, timeout=ANSWER_WAIT_S, trust_env=False, verify=self._verify)
+        return httpx.Client(headers=self._headers, timeout=ANSWER_WAIT_S, trust_env=False, verify=self._trust or False)
 
-    def _ask(self, method: str, path: str, **more: Any) -> Json:
+    def _ask(self, method: str, path: str, parameters: Parameters = (), body: Json | None = None) -> bytes:
         # Not with the module: `taskd serve` loads that too, and would keep 5 MB of it for nothing.
         import httpx
 
+        url, content, headers = self.server + path, None, {}
+        if body is not None:
+            content, headers = orjson.dumps(body), {"Content-Type": "application/json"}
         try:
-            with self._http() as http:
-                answer = http.request(method, self.server + path, **more)
+            with (
+                self._http() as http,
+                http.stream(method, url, params=list(parameters), content=content, headers=headers) as answer,
+            ):
+                return self._content(answer)
         except httpx.InvalidURL as error:
             raise Invalid(f"--server {self.server!r}: {error}.") from error
-        except httpx.TransportError as error:
-            raise self._unreachable(error) from error
-        if not answer.is_success:
-            raise self._problem(answer.status_code, answer.content)
-        return self._decoded(answer.content)
+        except httpx.RequestError as error:
+            hint = NOT_HTTP_HINT if isinstance(error, httpx.RemoteProtocolError) else NOT_RUNNING_HINT
+            raise self._unreachable(error, hint) from error
 
-    def _decoded(self, content: bytes) -> Json:
+    def _content(self, answer: "httpx.Response") -> bytes:
+        """Read the body of a good answer; raises the error that another answer means."""
+        content = bytearray()
+        for chunk in answer.iter_bytes():
+            content += chunk
+            if len(content) > ANSWER_BYTES_MAX:
+                raise self._not_taskd(f"its answer is over {ANSWER_BYTES_MAX:,} bytes")
+        if not answer.is_success:
+            raise self._problem(answer.status_code, bytes(content), answer.headers.get("Location", ""))
+        return bytes(content)
+
+    def _decoded(self, content: bytes, shape: Shape) -> Json:
         try:
             value = orjson.loads(content)
-        except orjson.JSONDecodeError:
-            value = None
-        if not isinstance(value, dict):
-            raise Unreachable(f"What answers at {self.server} is not taskd.")
-        return value
+        except orjson.JSONDecodeError as error:
+            raise self._not_taskd("its answer is no JSON") from error
+        if found := misfit(value, shape):
+            raise self._not_taskd(f"in its answer {found}")
+        answer: Json = value
+        return answer
+
+    def _not_taskd(self, why: str) -> Unreachable:
+        return Unreachable(f"What answers at {self.server} is not taskd, or another version of it: {why}.")
 
     def find(self, name: str) -> str:
         """The id of the task that `name` means: an id, an ending of one, or `@last`. Raises `ClientError`."""
         if name == "@last":
-            tasks = self.get("/api/tasks", [("limit", "1")])["tasks"]
+            tasks = self.get("/api/tasks", [("limit", "1")], TASKS)["tasks"]
             return self._the_one(tasks, "There is no task yet: start one with taskd run.")
         if not ENDING.fullmatch(name.lower()):
             raise Invalid(f"Task {name!r}: expected an id, the last 6 or more characters of one, or @last.")
         if len(name) == ID_LENGTH:
             return name.lower()
-        tasks = self.get("/api/tasks", [("id", name.lower()), ("limit", str(CANDIDATES_MAX))])["tasks"]
+        tasks = self.get("/api/tasks", [("id", name.lower()), ("limit", str(CANDIDATES_MAX))], TASKS)["tasks"]
         return self._the_one(tasks, f"No task's id ends in {name!r}; taskd tasks lists the newest.")
 
     @staticmethod
@@ -125,9 +166,17 @@ class Client:
         task_id: str = tasks[0]["id"]
         return task_id
 
+    def task(self, task_id: str) -> Json:
+        """Return the task. Raises `ClientError`."""
+        return self.get(f"/api/tasks/{task_id}", shape=TASK)
+
+    def plugins(self) -> Json:
+        """Return the plugins, and those that are broken. Raises `ClientError`."""
+        return self.get("/api/plugins", shape=PLUGINS)
+
     def params_schema(self, plugin: str) -> Json:
         """The JSON Schema of the params that `plugin` takes; an empty one where there is none."""
-        plugins = self.get("/api/plugins")["plugins"]
+        plugins = self.plugins()["plugins"]
         return next((one["params_schema"] or {} for one in plugins if one["name"] == plugin), {})
 
     def tasks(self, parameters: Parameters) -> list[Json]:
@@ -135,11 +184,12 @@ class Client:
         found: list[Json] = []
         before: Parameters = []
         while True:
-            page = self.get("/api/tasks", [*parameters, *before])
+            page = self.get("/api/tasks", [*parameters, *before], TASKS)
             found += page["tasks"]
-            limit = int(dict(parameters)["limit"])  # the server would have refused what is none
+            given = dict(parameters)["limit"]
+            limit = int(given) if given.isdecimal() else len(found)  # taskd would have refused it
             # One page ends where large tasks have filled it.
-            if page["next_before"] is None or len(found) >= limit:
+            if page["next_before"] is None or not page["tasks"] or len(found) >= limit:
                 return found[:limit]
             before = [("before", page["next_before"])]
 
@@ -149,15 +199,19 @@ class Client:
         if not _names(asked) & {"tail", "limit"}:
             asked.append(("limit", str(PAGE_ENTRIES)))
         newest: int | None = None
+        seen = 0
         while True:
-            page = self.get(f"/api/tasks/{task_id}/logs", asked)
+            page = self.get(f"/api/tasks/{task_id}/logs", asked, PAGE)
             # A running task may speak faster than we read: what came after the start is not waited for.
             newest = page["last_seq"] if newest is None else newest
             if page["entries"]:
                 yield page["entries"]
             if not page["more"] or not page["entries"] or page["entries"][-1]["seq"] >= newest:
                 return
-            asked = resumed(asked, page["entries"][-1]["seq"])
+            before, seen = seen, page["entries"][-1]["seq"]
+            if seen <= before:
+                raise self._not_taskd(f"entry {seen} comes after {before}")
+            asked = resumed(asked, seen)
 
     def export(self, task_id: str, parameters: Parameters, file: Sink) -> None:
         """
@@ -167,6 +221,7 @@ class Client:
         """
         import httpx
 
+        end = b""
         path = f"{self.server}/api/tasks/{task_id}/logs/export"
         try:
             with (
@@ -174,17 +229,20 @@ class Client:
                 http.stream("GET", path, params=list(parameters)) as answer,
             ):
                 if not answer.is_success:
-                    raise self._problem(answer.status_code, answer.read())
-                for chunk in answer.iter_raw():
+                    self._content(answer)
+                for chunk in answer.iter_bytes():
                     file.write(chunk)
+                    end = (end + chunk)[-COMPLETE_BYTES:]
         except httpx.InvalidURL as error:
             raise Invalid(f"--server {self.server!r}: {error}.") from error
         except httpx.RemoteProtocolError as error:
             raise Unreachable(f"The export was broken off, and is not complete: {error}.") from error
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise self._unreachable(error) from error
         finally:
             file.flush()
+        if not COMPLETE.search(end):
+            raise Unreachable(f"The export is not complete: the answer of {self.server} has no last line.")
 
     async def follow(
         self, task_id: str, parameters: Parameters, on_notice: Callable[[str], None]
@@ -203,7 +261,7 @@ class Client:
             try:
                 async with self._live(task_id, asked) as connection:
                     connected_at = time.monotonic()
-                    async for frame in _frames(connection):
+                    async for frame in self._frames(connection):
                         if attempts:
                             on_notice("connected again")
                         attempts, connected_at = 0, time.monotonic()
@@ -231,7 +289,7 @@ class Client:
         """`asked`, from the end of a log that is shorter than what was seen of it; else raises `refused`."""
         seen = int(dict(asked).get("after", 0))
         try:
-            task = await asyncio.to_thread(self.get, f"/api/tasks/{task_id}")
+            task = await in_thread(lambda: self.task(task_id), name="client")
         except Unreachable:
             return asked
         newest: int = task["last_seq"]
@@ -242,15 +300,16 @@ class Client:
 
     def _live(self, task_id: str, parameters: Parameters) -> connect:
         url = f"ws{self.server.removeprefix('http')}/api/tasks/{task_id}/logs/live?{urlencode(parameters)}"
-        return connect(
+        return _Connect(
             url,
             additional_headers=self._headers,
             open_timeout=CONNECT_WAIT_S,
             close_timeout=1,
             ping_interval=None,  # silence is noticed by `SILENCE_MAX_S`
             compression=None,
-            max_size=None,
+            max_size=ANSWER_BYTES_MAX,
             proxy=None,
+            ssl=self._trust,
         )
 
     def _closed(self, connection: ClientConnection) -> ClientError:
@@ -261,27 +320,54 @@ class Client:
 
     def _not_connected(self, error: Exception) -> ClientError:
         if isinstance(error, InvalidStatus):
-            return self._problem(error.response.status_code, bytes(error.response.body or b""))
+            answer = error.response
+            return self._problem(answer.status_code, bytes(answer.body or b""), answer.headers.get("Location", ""))
         if isinstance(error, InvalidURI):
             return Invalid(f"--server {self.server!r}: {error}.")
         return self._unreachable(error)
 
-    def _unreachable(self, error: Exception) -> Unreachable:
-        reason = str(error) or type(error).__name__
-        return Unreachable(f"Cannot reach taskd at {self.server}: {reason}.{NOT_RUNNING_HINT}")
+    def _unreachable(self, error: Exception, hint: str = NOT_RUNNING_HINT) -> Unreachable:
+        if fault := handshake_fault(error):
+            return Unreachable(f"Cannot reach taskd at {self.server}: {fault}")
+        reason = (str(error) or type(error).__name__).rstrip(".")
+        return Unreachable(f"Cannot reach taskd at {self.server}: {reason}.{hint}")
 
-    def _problem(self, status: int, content: bytes) -> ClientError:
+    def _problem(self, status: int, content: bytes, location: str = "") -> ClientError:
         """The error that an answer means, in the server's own words where it gave some."""
-        detail = _detail(content) or f"{self.server} answered {status}."
+        if location and 300 <= status < 400:
+            return Unreachable(f"{self.server} redirects to {location}: give the address of taskd with --server.")
+        detail = _detail(content) if status >= 400 else ""
         if status == HTTPStatus.UNAUTHORIZED:
             wanted = "this server wants a token: give it with --token or TASKD_TOKEN"
             return Refused("the token is not this server's" if self._headers else wanted)
         if status == HTTPStatus.FORBIDDEN:
-            return Refused(detail)
-        if status == HTTPStatus.NOT_FOUND:
-            return NotFound(detail)
+            return Refused(detail or f"{self.server} answered {status}.")
         # 429 and 5xx: right, but not now.
-        return Unreachable(detail) if status == 429 or status >= 500 else Invalid(detail)
+        if status == 429 or status >= 500:
+            return Unreachable(detail or f"{self.server} answered {status}.{NOT_RUNNING_HINT}")
+        if not detail:
+            return self._not_taskd(f"it answered {status} without a problem document")
+        return NotFound(detail) if status == HTTPStatus.NOT_FOUND else Invalid(detail)
+
+    async def _frames(self, connection: ClientConnection) -> AsyncGenerator[Json, None]:
+        """Yield the frames that come over one connection, until it is closed or silent too long."""
+        while True:
+            try:
+                async with asyncio.timeout(SILENCE_MAX_S):
+                    text = await connection.recv(decode=False)
+            except WebSocketException:
+                return
+            frame = self._decoded(text, {"type": str})
+            if found := misfit(frame, FRAMES.get(frame["type"], OBJECT)):
+                raise self._not_taskd(f"in its frame {found}")
+            yield frame
+
+
+class _Connect(connect):
+    """A connection to the server that was asked for, and to no other."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
 
 
 def resumed(parameters: Parameters, seen: int | None) -> list[tuple[str, str]]:
@@ -292,22 +378,10 @@ def resumed(parameters: Parameters, seen: int | None) -> list[tuple[str, str]]:
     return [*kept, ("after", str(seen))]
 
 
-async def _frames(connection: ClientConnection) -> AsyncGenerator[Json, None]:
-    """The frames that come over one connection, until it is closed or silent too long."""
-    while True:
-        try:
-            async with asyncio.timeout(SILENCE_MAX_S):
-                text = await connection.recv(decode=False)
-        except WebSocketException:
-            return
-        yield orjson.loads(text)
-
-
 def _seen(frame: Json) -> int | None:
     """The seq up to which every match has come with `frame`, where it says so."""
     if frame["type"] == "entries":
-        seq: int = frame["entries"][-1]["seq"]
-        return seq
+        return frame["entries"][-1]["seq"] if frame["entries"] else None
     # In `hello` it is the log's newest, of which nothing has been sent yet.
     return frame["last_seq"] if frame["type"] in ("caught_up", "ping", "end") else None
 
@@ -322,9 +396,9 @@ def _names(parameters: Parameters) -> set[str]:
 
 
 def _detail(content: bytes) -> str:
-    """What a problem document says: its detail, and each fault in a plugin's params."""
+    """Return the detail of a problem document (RFC 9457); "" if it is none."""
     try:
         problem = orjson.loads(content)
-        return str(problem.get("detail") or problem.get("title") or "")
-    except (orjson.JSONDecodeError, AttributeError):
+    except orjson.JSONDecodeError:
         return ""
+    return "" if misfit(problem, PROBLEM) else str(problem["detail"])

@@ -18,12 +18,14 @@ from typing import Any, TextIO, TypeVar
 import click
 import orjson
 
-from taskd.arguments import DEFAULT_SERVER, params_of
+from taskd.answers import TASK
+from taskd.arguments import DEFAULT_SERVER, in_unicode, params_of
 from taskd.client import Client, Parameters
 from taskd.console import say
 from taskd.entries import Level
 from taskd.errors import Invalid, NotFound
-from taskd.printer import Printer, ShownStream, make_printer
+from taskd.printer import Printer, export_to, make_printer
+from taskd.replacing import replacement
 from taskd.signals import INTERRUPTED
 from taskd.tables import lasted, named, print_plugins, print_tasks
 from taskd.tasks import SHORT_ID, TaskStatus
@@ -100,7 +102,7 @@ output_option = click.option(
 def plugins(context: click.Context) -> None:
     """List the plugins and their parameters, or write a new one."""
     if context.invoked_subcommand is None:
-        answer = Client(**context.obj).get("/api/plugins")
+        answer = Client(**context.obj).plugins()
         print_plugins(answer["plugins"], answer["broken"])
 
 
@@ -133,6 +135,7 @@ def run(
 ) -> int:
     """Start a task and follow its log to the end."""
     client = Client(**server)
+    plugin = in_unicode(plugin)
     params = params_of(text, pairs, client.params_schema(plugin))
     task = _submitted(client, plugin, params)
     if detach:
@@ -205,33 +208,26 @@ def logs(server: dict[str, Any], /, task: str, follow: bool, output: str, seq: b
 @click.option(
     "-o", "--file", "output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Where to."
 )
-@click.option("--force", is_flag=True, help="Write over FILE where it exists.")
+@click.option("--force", is_flag=True, help="Write over FILE if it exists; its permissions are kept.")
 @client_options
 @click.pass_obj
 def export(server: dict[str, Any], /, task: str, output: Path | None, force: bool, **asked: Any) -> None:
     """
     Write the log of TASK to a file.
 
-    It states what it is, and in its last line that it is complete. FILE is there only when it is
-    complete: until then it is FILE.part. Without -o it goes to standard output. Exits 3 where it was
-    broken off.
+    The first lines state the task and the filter, the last one that the export is complete. FILE appears
+    when it is; if the export breaks off (exit 3), nothing is left. Only regular files are written over.
+    Without -o the log goes to standard output.
     """
-    if output is not None and os.path.lexists(output) and not force:
-        raise Invalid(f"-o {str(output)!r} exists already: give another name, or --force to write over it.")
     if output is not None and asked["format"] is None:
         asked["format"] = FORMAT_ENDINGS.get(output.suffix.lower())
     client = Client(**server)
-    task_id, parameters = client.find(task), _parameters(asked)
+    parameters = _parameters(asked)
     if output is None:
-        client.export(task_id, parameters, ShownStream(sys.stdout) if sys.stdout.isatty() else sys.stdout.buffer)
+        client.export(client.find(task), parameters, export_to(sys.stdout, asked["format"]))
         return
-    part = output.with_name(f"{output.name}.part")
-    try:
-        with part.open("wb") as file:
-            client.export(task_id, parameters, file)
-        part.replace(output)
-    except OSError as error:
-        raise Invalid(f"-o {str(output)!r}: {error.strerror}.") from error
+    with replacement(output, force=force) as file:
+        client.export(client.find(task), parameters, file)
 
 
 @clients.command()
@@ -241,7 +237,7 @@ def export(server: dict[str, Any], /, task: str, output: Path | None, force: boo
 def cancel(server: dict[str, Any], task: str) -> None:
     """Ask TASK to stop."""
     client = Client(**server)
-    asked = client.post(f"/api/tasks/{client.find(task)}/cancel")
+    asked = client.post(f"/api/tasks/{client.find(task)}/cancel", shape=TASK)
     ended = asked["status"] == TaskStatus.CANCELLED
     click.echo(f"{named(asked)} is cancelled" if ended else f"asked {named(asked)} to stop")
 
@@ -259,19 +255,36 @@ def retry(server: dict[str, Any], task: str, pairs: tuple[str, ...], text: str |
     """
     client = Client(**server)
     task_id = client.find(task)
-    schema = client.params_schema(client.get(f"/api/tasks/{task_id}")["plugin"]) if pairs or text else {}
+    schema = client.params_schema(client.task(task_id)["plugin"]) if pairs or text else {}
     given = params_of(text, pairs, schema)
-    again = client.post(f"/api/tasks/{task_id}/retry", {"params": given} if given else None)
+    again = client.post(f"/api/tasks/{task_id}/retry", {"params": given} if given else None, TASK)
     click.echo(again["id"])
     say(f"started again as {named(again)}; follow it with: {_following(client, again['id'])}")
+
+
+@clients.command()
+@click.argument("task")
+@client_options
+@click.pass_obj
+def delete(server: dict[str, Any], task: str) -> None:
+    """
+    Delete TASK, its log and its files, and print its id.
+
+    There is no further question, and no way back. Cancel a running task first.
+    """
+    client = Client(**server)
+    found = client.task(client.find(task))
+    client.delete(f"/api/tasks/{found['id']}")
+    click.echo(found["id"])
+    say(f"deleted {named(found)}")
 
 
 def _submitted(client: Client, plugin: str, params: dict[str, Any]) -> dict[str, Any]:
     """The task that was started; where there is no such plugin, the error names broken ones that may be meant."""
     try:
-        return client.post("/api/tasks", {"plugin": plugin, "params": params})
+        return client.post("/api/tasks", {"plugin": plugin, "params": params}, TASK)
     except NotFound as error:
-        broken = [one for one in client.get("/api/plugins")["broken"] if plugin in Path(one["name"]).name]
+        broken = [one for one in client.plugins()["broken"] if plugin in Path(one["name"]).name]
         told = (f" {Path(one['name']).name} cannot be loaded: {one['error']}." for one in broken)
         raise NotFound(str(error) + "".join(told)) from error
 
@@ -289,11 +302,11 @@ def _parameters(asked: dict[str, Any]) -> Parameters:
         asked["regex"] = "true"
     fields = [_field(pair) for pair in asked.pop("meta", ())]
     many = {name: [value] if isinstance(value, str) else value or () for name, value in asked.items()}
-    return [(name, value) for name, values in many.items() for value in values] + fields
+    return [(name, in_unicode(value)) for name, values in many.items() for value in values] + fields
 
 
 def _field(pair: str) -> tuple[str, str]:
-    key, equals, value = pair.partition("=")
+    key, equals, value = in_unicode(pair).partition("=")
     if not key or not equals:
         raise Invalid(f"--meta {pair!r}: expected KEY=VALUE.")
     return f"meta.{key}", value

@@ -34,6 +34,8 @@ def open_missing_streams() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest that is free
+    if sys.stdin is None:
+        sys.stdin = io.TextIOWrapper(io.FileIO(0, "r", closefd=False), "utf-8")
     for descriptor, name in _STREAMS:
         if getattr(sys, name) is None:
             nowhere = io.FileIO(descriptor, "w", closefd=False)
@@ -42,7 +44,8 @@ def open_missing_streams() -> None:
 
 def say(words: str) -> None:
     """A word to the person, beside the log and not in it."""
-    print(f"taskd: {shown(words)}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # a stderr that fails has no other place
+        print(f"taskd: {shown(words)}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

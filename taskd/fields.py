@@ -19,6 +19,7 @@ import orjson
 
 # orjson writes greater floats with an exponent.
 INTEGER_PLAIN = 10**15
+DIGITS_MAX = 20
 
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 _WORDS = {True: "true", False: "false", None: "null"}
@@ -51,4 +52,5 @@ def _number_of(text: str) -> int | float | None:
     found = _NUMBER.fullmatch(text)
     if found is None:
         return None
-    return float(text) if found[2] or found[3] else json.loads(text)
+    # An integer of more than 64 bits is stored as text, and Python does not read one of 4,300 digits.
+    return float(text) if found[2] or found[3] or len(text) > DIGITS_MAX else json.loads(text)

@@ -21,6 +21,7 @@ import orjson
 from taskd.deletions import Deletions
 from taskd.entries import timestamp_now
 from taskd.errors import ParamsInvalid, Stopping, TaskConflict, TaskdError, TooManyTasks
+from taskd.exact import faults_in
 from taskd.journal import Journal
 from taskd.live import LiveTask
 from taskd.masking import Masker
@@ -331,8 +332,10 @@ class TaskManager:
 
 
 def _as_json(plugin: str, params: dict[str, Any]) -> Any:
-    """A copy of the params made of what JSON has. Raises `ParamsInvalid`."""
+    """Return a copy of the params made of what JSON has. Raises `ParamsInvalid`."""
     try:
+        if faults := list(faults_in(params, "params")):
+            raise ParamsInvalid(plugin, faults)
         return orjson.loads(orjson.dumps(params))
     except (TypeError, RecursionError, orjson.JSONEncodeError) as error:
         raise ParamsInvalid(plugin, [{"path": "params", "message": f"not JSON: {error}"}]) from error

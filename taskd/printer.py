@@ -11,12 +11,13 @@ and gives it back as one line when it is copied.
 """
 
 import codecs
+import io
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Protocol, Self, TextIO
+from typing import Any, BinaryIO, Protocol, Self, TextIO
 
 import orjson
 from rich.console import Console
@@ -51,15 +52,29 @@ class Printer(Protocol):
     ) -> None: ...
 
 
+def export_to(stream: TextIO, format: str | None) -> "BinaryIO | ShownStream":
+    """Return where an export goes on `stream`: its bytes as they are, or shown if it is a terminal."""
+    if not stream.isatty():
+        return stream.buffer
+    return ShownStream(in_utf_8(stream), shown_json) if format == "ndjson" else ShownStream(stream)
+
+
 def make_printer(output: str, *, live: bool = False, seq: bool = False) -> Printer:
     """The printer for `--output`; `live` where the log is followed, so that bars make sense; `seq`: show it."""
     if output == "ndjson":
         shown_to = shown_json if sys.stdout.isatty() else str
-        return StreamPrinter(sys.stdout, lambda entry: shown_to(orjson.dumps(entry).decode()))
+        return StreamPrinter(in_utf_8(sys.stdout), lambda entry: shown_to(orjson.dumps(entry).decode()))
     if sys.stdout.isatty():
         return TerminalPrinter(terminal(sys.stdout), live=live, seq=seq)
     groups = Groups()
     return StreamPrinter(sys.stdout, lambda entry: "\n".join(_plain_lines(entry, groups.lead(entry), seq)))
+
+
+def in_utf_8(stream: TextIO) -> TextIO:
+    """Return `stream` in the one encoding that JSON has (RFC 8259, 8.1), whatever the terminal's is."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    return stream
 
 
 def terminal(stream: TextIO) -> Console:
@@ -121,13 +136,14 @@ class StreamPrinter:
 class ShownStream:
     """Bytes of text to a terminal: line by line as they are, with what a terminal would obey made visible."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, show: Callable[[str], str] = shown) -> None:
         self._stream = stream
+        self._show = show
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def write(self, data: bytes) -> object:
         lines = self._decoder.decode(data).split("\n")
-        return self._stream.write("\n".join(map(shown, lines)))
+        return self._stream.write("\n".join(map(self._show, lines)))
 
     def flush(self) -> None:
         self._stream.flush()

@@ -8,8 +8,8 @@ uvicorn speaks the protocols; what it does not bound is bounded here, for all ki
   head: uvicorn keeps it, and 36 MB of small header lines, which need no token, took 600 MB;
 - one request at a time: what comes while another is answered is not read, and the connection ends
   with the answer. (uvicorn would queue it, and no longer notice that the client has left);
-- which host is meant: a request line may name one (RFC 9112, 3.2.2), and where it is another than the
-  `Host` that the guard looks at, somebody on the way may have looked at the other one;
+- what a head may be (`taskd.heads`), and that fields which come after the body (trailers) are no part
+  of it: uvicorn appends them to the headers, and a token or a media type there would count;
 - what a WebSocket's client says, which has nothing to say. Whole messages `taskd.api.live` counts;
   what never becomes one (fragments, and pings, whose answers nobody may read) is counted here, from
   one of our frames to the next.
@@ -20,6 +20,7 @@ How many connections there are, and how long one may leave its answer waiting, i
 """
 
 import asyncio
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
 import httptools
@@ -32,6 +33,7 @@ from websockets.frames import CloseCode, Frame
 
 from taskd.api.responses import SAFE_HEADERS, problem
 from taskd.connections import Patience, Room, cut
+from taskd.heads import framing_fault, handshake_fault, target_of
 from taskd.settings import Settings
 
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ class HttpConnection(HttpToolsProtocol):
         self._room = self.config.room
         self._timer: asyncio.TimerHandle | None = None
         self._unheard_bytes = 0
-        self._in_request = True
+        self._in_request = self._in_head = True
         self._fault: tuple[int, str] | None = None
         self._deaf = self._refused = False
 
@@ -133,19 +135,34 @@ class HttpConnection(HttpToolsProtocol):
             self._unheard_bytes = 0
             self.cycle.keep_alive = False
             raise _NotNow
-        self._in_request = True
+        self._in_request = self._in_head = True
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # A trailer may not change how its request is framed, routed, authorised or read (RFC 9110, 6.5.1).
+        if self._in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
+        self._in_head = False
         self._unheard_bytes = 0
-        size = len(self.url) + sum(len(name) + len(value) + _HEADER_BYTES for name, value in self.headers)
-        if size > self._settings.head_bytes_max:
-            self._fault = self._head_too_large()
-        elif not self._is_for_its_host():
-            self._fault = 400, "The request line names another host than the header Host."
+        self._fault = self._head_fault()
         if self._fault is not None:
             raise _NotNow
         super().on_headers_complete()
+
+    def _head_fault(self) -> tuple[int, str] | None:
+        size = len(self.url) + sum(len(name) + len(value) + _HEADER_BYTES for name, value in self.headers)
+        if size > self._settings.head_bytes_max:
+            return self._head_too_large()
+        target = target_of(self.url, self.headers)
+        if target is None:
+            return 400, "The request line: expected a path, or a URL of the host that the header Host names."
+        self.url = target
+        is_handshake = self.parser.should_upgrade() and self._should_upgrade()
+        return framing_fault(self.parser.get_http_version(), self.headers) or (
+            handshake_fault(self.parser.get_method(), self.headers) if is_handshake else None
+        )
 
     def on_body(self, body: bytes) -> None:
         self._unheard_bytes = 0
@@ -183,13 +200,6 @@ class HttpConnection(HttpToolsProtocol):
             self.connections.add(self)
             self._refuse(*self._head_too_large())
 
-    def _is_for_its_host(self) -> bool:
-        if self.url.startswith(b"/") or self.url == b"*":
-            return True
-        _, _, rest = self.url.partition(b"://")
-        hosts = [value for name, value in self.headers if name == b"host"]
-        return hosts == [rest.partition(b"/")[0]]
-
     # Its limits
 
     def _expect_request(self) -> None:
@@ -226,7 +236,7 @@ class HttpConnection(HttpToolsProtocol):
             self.cycle.message_event.set()
         headers = {**SAFE_HEADERS, "Connection": "close", **({"Retry-After": "5"} if status == 503 else {})}
         response = problem(status, told, headers=headers)
-        head = [b"HTTP/1.1 %d %b" % (status, _REASONS[status])]
+        head = [b"HTTP/1.1 %d %b" % (status, HTTPStatus(status).phrase.encode())]
         head += [b"%b: %b" % header for header in (*self.server_state.default_headers, *response.raw_headers)]
         self.transport.write(b"\r\n".join([*head, b"", bytes(response.body)]))
         self.transport.write_eof()
@@ -325,14 +335,6 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
 
 class _NotNow(Exception):
     """Stops the parser."""
-
-
-_REASONS = {
-    400: b"Bad Request",
-    408: b"Request Timeout",
-    431: b"Request Header Fields Too Large",
-    503: b"Service Unavailable",
-}
 
 
 def _told(error: httptools.HttpParserError) -> str:

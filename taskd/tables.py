@@ -11,6 +11,7 @@ from datetime import datetime
 import orjson
 from rich.text import Text
 
+from taskd.arguments import NESTED_MAX, resolved
 from taskd.printer import INDENT, Json, terminal
 from taskd.tasks import SHORT_ID
 from taskd.visible import shown
@@ -76,8 +77,11 @@ def lasted(task: Json) -> str:
     """How long a task that has ended took, in seconds or hours; else nothing."""
     if not task["started_at"] or not task["finished_at"]:
         return ""
-    seconds = (datetime.fromisoformat(task["finished_at"]) - datetime.fromisoformat(task["started_at"])).total_seconds()
-    seconds = max(seconds, 0)
+    try:
+        started, finished = map(datetime.fromisoformat, (task["started_at"], task["finished_at"]))
+        seconds = max((finished - started).total_seconds(), 0)
+    except (ValueError, TypeError):  # no times of taskd's
+        return ""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(int(seconds), 60)
@@ -98,27 +102,30 @@ def print_plugins(plugins: Iterable[Json], broken: Iterable[Json]) -> None:
 
 
 def _parameters(schema: Json) -> Iterator[str]:
-    if "properties" not in schema:
+    properties, required = schema.get("properties"), schema.get("required")
+    if not isinstance(properties, dict):
         yield "(params not declared)"
-    required = schema.get("required", ())
-    for name, wanted in schema.get("properties", {}).items():
+        return
+    for name, value in properties.items():
+        wanted = value if isinstance(value, dict) else {}
         default = f"default {orjson.dumps(wanted['default']).decode()}" if "default" in wanted else "optional"
-        needed = "required" if name in required else default
-        told = (name, _type_of(wanted, schema), f"({needed})", wanted.get("description", ""))
+        needed = "required" if isinstance(required, list) and name in required else default
+        told = (name, _type_of(wanted, schema), f"({needed})", str(wanted.get("description", "")))
         yield shown("  ".join(part for part in told if part))
 
 
-def _type_of(wanted: Json, whole: Json) -> str:
+def _type_of(wanted: object, whole: Json, levels: int = NESTED_MAX) -> str:
     """A parameter's JSON Schema in a word or two: `string`, `integer or null`, `backup | restore`."""
-    if "$ref" in wanted:
-        wanted = whole.get("$defs", {}).get(wanted["$ref"].removeprefix("#/$defs/"), {})
-    if "enum" in wanted:
+    wanted = resolved(wanted, whole)
+    if not levels:
+        return "any"
+    if isinstance(wanted.get("enum"), list):
         return " | ".join(map(str, wanted["enum"]))
-    if "anyOf" in wanted:
-        return " or ".join(_type_of(part, whole) for part in wanted["anyOf"])
+    if isinstance(wanted.get("anyOf"), list):
+        return " or ".join(_type_of(part, whole, levels - 1) for part in wanted["anyOf"])
     if wanted.get("type") == "array":
-        return f"list of {_type_of(wanted.get('items', {}), whole)}"
+        return f"list of {_type_of(wanted.get('items'), whole, levels - 1)}"
     if wanted.get("writeOnly"):  # a SecretStr
         return "secret string"
     kind = wanted.get("type", "any")
-    return kind if isinstance(kind, str) else " or ".join(kind)
+    return kind if isinstance(kind, str) else " or ".join(map(str, kind if isinstance(kind, list) else ["any"]))

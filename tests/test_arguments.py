@@ -70,3 +70,12 @@ def test_a_whole_that_is_no_object_is_refused(text: str) -> None:
 def test_a_pair_without_key_or_value_is_refused(pair: str) -> None:
     with pytest.raises(click.BadParameter, match="expected KEY=VALUE"):
         params_of(None, [pair], SCHEMA)
+
+
+@pytest.mark.parametrize("value", ["18446744073709551616", "1e999", '{"a": 1, "a": 2}', "[" * 300 + "]" * 300])
+def test_a_value_that_cannot_be_kept_is_refused_and_not_taken_for_text(value: str) -> None:
+    """A param of another type would be stored."""
+    for text, pairs in ((None, [f"unknown={value}"]), (f'{{"unknown": {value}}}', [])):
+        with pytest.raises(click.BadParameter, match=r"expected|given twice"):
+            params_of(text, pairs, SCHEMA)
+    assert params_of(None, [f"name={value}"], SCHEMA) == {"name": value}

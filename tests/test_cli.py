@@ -186,6 +186,24 @@ def test_a_task_is_cancelled_and_retried(served: Served, tmp_path: Path) -> None
     assert re.fullmatch(r"[0-9a-f-]{36}\s+taskd: started again as (\w{8}) \(talk\); .*taskd logs -f \1\s+", told)
 
 
+def test_a_task_that_has_ended_is_deleted(served: Served, tmp_path: Path) -> None:
+    """Its id alone goes to stdout; one that runs is left as it is."""
+    task_id = served.submit("talk", gate=str(tmp_path / "gate"))
+    refused = served.taskd("delete", task_id)
+    assert (refused.returncode, "cancel it before deleting it" in refused.stderr) == (2, True)
+    (tmp_path / "gate").touch()
+    served.wait_end(task_id)
+    deleted = served.taskd("delete", task_id[-8:])
+    assert (deleted.returncode, deleted.stdout) == (0, f"{task_id}\n")
+    assert deleted.stderr == f"taskd: deleted {task_id[-8:]} (talk)\n"
+    for command in ("delete", "cancel", "retry", "logs"):
+        missing = served.taskd(command, task_id)
+        assert (missing.returncode, f"There is no task '{task_id}'" in missing.stderr) == (2, True), command
+    last = served.submit("talk")
+    served.wait_end(last)
+    assert served.taskd("delete", "@last").stdout == f"{last}\n"
+
+
 SECRETIVE = """
 from pydantic import BaseModel, SecretStr
 from taskd import Plugin
@@ -343,6 +361,87 @@ def test_an_export_is_what_the_name_of_its_file_says(served: Served, tmp_path: P
     assert ("seq,timestamp" in path.read_text()) == (file == "log.csv")
     assert served.taskd("export", task_id, "-o", str(path), "--force", "--format", "text").returncode == 0
     assert "seq,timestamp" not in path.read_text()
+
+
+def make_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_link(path: Path) -> None:
+    path.with_name("target").write_text("mine")
+    path.symlink_to("target")
+
+
+def make_dangling_link(path: Path) -> None:
+    path.symlink_to("nothing")
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+
+
+@pytest.mark.parametrize("make", [make_fifo, make_link, make_dangling_link, make_socket, Path.mkdir])
+def test_an_export_replaces_nothing_but_regular_files(
+    served: Served, tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    """As root a rename would replace /dev/null too."""
+    served.wait_end(served.submit("talk"))
+    path = tmp_path / "x"
+    make(path)
+    before = {file: file.lstat() for file in tmp_path.iterdir()}
+    for more in ([], ["--force"]):
+        refused = served.taskd("export", "@last", "-o", str(path), *more)
+        assert refused.returncode == 2
+        assert "is no regular file" in refused.stderr or "is a directory" in refused.stderr
+    assert {file: (file.lstat().st_ino, file.lstat().st_mtime_ns) for file in tmp_path.iterdir()} == {
+        file: (was.st_ino, was.st_mtime_ns) for file, was in before.items()
+    }
+
+
+def test_an_export_leaves_devices_as_they_are(served: Served) -> None:
+    """Redirecting standard output writes to one."""
+    for device in ("/dev/null", "/dev/stdout", "/dev/fd/1"):
+        before = os.lstat(device)
+        refused = served.taskd("export", "@last", "-o", device, "--force")
+        assert (refused.returncode, "Without -o the log goes to standard output" in refused.stderr) == (2, True)
+        assert os.lstat(device)[:3] == before[:3]
+
+
+def test_a_file_that_is_replaced_passes_on_its_permissions(served: Served, tmp_path: Path) -> None:
+    """A new one has those of the umask; a name may be as long as the file system has it."""
+    served.wait_end(served.submit("talk"))
+    path = tmp_path / ("n" * 251 + ".log")
+    umask = os.umask(0o027)
+    assert served.taskd("export", "@last", "-o", str(path)).returncode == 0
+    os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o640
+    path.chmod(0o604)
+    assert served.taskd("export", "@last", "-o", str(path), "--force").returncode == 0
+    assert path.stat().st_mode & 0o777 == 0o604
+    assert path.read_text().endswith("complete: true\n")
+    refused = served.taskd("export", "@last", "-o", str(path) + "n")
+    assert (refused.returncode, "File name too long" in refused.stderr) == (2, True)
+    assert [*tmp_path.iterdir()] == [path]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_export_that_is_interrupted_leaves_the_old_file(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    """And nothing beside it."""
+    path = tmp_path / "out" / "log"
+    path.parent.mkdir()
+    path.write_text("old")
+    with Served(tmp_path) as served:
+        task_id = served.submit("talk", count=800, word="x" * 60_000)
+        served.wait_end(task_id)
+        command = taskd("export", task_id, "-o", str(path), "--force", "--server", served.url)
+        with subprocess.Popen(command, stderr=subprocess.PIPE, env=ENVIRONMENT) as exporting:
+            wait_until(lambda: any(file.stat().st_size > 1_000_000 for file in path.parent.iterdir()))
+            exporting.send_signal(number)
+            assert exporting.stderr
+            assert exporting.stderr.read() == b""
+    assert exporting.returncode == code
+    assert {file: file.read_text() for file in path.parent.iterdir()} == {path: "old"}
 
 
 def test_who_searches_for_a_field_is_told_of_meta(served: Served) -> None:
@@ -553,6 +652,66 @@ def test_a_reader_that_goes_away_is_no_noise(served: Served) -> None:
         reading.stdout.close()
         assert reading.stderr.read() == b""
     assert reading.returncode == 141
+
+
+ASCII_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.mark.parametrize(
+    "environment", [ASCII_LOCALE, {"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "latin-1"}], ids=repr
+)
+def test_json_is_utf_8_whatever_the_terminal_is(served: Served, environment: dict[str, str]) -> None:
+    """In a pipe and on a terminal (RFC 8259, 8.1); text is escaped instead."""
+    task_id = served.submit("talk", word="straße 😀 \x9b", count=1)
+    served.wait_end(task_id)
+    for words in (f"logs {task_id} --output ndjson", f"export {task_id} --format ndjson"):
+        lines = run_bytes(served, *words.split(), **environment).splitlines()
+        assert "straße 😀 \x9b" in {json.loads(line).get("message") for line in lines}, words
+        printed = on_terminal(served, *words.split(), code=0, **environment)
+        assert "straße 😀 \\u009b" in printed, words
+        assert all(json.loads(line) for line in printed.splitlines()), words
+    assert b"\\U0001f600" in run_bytes(served, "logs", task_id, **environment)
+    for words in ("tasks", "plugins", "run talk -p word=ß"):
+        assert run_bytes(served, *words.split(), **environment)
+
+
+def run_bytes(served: Served, *words: str, **environment: str) -> bytes:
+    variables = ENVIRONMENT | {"TASKD_SERVER": served.url} | environment
+    return subprocess.run(taskd(*words), env=variables, capture_output=True, check=True, timeout=40).stdout
+
+
+def test_words_are_utf_8_in_a_locale_that_is_ascii(served: Served, tmp_path: Path) -> None:
+    """Python hands them over as surrogates then; bytes that are no UTF-8 are refused."""
+    task_id = run_bytes(served, "run", "talk", "--detach", "-p", "word=größe", **ASCII_LOCALE).decode().strip()
+    assert served.wait_end(task_id)["params"] == {"word": "größe"}
+    (tmp_path / "größe.json").write_text('{"word": "größe"}')
+    assert "größe".encode() in run_bytes(
+        served, "run", "talk", "--params", f"@{tmp_path / 'größe.json'}", "--output", "ndjson", **ASCII_LOCALE
+    )
+    assert b"gr" in run_bytes(served, "logs", task_id, "--search", "GRÖẞE".casefold(), **ASCII_LOCALE)
+    for words in ("run talk -p word=\udcff", "logs @last --search \udcff", "run \udcff", "logs @last --meta a=\udcff"):
+        refused = served.taskd(*words.split())
+        assert (refused.returncode, "expected UTF-8" in refused.stderr) == (2, True), words
+
+
+@pytest.mark.parametrize("words", ["tasks", "logs @last", "plugins", "export @last", "run talk", "--help"])
+def test_output_that_cannot_be_written_is_told(served: Served, words: str) -> None:
+    """Exit 1, in one line."""
+    variables = ENVIRONMENT | {"TASKD_SERVER": served.url}
+    with open("/dev/full", "wb") as full:
+        ran = subprocess.run(
+            taskd(*words.split()), env=variables, stdout=full, stderr=subprocess.PIPE, check=False, timeout=40
+        )
+    assert ran.returncode == 1
+    assert ran.stderr.splitlines()[-1] == b"taskd: cannot write to standard output: No space left on device"
+
+
+def test_a_stderr_that_fails_changes_no_exit_code(served: Served) -> None:
+    for words, code in (("tasks --plugin nobodys", 0), ("logs --nonsense", 2), ("tasks --server nowhere", 2)):
+        variables = ENVIRONMENT | {"TASKD_SERVER": served.url}
+        with open("/dev/full", "wb") as full:
+            ran = subprocess.run(taskd(*words.split()), env=variables, stderr=full, check=False, timeout=40)
+        assert ran.returncode == code, words
 
 
 def test_a_failure_is_told_twice_at_most_where_log_and_last_words_meet(served: Served) -> None:

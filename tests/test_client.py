@@ -16,9 +16,17 @@ from taskd import client as client_module
 from taskd.client import Client, resumed
 from taskd.errors import Invalid, Refused, Unreachable
 
-Answer = tuple[int, object]
-Step = dict[str, Any] | int
 ID = "01936d5c-1111-7000-8000-0123456789ab"
+# As much of a task, an entry and a problem as a client reads.
+TASK: dict[str, Any] = {
+    "id": ID, "plugin": "git", "status": "running", "created_at": "", "started_at": None, "finished_at": None,
+    "result": None, "error": None, "last_seq": 9, "counts": {"WARNING": 0, "ERROR": 0},
+}  # fmt: skip
+ENTRY: dict[str, Any] = {"timestamp": "", "level": "INFO", "source": "git", "message": "", "metadata": None}
+PROBLEM: dict[str, Any] = {"title": "", "status": 400, "detail": "refused by the script"}
+
+Answer = tuple[int, object]
+Step = dict[str, Any] | int | str
 
 
 @contextmanager
@@ -49,7 +57,7 @@ def answering(answer: Callable[[str, list[tuple[str, str]]], Answer]) -> Iterato
 
 
 def tasks(*ids: str) -> Answer:
-    return 200, {"tasks": [{"id": task_id, "plugin": "git", "status": "running"} for task_id in ids]}
+    return 200, {"tasks": [TASK | {"id": task_id} for task_id in ids], "next_before": None}
 
 
 def test_last_is_the_newest() -> None:
@@ -87,7 +95,7 @@ def test_pages_go_on_after_the_last_entry() -> None:
     def answer(path: str, query: list[tuple[str, str]]) -> Answer:
         asked.append(query)
         after = int(dict(query).get("after", 0))
-        entries = [{"seq": seq} for seq in (after + 1, after + 2)]
+        entries = [ENTRY | {"seq": seq} for seq in (after + 1, after + 2)]
         return 200, {"entries": entries, "last_seq": 4, "more": True}
 
     with answering(answer) as client:
@@ -107,7 +115,7 @@ def test_pages_go_on_after_the_last_entry() -> None:
     ],
 )
 def test_a_problem_is_told_in_the_servers_words(status: int, kind: type[Exception]) -> None:
-    problem = {"detail": "limit='0': expected more."}
+    problem = PROBLEM | {"detail": "limit='0': expected more."}
     with answering(lambda path, query: (status, problem)) as client, pytest.raises(kind, match="limit='0'"):
         client.get("/api/tasks")
 
@@ -127,10 +135,38 @@ def test_another_server_is_not_taken_for_taskd(content: bytes) -> None:
         client.get("/api/tasks")
 
 
-@pytest.mark.parametrize("server", ["127.0.0.1:8642", "ftp://x", "http://h:port", ""])
+@pytest.mark.parametrize(
+    "server",
+    [
+        "127.0.0.1:8642", "ftp://x", "http://h:port", "", "unix:///run/taskd.sock", "/run/taskd.sock", "http://",
+        "http://::1:8642", "http://[::1", "http://h:99999", "http://h/?a=b", "http://h#a", "http://h /", "http://h\n",
+        "http://a..b", "http://" + "a" * 70, "http://\udcff",
+    ],
+)  # fmt: skip
 def test_a_server_that_is_no_url_is_bad_input(server: str) -> None:
     with pytest.raises(Invalid, match="--server"):
         Client(server).get("/api/tasks")
+
+
+def test_a_server_is_a_url_with_any_prefix() -> None:
+    urls = {"HTTP://h:1/": "http://h:1", "https://h/taskd/": "https://h/taskd", "http://[::1]:8": "http://[::1]:8"}
+    assert {given: Client(given).server for given in urls} == urls
+
+
+@pytest.mark.parametrize(
+    "server", ["http://me:hunter2@h", "me:hunter2@h", "http://me:hunter2@h?x", "https://hunter2@h"]
+)
+def test_a_password_in_a_server_is_not_repeated(server: str) -> None:
+    with pytest.raises(Invalid) as raised:
+        Client(server)
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize("token", ["geheim\nX: 1", " geheim", "geheim ", "gehéim", "geheim\udcff", "geheim\0"])
+def test_a_token_that_no_header_can_hold_is_not_repeated(token: str) -> None:
+    with pytest.raises(Invalid, match="visible ASCII") as raised:
+        Client("http://h", token)
+    assert "geheim" not in str(raised.value)
 
 
 def test_going_on_replaces_tail_and_after_alone() -> None:
@@ -149,21 +185,21 @@ class Live:
 
     def refuse(self, connection: ServerConnection, request: Request) -> Response | None:
         if not request.path.partition("?")[0].endswith("/live"):
-            return connection.respond(200, json.dumps({"last_seq": self.last_seq}))
+            return connection.respond(200, json.dumps(TASK | {"last_seq": self.last_seq}))
         self.asked.append(urlsplit(request.path).query)
         first = self.scripts[0][0] if self.scripts else 404
         if not isinstance(first, int) or first < 400 or first >= 1000:
             return None
         if self.scripts:
             self.scripts.pop(0)
-        return connection.respond(first, '{"detail": "refused by the script"}')
+        return connection.respond(first, json.dumps(PROBLEM))
 
     async def play(self, connection: ServerConnection) -> None:
         for step in self.scripts.pop(0):
             if isinstance(step, int):
                 await connection.close(step)
             else:
-                await connection.send(json.dumps(step))
+                await connection.send(step if isinstance(step, str) else json.dumps(step))
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[Client]:
@@ -172,12 +208,12 @@ class Live:
 
 
 def entries(*seqs: int) -> dict[str, Any]:
-    return {"type": "entries", "entries": [{"seq": seq} for seq in seqs]}
+    return {"type": "entries", "entries": [ENTRY | {"seq": seq} for seq in seqs]}
 
 
 HELLO = {"type": "hello", "last_seq": 9}
 CAUGHT_UP = {"type": "caught_up", "last_seq": 5}
-END = {"type": "end", "last_seq": 9, "task": {"status": "succeeded"}}
+END = {"type": "end", "last_seq": 9, "task": TASK | {"status": "succeeded"}}
 
 
 async def followed(live: Live, *parameters: tuple[str, str]) -> tuple[list[int], list[str]]:
@@ -252,6 +288,22 @@ async def test_a_server_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPa
     refusals: list[list[Step]] = [[503]] * 1_000
     with pytest.raises(Unreachable):
         await followed(Live([entries(1), 1001], *refusals))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "", "{", "[]", "1", "{}", '{"type": 1}', '{"type": "entries"}', '{"type": "entries", "entries": [{}]}',
+        '{"type": "ping", "last_seq": null}', '{"type": "progress", "source": 1}', '{"type": "end", "task": {}}',
+    ],
+)  # fmt: skip
+async def test_a_frame_that_is_none_of_taskds_ends_the_following(step: str) -> None:
+    with pytest.raises(Unreachable, match="is not taskd"):
+        await followed(Live([HELLO, step, 1000]))
+
+
+async def test_a_frame_of_a_later_version_is_passed_over() -> None:
+    assert await followed(Live([HELLO, {"type": "news"}, entries(1), entries(), END, 1000])) == ([1], [])
 
 
 async def test_silence_is_a_lost_connection(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,6 +165,19 @@ async def test_a_password_in_a_url_is_hidden_and_must_be_given_again(tmp_path: P
         assert again.params == task.params
 
 
+async def test_a_value_that_json_cannot_keep_makes_no_task(tmp_path: Path, mine: list[Path]) -> None:
+    """orjson would store null, and a cycle has no end."""
+    cycle: dict[str, object] = {}
+    cycle["self"] = cycle
+    async with running_service(tmp_path, plugins=mine) as service:
+        for value, named in ((float("nan"), r"params\.value: expected a number"), (2**64, r"params\.value: .*integer")):
+            with pytest.raises(ParamsInvalid, match=named):
+                await service.manager.submit("raiser", {"value": value})
+        with pytest.raises(ParamsInvalid, match="not JSON"):
+            await service.manager.submit("raiser", cycle)
+        assert await service.manager.tasks() == ([], None)
+
+
 async def test_what_is_not_there_or_not_valid_makes_no_task(tmp_path: Path, mine: list[Path]) -> None:
     """An unknown plugin names the known ones; every fault of the params has its path."""
     async with running_service(tmp_path, plugins=mine) as service:

@@ -93,14 +93,13 @@ def test_a_program_may_write_any_bytes(poisoned: Target) -> None:
     ("params", "statuses"),
     [
         (rb'{"a": "\ud800"}', (201, 400)), (rb'{"\ud800": 1}', (201, 400)), (rb'{"a": "\u0000"}', (201,)),
-        (b'{"a": 9223372036854775808}', (201,)), (b'{"a": -99999999999999999999}', (201,)), (b'{"a": 1e999}', (201,
-        400)),
-        (b'{"a": NaN}', (400,)), (b'{"a": Infinity}', (400,)), (b'{"a": 1, "a": 2}', (201,)),
+        (b'{"a": 9223372036854775808}', (201,)), (b'{"a": -99999999999999999999}', (422,)), (b'{"a": 1e999}', (422,)),
+        (b'{"a": NaN}', (400,)), (b'{"a": Infinity}', (400,)), (b'{"a": 1, "a": 2}', (422,)),
         (b'{"__proto__": {"x": 1}}', (201,)),
         (b'{"a": ' + b"[" * 250 + b"]" * 250 + b"}", (201, 400)), (b'{"a": ' + b"[" * 1_000 + b"]" * 1_000 + b"}",
         (400,)),
         (b'{"a": ' + b"[" * 200_000 + b"}", (400,)), (b'{"a": "\xff"}', (400,)), (b'{"a": "\xed\xa0\x80"}', (400,)),
-        (b'{"a": ' + b"9" * 5_000 + b"}", (201, 400)), (b'{"' + b"k" * 100_000 + b'": 1}', (201,)),
+        (b'{"a": ' + b"9" * 5_000 + b"}", (422,)), (b'{"' + b"k" * 100_000 + b'": 1}', (201,)),
         ('{"a": "\u202e\u2028\x7f\ufeff"}'.encode(), (201,)), (rb'{"a": "\x1b"}', (400,)),
     ],
 )  # fmt: skip
@@ -110,7 +109,8 @@ def test_params_may_be_any_json(poisoned: Target, params: bytes, statuses: tuple
     answer = poisoned.http("POST", "/api/tasks", content=body, headers=JSON)
     assert answer.status_code in statuses, answer.text
     strict(answer.content)
-    check_tasks(poisoned)
+    if answer.status_code == 201:
+        check_tasks(poisoned)
 
 
 def test_a_byte_order_mark_is_no_json(poisoned: Target) -> None:

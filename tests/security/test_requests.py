@@ -7,7 +7,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tests.security.conftest import Target
+from tests.security.conftest import BEARER, UPGRADE, Target
 
 HOST = b"Host: localhost\r\n"
 POST = b"POST /api/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -34,6 +34,19 @@ ENDLESS_BYTES = 30_000_000
         POST + CHUNKED + b"\r\n0x2\r\n{}\r\n0\r\n\r\n",
         POST + CHUNKED + b"\r\nfffffffffffffffff\r\n{}\r\n0\r\n\r\n",
         POST + CHUNKED + b"\r\n2\r\n{}x\r\n0\r\n\r\n",
+        POST + CHUNKED + b"\r\n2\n{}\r\n0\r\n\r\n",
+        POST + CHUNKED + b"\r\n2\r\n{}\n0\r\n\r\n",
+        POST + CHUNKED + b"\r\n2\r\n{}\r\n0\r\nX: a\r\n b\r\n\r\n",
+        POST + CHUNKED + b"\r\n2\r\n{}\r\n0\r\nContent-Length: 2\r\n\r\n",
+        POST + CHUNKED + b"\r\n2\r\n{}\r\n0\r\nTransfer-Encoding: chunked\r\n\r\n",
+        POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        POST.replace(b"/1.1", b"/1.0") + CHUNKED + b"\r\n2\r\n{}\r\n0\r\n\r\n",
+        POST + "\r\n".join(["Content-Length: 2", *UPGRADE, "", "{}"]).encode(),
+        b"GET /api/tasks/any/logs/live HTTP/1.1\r\n"
+        + HOST
+        + CHUNKED
+        + "\r\n".join([*UPGRADE, "", "0", "", ""]).encode(),
+        b"GET /api/health#x HTTP/1.1\r\n" + HOST + b"\r\n",
         POST + CHUNKED + b"\r\n2;\nxx\r\n{}\r\n0\r\n\r\n",
         b"GET /api/health HTTP/1.1\nHost: localhost\n\n",
         b"GET /api/health HTTP/1.1\r\nHost: localhost\r\n evil.example\r\n\r\n",
@@ -57,6 +70,42 @@ def test_what_can_be_read_in_two_ways_is_400_and_closed(here: Target, request_by
     assert orjson.loads(answer.body)["status"] == 400
 
 
+def test_another_version_is_505(here: Target) -> None:
+    """RFC 9110, 15.6.6: HTTP/2 does not look like this."""
+    assert here.send(b"GET /api/health HTTP/2.0\r\n" + HOST + b"\r\n").status == 505
+
+
+def chunked(*head: bytes, trailer: bytes) -> bytes:
+    """A request that starts a task, with a trailer after its body."""
+    body = b'{"plugin": "talk"}'
+    lines = [b"POST /api/tasks HTTP/1.1", *head, b"Connection: close", b"Transfer-Encoding: chunked", b""]
+    return b"\r\n".join([*lines, b"%x" % len(body), body, b"0", trailer, b"", b""])
+
+
+@pytest.mark.parametrize(
+    ("missing", "status"), [(b"Authorization", 401), (b"Content-Type", 415), (b"Host", 403), (b"Cookie", 201)]
+)
+def test_a_trailer_is_no_header(locked: Target, missing: bytes, status: int) -> None:
+    """RFC 9110, 6.5.1: a field after the body gives no rights and no meaning to its request."""
+    fields = {
+        b"Host": b"localhost",
+        b"Authorization": BEARER["Authorization"].encode(),
+        b"Content-Type": b"application/json",
+    }
+    trailer = b"%b: %b" % (missing, fields.pop(missing, b"any"))
+    head = [b"%b: %b" % field for field in fields.items()]
+    assert locked.send(chunked(*head, trailer=trailer)).status == status
+
+
+@pytest.mark.parametrize(
+    "trailer", [b"Host: evil.example", b"Origin: http://evil.example", b"Content-Type: text/plain"]
+)
+def test_a_trailer_takes_nothing_from_its_request(here: Target, trailer: bytes) -> None:
+    """It is ignored."""
+    head = (b"Host: localhost", b"Content-Type: application/json")
+    assert here.send(chunked(*head, trailer=trailer)).status == 201
+
+
 def test_a_body_is_no_second_request(here: Target) -> None:
     """Also of a GET, whose body nobody reads."""
     length = f"Content-Length: {len(HIDDEN)}"
@@ -74,7 +123,8 @@ def test_a_request_line_that_names_another_host_is_400(here: Target, asked: str)
 
 def test_a_request_line_that_names_our_host_is_answered(here: Target) -> None:
     """A server must accept it (RFC 9112, 3.2.2)."""
-    assert here.ask("GET http://localhost:1/api/health HTTP/1.1", "Host: localhost:1").status == 200
+    for asked, host in (("http://localhost:1/api/health", "localhost:1"), ("HTTP://LocalHost", "localhost")):
+        assert here.ask(f"GET {asked} HTTP/1.1", f"Host: {host}").status == 200
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@
  * Every refusal is a `Problem` (RFC 9457), also where no answer came (`status` 0), so whoever
  * calls needs to know one kind of error. Every call may be aborted.
  */
+import { parse } from './json';
 
 export const LEVELS = ['DEBUG', 'INFO', 'WARNING', 'ERROR'] as const;
 export type Level = (typeof LEVELS)[number];
@@ -184,7 +185,7 @@ async function refusal(response: Response): Promise<Problem> {
 }
 
 async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
-  return (await request(path, signal ? { signal } : {})).json() as Promise<T>;
+  return parse(await (await request(path, signal ? { signal } : {})).text()) as T;
 }
 
 async function post<T>(path: string, body?: unknown): Promise<T> {
@@ -194,7 +195,7 @@ async function post<T>(path: string, body?: unknown): Promise<T> {
     init.headers = { 'Content-Type': 'application/json' };
   }
   const response = await request(path, init);
-  return (response.status === 204 ? undefined : await response.json()) as T;
+  return (response.status === 204 ? undefined : parse(await response.text())) as T;
 }
 
 function taskPath(task: string): string {

@@ -4,6 +4,7 @@
  * The server validates; a form only helps to write. So what a schema says that is not known
  * here makes a field for JSON, and no value is held back because the page finds it wrong.
  */
+import { parse } from './json';
 
 export type Schema = Record<string, unknown>;
 
@@ -155,14 +156,14 @@ function objectOf(field: Field, typed: Typed): unknown {
 
 function valueOf(field: Field, typed: string | boolean | undefined): unknown {
   if (typed === undefined || typed === field.initial) {
-    return field.required && field.kind === 'choice' && typed ? JSON.parse(String(typed)) : undefined;
+    return field.required && field.kind === 'choice' && typed ? parse(String(typed)) : undefined;
   }
   if (typeof typed === 'boolean') return typed;
   if (field.kind === 'list') return typed.split('\n').filter((line) => line !== '');
   if (typed === '') return undefined;
   if (field.kind === 'text' || field.kind === 'secret') return typed;
   try {
-    return JSON.parse(typed) as unknown;
+    return parse(typed);
   } catch {
     return typed;
   }

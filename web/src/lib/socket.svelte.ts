@@ -12,6 +12,7 @@
  */
 
 import type { Frame } from './api';
+import { parse } from './json';
 
 export type ConnectionState = 'idle' | 'connecting' | 'live' | 'reconnecting' | 'offline' | 'ended';
 
@@ -95,7 +96,7 @@ export class LogSocket {
     this.#heard_at = Date.now();
     this.lost_at = 0;
     if (this.state !== 'live') this.state = 'live';
-    const frame = JSON.parse(data) as Frame;
+    const frame = parse(data) as Frame;
     // It brings something: then a break is no reason to be careful.
     if (frame.type === 'entries') this.#attempts = 0;
     this.#options.frame(frame);
