@@ -15,7 +15,8 @@ from taskd.entries import Level
 from taskd.masking import Masker
 from taskd.progress import Group, Progress
 from taskd.queue import LogQueue
-from taskd.sanitise import clean_source, clean_text
+from taskd.sanitise import clean_text
+from taskd.sources import clean_source
 from taskd.tracebacks import exception_metadata, exception_text
 
 _DEBUG, _INFO, _WARNING, _ERROR = Level

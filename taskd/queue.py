@@ -33,13 +33,17 @@ from taskd.journal import TaskJournal
 from taskd.masking import Masker
 from taskd.metrics import Tally
 from taskd.parts import Part, Parts
-from taskd.sanitise import clean_source, clean_value, plain_body
+from taskd.sanitise import clean_value, free_key, plain_body
 from taskd.settings import Settings
+from taskd.sources import SOURCES_MAX, clean_source
 from taskd.tasks import TaskEnd
 
 SYSTEM = "system"
-SOURCES_MAX = 1_000
 OTHER_SOURCES = "other"
+SOURCES_CUT = (
+    f"This log has {SOURCES_MAX:,} sources, which is the limit: entries of others have the source "
+    f"{OTHER_SOURCES!r}, and the name of their own in the metadata as 'source'"
+)
 
 _log = logging.getLogger("taskd.queue")
 
@@ -101,6 +105,7 @@ class LogQueue(asyncio.Queue[LogEntry]):
         self._late = 0
         # By source and level: what entries of these share (`kind_of`).
         self._kinds: dict[str, dict[Level, str]] = {}
+        self._sources_cut = False
         self._committed_seq = 0
         self._drains: list[tuple[int, Drained]] = []
         self._woken = False
@@ -203,21 +208,26 @@ class LogQueue(asyncio.Queue[LogEntry]):
         """What `emit` does in a thread, in the middle of another emit, and with what is not plain."""
         part: Part
         others: Sequence[Part] = ()
+        if source not in self._kinds:
+            source, given = self._known(source), source
+            if source == OTHER_SOURCES != given:
+                metadata, body = _with_source(given, metadata), None
         if type(message) is str and body is not None and not self.masker.finds(body):
             part = (message, body)
         else:
             part, others = self._parts.of(message, metadata)
-        if source not in self._kinds:
-            source = self._known(source)
         with self._lock:
             if self._thread != _thread() and not self._accepting:
                 self._await_room((part, *others))
             self._offer((level, source, part, others, False))
 
     def _known(self, source: str) -> str:
-        """The clean name of a source; past `SOURCES_MAX` of them they share one, for counts stay small."""
+        """Return the clean name of a source. Beyond `SOURCES_MAX` they share one, which the log reports."""
         source = clean_source(self.masker(source))
         if source not in self._kinds and len(self._kinds) >= SOURCES_MAX:
+            if not self._sources_cut:
+                self._sources_cut = True
+                self.emit_system(Level.WARNING, SOURCES_CUT)
             source = OTHER_SOURCES
         self._kinds[source] = {level: kind_of(level, source) for level in Level}
         return source
@@ -436,6 +446,11 @@ class LogQueue(asyncio.Queue[LogEntry]):
 
     def _init(self, maxsize: int) -> None:
         self._queue: deque[LogEntry] = deque()
+
+
+def _with_source(source: str, metadata: dict[str, Any] | None) -> dict[str, Any]:
+    given = metadata or {}
+    return {**given, free_key("source", given): source}
 
 
 def _finish(drained: list[tuple[int, Drained]]) -> None:
