@@ -19,7 +19,6 @@ code (any object's `repr`), which may be slow, may raise and may log.
 import asyncio
 import concurrent.futures
 import contextlib
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -30,6 +29,7 @@ import orjson
 from taskd.entries import Level, LogEntry, encode, kind_of, timestamp_now
 from taskd.flood import FloodLimit
 from taskd.journal import TaskJournal
+from taskd.late import LateWords
 from taskd.masking import Masker
 from taskd.metrics import Tally
 from taskd.parts import Part, Parts
@@ -44,8 +44,6 @@ SOURCES_CUT = (
     f"This log has {SOURCES_MAX:,} sources, which is the limit: entries of others have the source "
     f"{OTHER_SOURCES!r}, and the name of their own in the metadata as 'source'"
 )
-
-_log = logging.getLogger("taskd.queue")
 
 # Looked up once: an emit is a few microseconds.
 _thread = threading.get_ident
@@ -62,7 +60,8 @@ class LogQueue(asyncio.Queue[LogEntry]):
     The per-task queue between producers and the one writer. Made on the loop that consumes it.
 
     `on_progress(source, progress)` is called on the loop for progress that is shown, not stored.
-    Without a `journal`, what is not committed is in memory alone.
+    Without a `journal`, what is not committed is in memory alone. `name` names the task to the operator,
+    who gets what comes after the close (`taskd.late`).
     """
 
     def __init__(
@@ -71,6 +70,7 @@ class LogQueue(asyncio.Queue[LogEntry]):
         on_progress: Callable[[str, dict[str, Any]], None],
         masker: Masker | None = None,
         journal: TaskJournal | None = None,
+        name: str = "A task",
     ) -> None:
         super().__init__()
         self.last_seq = 0
@@ -102,7 +102,7 @@ class LogQueue(asyncio.Queue[LogEntry]):
         self._dropped = 0
         self._dropped_since = ""
         self._dropped_ever = 0
-        self._late = 0
+        self._late = LateWords(name, self.later)
         # By source and level: what entries of these share (`kind_of`).
         self._kinds: dict[str, dict[Level, str]] = {}
         self._sources_cut = False
@@ -255,7 +255,7 @@ class LogQueue(asyncio.Queue[LogEntry]):
 
     def _accept(self, level: Level, source: str, part: Part, others: Sequence[Part], system: bool) -> None:
         if self.closed:
-            self._refuse_late(part[0])
+            self._late.take(level, source, *part)
             return
         timestamp = timestamp_now()
         entry = LogEntry.of_body(self.last_seq + 1, timestamp, level, source, *part)
@@ -311,12 +311,6 @@ class LogQueue(asyncio.Queue[LogEntry]):
             self._dropped_since = timestamp
         self._dropped += entries
         self._dropped_ever += entries
-
-    def _refuse_late(self, text: str) -> None:
-        # Told once, and not from here: a log handler may do anything, and we hold the lock.
-        self._late += 1
-        if self._late == 1:
-            self._on_loop(_log.warning, "A task says more after its end, which is in no log: %.200s", text)
 
     def _await_room(self, parts: Sequence[Part]) -> None:
         """In a thread: let go of the lock until there is room, or the time is up."""

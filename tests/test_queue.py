@@ -13,6 +13,7 @@ from taskd.masking import Masker
 from taskd.queue import OTHER_SOURCES, SOURCES_CUT, SYSTEM, LogQueue
 from taskd.settings import KIB, Settings
 from taskd.sources import SOURCES_MAX
+from tests.speakers import until
 
 INFO = Level.INFO
 
@@ -447,7 +448,7 @@ async def test_after_the_close_nothing_is_accepted_and_the_operator_is_told(capl
     await asyncio.to_thread(say, queue, "too late")
     assert told(await queue.take()) == ["a"]
     assert queue.last_seq == 1
-    assert "too late" in caplog.text
+    await until(lambda: "too late" in caplog.text)
 
 
 async def test_the_close_wakes_a_writer_that_waits() -> None:
