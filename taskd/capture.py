@@ -20,13 +20,13 @@ from taskd.entries import Level
 from taskd.records import logging_captured, warnings_captured
 from taskd.spreading import threads_captured
 from taskd.streams import streams_captured
-from taskd.uncaught import loop_captured, uncaught_captured
+from taskd.uncaught import loops_captured, uncaught_captured
 
 
 @contextmanager
 def capture_installed(level: Level) -> Iterator[None]:
     """
-    Capture for the length of a `with` block, once per process; on the loop that runs, if one does.
+    Capture for the length of a `with` block, once per process; on loops of asyncio and of the kind that runs.
 
     `level` applies inside tasks to stdlib loggers that set none themselves.
     """
@@ -36,7 +36,5 @@ def capture_installed(level: Level) -> Iterator[None]:
         stack.enter_context(warnings_captured())
         stack.enter_context(uncaught_captured())
         stack.enter_context(threads_captured())
-        loop = asyncio._get_running_loop()
-        if loop is not None:
-            stack.enter_context(loop_captured(loop))
+        stack.enter_context(loops_captured(asyncio._get_running_loop()))
         yield

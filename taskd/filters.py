@@ -25,6 +25,7 @@ from operator import attrgetter
 from taskd.entries import Level, LogEntry
 from taskd.fields import field_equals, pieces
 from taskd.patterns import Pattern, compile_pattern
+from taskd.sources import clean_source, prefixes_below
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,8 @@ class LogFilter:
     """
     What an entry must be to match. A field left out asks nothing.
 
-    `sources` are exact names, or `name.*` for a name and all below it. `since` is included,
+    `sources` are exact names, or `name.*` for a name and all below it; `names` are exact whatever they
+    look like. Both stand for the sources that entries have for them (`taskd.sources`). `since` is included,
     `until` is not; both are timestamps as entries have them. `search` must all be in the
     message and none of `exclude` may be; both are kept case-folded, or are patterns where `regex`
     says so. `fields` are names of metadata fields and what they must equal, as text.
@@ -40,15 +42,22 @@ class LogFilter:
 
     levels: frozenset[Level] | None = None
     sources: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     search: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     since: str | None = None
     until: str | None = None
     regex: bool = False
     fields: tuple[tuple[str, str], ...] = ()
+    _exact: frozenset[str] = field(default=frozenset(), init=False, compare=False)
+    _prefixes: tuple[str, ...] = field(default=(), init=False, compare=False)
     _patterns: tuple[tuple[Pattern, ...], tuple[Pattern, ...]] = field(default=((), ()), init=False, compare=False)
 
     def __post_init__(self) -> None:
+        above = [name[:-2] for name in self.sources if name.endswith(".*")]
+        exact = frozenset(map(clean_source, (*self.sources, *self.names, *above)))
+        object.__setattr__(self, "_exact", exact)
+        object.__setattr__(self, "_prefixes", tuple(prefix for name in above for prefix in prefixes_below(name)))
         if self.regex:
             # Kept here, too: many readers with patterns of their own would drive them out of the cache.
             patterns = tuple(map(compile_pattern, self.search)), tuple(map(compile_pattern, self.exclude))
@@ -63,9 +72,19 @@ class LogFilter:
         return not (self.search or self.exclude or self.since or self.until or self.fields)
 
     @property
+    def by_kind(self) -> bool:
+        """True if it asks for levels or sources."""
+        return self.levels is not None or bool(self._exact)
+
+    @property
+    def rest(self) -> "LogFilter":
+        """The filter without what it asks of level and source."""
+        return replace(self, levels=None, sources=(), names=())
+
+    @property
     def everything(self) -> bool:
         """True where every entry matches."""
-        return self.counted and self.levels is None and not self.sources
+        return self.counted and not self.by_kind
 
     def matches(self, entry: LogEntry) -> bool:
         """Whether a reader with this filter gets `entry`. The other spelling is `where`."""
@@ -102,7 +121,7 @@ class LogFilter:
         """The part of `matches` that looks at level and source alone."""
         if self.levels is not None and level not in self.levels:
             return False
-        return not self.sources or any(_is_source(source, wanted) for wanted in self.sources)
+        return not self._exact or source in self._exact or source.startswith(self._prefixes)
 
     def where(self, *, folding: bool = True) -> tuple[str, list[object]]:
         """
@@ -120,9 +139,14 @@ class LogFilter:
 
         if self.levels is not None:
             add(f"level IN ({_marks(len(self.levels))})", *sorted(self.levels))
-        if self.sources:
-            fragments, bound = zip(*map(_where_source, self.sources), strict=True)
-            add(f"({' OR '.join(fragments)})", *(value for group in bound for value in group))
+        if self._exact:
+            exact = f"source IN ({_marks(len(self._exact))})"
+            below = ["(source >= ? AND source < ?)"] * len(self._prefixes)
+            add(
+                _any_of([exact, *below]),
+                *sorted(self._exact),
+                *(end for each in self._prefixes for end in _range(each)),
+            )
         if self.since is not None:
             add("timestamp >= ?", self.since)
         if self.until is not None:
@@ -163,9 +187,9 @@ class Sieve:
     """Picks what matches a filter out of many entries: as `LogFilter.matches` says of each, in fewer steps."""
 
     def __init__(self, log_filter: LogFilter) -> None:
-        self._by_kind = log_filter.levels is not None or bool(log_filter.sources)
+        self._by_kind = log_filter.by_kind
         self._kinds = _Kinds(log_filter)
-        self._rest = replace(log_filter, levels=None, sources=())
+        self._rest = log_filter.rest
         # Texts, and whether they are to be in the message.
         self._needles: list[tuple[str, bool]] = []
         if not log_filter.regex:
@@ -225,17 +249,17 @@ SQL_FUNCTIONS: tuple[tuple[str, int, Callable[..., bool]], ...] = (
 )
 
 
-def _is_source(source: str, wanted: str) -> bool:
-    if not wanted.endswith(".*"):
-        return source == wanted
-    return source == wanted[:-2] or source.startswith(wanted[:-1])
+def _any_of(fragments: list[str]) -> str:
+    # Halved again and again, because SQLite takes no expression that is over 1,000 deep.
+    if len(fragments) == 1:
+        return fragments[0]
+    half = len(fragments) // 2
+    return f"({_any_of(fragments[:half])} OR {_any_of(fragments[half:])})"
 
 
-def _where_source(wanted: str) -> tuple[str, tuple[object, ...]]:
-    if not wanted.endswith(".*"):
-        return "source = ?", (wanted,)
-    # '.' + 1 is '/': every text that begins with "name." lies in ["name.", "name/").
-    return "(source = ? OR (source >= ? AND source < ?))", (wanted[:-2], wanted[:-1], wanted[:-2] + "/")
+def _range(prefix: str) -> tuple[str, str]:
+    """Return the lowest text with this beginning, and the lowest text above all of them."""
+    return prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1)
 
 
 def _where_contains(folded: str, folding: bool) -> tuple[str, tuple[object, ...]]:

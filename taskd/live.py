@@ -58,7 +58,7 @@ class LiveTask:
         self.row = row
         self.plugin = plugin
         self.hub = LogHub(settings.subscriber_queue_max, settings.subscriber_bytes_max)
-        self.queue = LogQueue(settings, self._on_progress, masker, journal.task(row.id))
+        self.queue = LogQueue(settings, self._on_progress, masker, journal.task(row.id), f"{plugin.name} {row.id[-8:]}")
         self.writer = LogWriter(row.id, self.queue, self.hub, store, settings, metrics)
         self.context = TaskContext(
             task_id=row.id,

@@ -37,7 +37,8 @@ from pydantic import BaseModel, ValidationError
 
 from taskd.errors import Fault, ParamsInvalid, PluginNotFound
 from taskd.sanitise import clean_text
-from taskd.tracebacks import MODULE_PREFIX, exception_line, mark_as_own
+from taskd.sources import MODULE_PREFIX
+from taskd.tracebacks import exception_line, mark_as_own
 
 if TYPE_CHECKING:
     from taskd.context import TaskContext

@@ -16,7 +16,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from taskd.sanitise import clean_source, clean_text
+from taskd.sanitise import clean_text
+from taskd.sources import clean_source
 
 if TYPE_CHECKING:
     from taskd.logger import TaskLogger

@@ -15,11 +15,11 @@ from taskd.entries import Level
 from taskd.errors import ParameterInvalid
 from taskd.filters import LogFilter
 from taskd.patterns import PatternInvalid, check_pattern
+from taskd.sources import SOURCES_MAX
 
 PAGE_ENTRIES_DEFAULT = 200
 PAGE_ENTRIES_MAX = 5_000
 SEARCH_CHARACTERS_MAX = 1_000
-SOURCE_CHARACTERS_MAX = 256
 FIELD_CHARACTERS_MAX = 1_000
 FIELD_PREFIX = "meta."
 VALUES_MAX = 64
@@ -81,11 +81,11 @@ def _read_levels(text: str) -> list[Level]:
     return [_read_level(part.strip(" ")) for part in text.split(",")]
 
 
-def _read_sources(text: str) -> list[str]:
-    sources = [part.strip(" ") for part in text.split(",")]
-    if len(sources) > VALUES_MAX or not all(sources) or any(len(source) > SOURCE_CHARACTERS_MAX for source in sources):
+def _read_sources(text: str) -> tuple[str, list[str]]:
+    """Return the whole value, which may be the name of one source, and the names that it lists."""
+    if not text or text.count(",") >= SOURCES_MAX:
         raise ValueError
-    return sources
+    return text, [part.strip(" ") for part in text.split(",") if part.strip(" ")]
 
 
 def _read_needle(text: str) -> str:
@@ -155,8 +155,7 @@ _TIME = {"type": "string", "anyOf": [{"format": "date-time"}, {"format": "date"}
 _ANY_LEVEL = "|".join("".join(f"[{letter}{letter.lower()}]" for letter in level) for level in [*Level, *_LEVEL_ALIASES])
 _LEVEL = {"type": "string", "pattern": f"^({_ANY_LEVEL})$"}
 _LEVELS = {"type": "string", "pattern": f"^ *({_ANY_LEVEL}) *(, *({_ANY_LEVEL}) *)*$"}
-_ANY_SOURCE = f" *[^, ]([^,]{{0,{SOURCE_CHARACTERS_MAX - 2}}}[^, ])? *"
-_SOURCES = {"type": "string", "pattern": f"^{_ANY_SOURCE}(,{_ANY_SOURCE}){{0,{VALUES_MAX - 1}}}$"}
+_SOURCES = {"type": "string", "minLength": 1, "pattern": f"^[^,]*(,[^,]*){{0,{SOURCES_MAX - 1}}}$"}
 
 _FOLDED = f"under Unicode case folding, 1 to {SEARCH_CHARACTERS_MAX} characters"
 _EXCLUDES = "excludes after, before, offset and order"
@@ -180,7 +179,7 @@ PARAMETERS: dict[str, Parameter] = {
             _LEVEL, _read_level,
         ),
         Parameter(
-            "source", "names of sources separated by ','; name.* takes the name and all below it",
+            "source", f"a name, or up to {SOURCES_MAX:,} separated by ','; name.* takes the name and all below it",
             _SOURCES, _read_sources, repeatable=True,
         ),
         Parameter(
@@ -265,9 +264,11 @@ def parse_query(pairs: Iterable[tuple[str, str]], accepted: tuple[str, ...]) -> 
     regex = asked.pop("regex", False)
     if regex:
         check_patterns(asked)
+    names, sources = _sources(asked.pop("source", []))
     log_filter = LogFilter(
         levels=_levels(asked.pop("level", []), asked.pop("min_level", None)),
-        sources=tuple(source for one in asked.pop("source", []) for source in one),
+        sources=sources,
+        names=names,
         search=tuple(asked.pop("search", ())),
         exclude=tuple(asked.pop("exclude", ())),
         since=since,
@@ -331,6 +332,14 @@ def _value(parameter: Parameter, name: str, text: str) -> Any:
         return parameter.read(text)
     except (ValueError, OverflowError) as error:
         raise ParameterInvalid(name, text, parameter.description) from error
+
+
+def _sources(values: list[tuple[str, list[str]]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of whole values that are not listed anyway, and the listed ones."""
+    listed = [name for _, names in values for name in names]
+    if len(listed) > SOURCES_MAX:
+        raise ParameterInvalid("source", values[-1][0], f"at most {SOURCES_MAX:,} names")
+    return tuple(whole for whole, names in values if whole not in names), tuple(listed)
 
 
 def _levels(lists: list[list[Level]], lowest: Level | None) -> frozenset[Level] | None:

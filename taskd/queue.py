@@ -19,7 +19,6 @@ code (any object's `repr`), which may be slow, may raise and may log.
 import asyncio
 import concurrent.futures
 import contextlib
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -30,19 +29,22 @@ import orjson
 from taskd.entries import Level, LogEntry, encode, kind_of, timestamp_now
 from taskd.flood import FloodLimit
 from taskd.journal import TaskJournal
+from taskd.late import LateWords
 from taskd.masking import Masker
 from taskd.metrics import Tally
 from taskd.parts import Part, Parts
-from taskd.sanitise import clean_source, clean_value, plain_body
+from taskd.sanitise import clean_value, free_key, plain_body
 from taskd.settings import Settings
+from taskd.sources import SOURCES_MAX, clean_source
 from taskd.tasks import TaskEnd
 
 SYSTEM = "system"
-SOURCES_MAX = 1_000
 OTHER_SOURCES = "other"
 BURST_MAX = 32
-
-_log = logging.getLogger("taskd.queue")
+SOURCES_CUT = (
+    f"This log has {SOURCES_MAX:,} sources, which is the limit: entries of others have the source "
+    f"{OTHER_SOURCES!r}, and the name of their own in the metadata as 'source'"
+)
 
 # Looked up once: an emit is a few microseconds.
 _thread = threading.get_ident
@@ -59,7 +61,8 @@ class LogQueue(asyncio.Queue[LogEntry]):
     The per-task queue between producers and the one writer. Made on the loop that consumes it.
 
     `on_progress(source, progress)` is called on the loop for progress that is shown, not stored.
-    Without a `journal`, what is not committed is in memory alone.
+    Without a `journal`, what is not committed is in memory alone. `name` names the task to the operator,
+    who gets what comes after the close (`taskd.late`).
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class LogQueue(asyncio.Queue[LogEntry]):
         on_progress: Callable[[str, dict[str, Any]], None],
         masker: Masker | None = None,
         journal: TaskJournal | None = None,
+        name: str = "A task",
     ) -> None:
         super().__init__()
         self.last_seq = 0
@@ -101,7 +105,7 @@ class LogQueue(asyncio.Queue[LogEntry]):
         self._dropped = 0
         self._dropped_since = ""
         self._dropped_ever = 0
-        self._late = 0
+        self._late = LateWords(name, self.later)
         # By source and level: what entries of these share (`kind_of`).
         self._kinds: dict[str, dict[Level, str]] = {}
         self._sources_cut = False
@@ -212,24 +216,26 @@ class LogQueue(asyncio.Queue[LogEntry]):
         """What `emit` does in a thread, in the middle of another emit, and with what is not plain."""
         part: Part
         others: Sequence[Part] = ()
+        if source not in self._kinds:
+            source, given = self._known(source), source
+            if source == OTHER_SOURCES != given:
+                metadata, body = _with_source(given, metadata), None
         if type(message) is str and body is not None and not self.masker.finds(body):
             part = (message, body)
         else:
             part, others = self._parts.of(message, metadata)
-        if source not in self._kinds:
-            source = self._known(source)
         with self._lock:
             if self._thread != _thread() and not self._accepting:
                 self._await_room((part, *others))
             self._offer((level, source, part, others, False))
 
     def _known(self, source: str) -> str:
-        """Return the clean name of a source. Past `SOURCES_MAX` they share one, which is reported."""
+        """Return the clean name of a source. Beyond `SOURCES_MAX` they share one, which the log reports."""
         source = clean_source(self.masker(source))
         if source not in self._kinds and len(self._kinds) >= SOURCES_MAX:
             if not self._sources_cut:
                 self._sources_cut = True
-                self.emit_system(Level.WARNING, f"more than {SOURCES_MAX:,} sources: the others are {OTHER_SOURCES!r}")
+                self.emit_system(Level.WARNING, SOURCES_CUT)
             source = OTHER_SOURCES
         self._kinds[source] = {level: kind_of(level, source) for level in Level}
         return source
@@ -257,7 +263,7 @@ class LogQueue(asyncio.Queue[LogEntry]):
 
     def _accept(self, level: Level, source: str, part: Part, others: Sequence[Part], system: bool) -> None:
         if self.closed:
-            self._refuse_late(part[0])
+            self._late.take(level, source, *part)
             return
         timestamp = timestamp_now()
         entry = LogEntry.of_body(self.last_seq + 1, timestamp, level, source, *part)
@@ -313,12 +319,6 @@ class LogQueue(asyncio.Queue[LogEntry]):
             self._dropped_since = timestamp
         self._dropped += entries
         self._dropped_ever += entries
-
-    def _refuse_late(self, text: str) -> None:
-        # Told once, and not from here: a log handler may do anything, and we hold the lock.
-        self._late += 1
-        if self._late == 1:
-            self._on_loop(_log.warning, "A task says more after its end, which is in no log: %.200s", text)
 
     def _await_room(self, parts: Sequence[Part]) -> None:
         """In a thread: let go of the lock until there is room, or the time is up."""
@@ -448,6 +448,11 @@ class LogQueue(asyncio.Queue[LogEntry]):
 
     def _init(self, maxsize: int) -> None:
         self._queue: deque[LogEntry] = deque()
+
+
+def _with_source(source: str, metadata: dict[str, Any] | None) -> dict[str, Any]:
+    given = metadata or {}
+    return {**given, free_key("source", given): source}
 
 
 def _finish(drained: list[tuple[int, Drained]]) -> None:

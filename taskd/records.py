@@ -10,7 +10,9 @@ being made (`Logger._log`): that and the search for the caller are most of what 
 In a task the record goes to the task's log and not to the service's own output: its handlers
 run, except those the service itself had when capture was installed, and those that write to
 `sys.stdout` or `sys.stderr`. So a file that a library logs to, `caplog` and `assertLogs` get what
-they get without taskd; of what such a handler prints nothing is captured again.
+they get without taskd; of what such a handler prints nothing is captured again. The same holds for
+handlers that get the record later, from another handler or in the thread of a `QueueListener`: a record
+that is an entry already carries a mark (`_Said`), also in its copies.
 
 Inside tasks the service's `capture_level` counts where a logger, and those above it other than
 the root, set no level. Handlers are called only for what would have reached them anyway.
@@ -23,15 +25,19 @@ that a handler's own records find the handlers muted, is why no loop can form.
 """
 
 import logging
+import os
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from taskd.entries import Level
+from taskd.hooks import hooked
 from taskd.logger import as_level
 from taskd.sanitise import RAISED, clean_text
-from taskd.speaking import Capturing, current, speaking
+from taskd.speaking import Capturing, current, speaking, speaking_as
 from taskd.streams import is_service_stream
 from taskd.tracebacks import exception_line
 
@@ -53,24 +59,19 @@ _LEVELS = {logging.getLevelNamesMapping()[level.value]: level for level in Level
 def logging_captured(capture_level: Level) -> Iterator[None]:
     """Hook stdlib logging for the length of a `with` block, once per process."""
     stdlib = logging.Logger
-    handle, enabled = stdlib.callHandlers, stdlib.isEnabledFor
-    hook = _Hook(handle, enabled, logging.getLevelNamesMapping()[capture_level])
+    hook = _Hook(stdlib.callHandlers, stdlib.isEnabledFor, logging.getLevelNamesMapping()[capture_level])
     calling, enabling = hook.methods()
-    stdlib.callHandlers = calling  # type: ignore[method-assign, assignment]  # see the module's docstring
-    stdlib.isEnabledFor = enabling  # type: ignore[method-assign, assignment]
-    log, logging_shortly = stdlib._log, hook.short_cut(calling)
-    stdlib._log = logging_shortly  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        hook.installed = False
-        # Whoever hooked in over us goes on calling us, and finds us as if we were not there.
-        if stdlib.callHandlers is calling:
-            stdlib.callHandlers = handle  # type: ignore[method-assign]
-        if stdlib.isEnabledFor is enabling:
-            stdlib.isEnabledFor = enabled  # type: ignore[method-assign]
-        if stdlib._log is logging_shortly:
-            stdlib._log = log  # type: ignore[method-assign]
+    with (
+        hooked(stdlib, "callHandlers", calling),
+        hooked(stdlib, "isEnabledFor", enabling),
+        hooked(stdlib, "_log", hook.short_cut(calling)),
+        hooked(logging.Handler, "handle", hook.handing(logging.Handler.handle)),
+    ):
+        try:
+            yield
+        finally:
+            # A hook of others over ours goes on calling ours, and finds it as if it were not there.
+            hook.installed = False
 
 
 class _Hook:
@@ -90,7 +91,9 @@ class _Hook:
 
         def call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
             capturing = speaking()
-            if capturing is None or not self.installed:
+            if type(record.name) is _Said and self.installed:
+                self._hand_on(record.name.capturing, logger, record)
+            elif capturing is None or not self.installed:
                 handle(logger, record)
             elif _is_own(logger.name):
                 # Its handlers may write to a stream that is captured.
@@ -154,12 +157,27 @@ class _Hook:
         # What is not enabled was handed to `handle()`, which asks for no level.
         if level >= self._capture_level or _has_own_level(logger) or not self._enabled(logger, level):
             _say(capturing, record)
-        if capturing.quiet:
-            return
-        handlers = self._foreign_handlers(logger, level)
-        if handlers and (self._enabled(logger, level) or level < self._capture_level):
-            for handler in handlers:
-                _run(capturing.muted(), handler.handle, record)
+            record.name = _Said(record.name, capturing)
+        if not capturing.quiet and (self._enabled(logger, level) or level < self._capture_level):
+            self._hand_on(capturing, logger, record)
+
+    def _hand_on(self, capturing: Capturing, logger: logging.Logger, record: logging.LogRecord) -> None:
+        for handler in self._foreign_handlers(logger, record.levelno):
+            _run(capturing.muted(), handler.handle, record)
+
+    def handing(self, handle: Callable[[logging.Handler, logging.LogRecord], Any]) -> Any:
+        """In place of `Handler.handle`: of a record that is an entry already, nothing is captured again."""
+
+        def _handle(handler: logging.Handler, record: logging.LogRecord) -> Any:
+            name, speaker = record.name, current.get()
+            if type(name) is not _Said or (speaker is not None and speaker.quiet) or not self.installed:
+                return handle(handler, record)
+            if self._is_service(handler):
+                return False
+            with speaking_as(name.capturing.muted()):
+                return handle(handler, record)
+
+        return _handle
 
     def _foreign_handlers(self, logger: logging.Logger, level: int) -> list[logging.Handler]:
         """The handlers for the record that are not the service's own output."""
@@ -177,12 +195,47 @@ class _Hook:
         return isinstance(handler, logging.StreamHandler) and is_service_stream(handler.stream)
 
 
+class _Said(str):
+    """
+    The name of the logger of a record that is an entry already, of the task `capturing`.
+
+    In the name, because a copy of a record keeps it, and no formatter shows it. Elsewhere it is a plain
+    text, except in this process at the other end of a queue of `multiprocessing`.
+    """
+
+    capturing: Capturing
+
+    def __new__(cls, name: str, capturing: Capturing) -> "_Said":
+        said = super().__new__(cls, name)
+        said.capturing = capturing
+        return said
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return str, (str(self),)
+
+    def __deepcopy__(self, memo: object) -> "_Said":
+        return self
+
+
+_capturings: weakref.WeakValueDictionary[int, Capturing] = weakref.WeakValueDictionary()
+
+
+def _packed(name: _Said) -> tuple[Any, ...]:
+    _capturings[id(name.capturing)] = name.capturing
+    return _unpacked, (str(name), os.getpid(), id(name.capturing))
+
+
+def _unpacked(name: str, process: int, key: int) -> str:
+    capturing = _capturings.get(key) if process == os.getpid() else None
+    return name if capturing is None else _Said(name, capturing)
+
+
+ForkingPickler.register(_Said, _packed)
+
+
 def _run(capturing: Capturing | None, function: Callable[..., object], *arguments: object) -> None:
-    token = current.set(capturing)
-    try:
+    with speaking_as(capturing):
         function(*arguments)
-    finally:
-        current.reset(token)
 
 
 def _say(capturing: Capturing, record: logging.LogRecord) -> None:

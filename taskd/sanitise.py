@@ -22,7 +22,6 @@ KEYS_MAX = 1_000
 # Values looked at in one result; in metadata, no more than it may have bytes.
 VALUES_MAX = 100_000
 KEY_CHARACTERS_MAX = 256
-SOURCE_CHARACTERS_MAX = 64
 
 Mask = Callable[[str], str]
 
@@ -73,14 +72,6 @@ def clean_text(value: object) -> str:
     if not text.isascii():
         text = text.encode("utf-8", "backslashreplace").decode()
     return text.replace("\0", "\\x00") if "\0" in text else text
-
-
-def clean_source(value: object) -> str:
-    """`value` as the name of a source: clean, one line, at most 64 characters, not empty."""
-    text = clean_text(value)
-    if not text.isprintable():
-        text = "".join(character if character.isprintable() else "�" for character in text)
-    return _shortened(text, SOURCE_CHARACTERS_MAX) or "unnamed"
 
 
 def clean_metadata(metadata: dict[str, Any], bytes_max: int, mask: Mask | None = None) -> bytes | None:

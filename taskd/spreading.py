@@ -4,8 +4,8 @@ How far it is known whose words they are: into threads, and not into other proce
 A thread of Python begins with an empty context. One that a task starts is lent the task's name,
 and so is each call that a task hands to a `ThreadPoolExecutor`: its worker threads themselves
 belong to nobody, for they serve all. (Python's own direction: from 3.14 a build without the
-interpreter's lock has its threads inherit the context.) A thread that outlives its task speaks for
-nobody from then on.
+interpreter's lock has its threads inherit the context.) A thread that outlives its task keeps the
+name: what it says then is on the service's stderr (`taskd.late`).
 
 What cannot be reached: the workers of other pools (`multiprocessing.pool.ThreadPool`), for they
 may be shared; a queue that hands work from one task to a thread that another has started; threads
@@ -30,7 +30,7 @@ from typing import Any
 from taskd.forks import children_ended
 from taskd.queue import LogQueue
 from taskd.sanitise import clean_text
-from taskd.speaking import Capturing, current, speaking
+from taskd.speaking import Capturing, current, mark_owner, speaking
 
 _WORKERS = {getattr(concurrent.futures.thread, "_worker", None), getattr(multiprocessing.pool, "worker", None)} - {None}
 
@@ -46,7 +46,8 @@ def threads_captured() -> Iterator[None]:
     def start(self: threading.Thread) -> None:
         capturing = speaking()
         if capturing is not None and getattr(self, "_target", None) not in _WORKERS:
-            vars(self)["run"] = functools.partial(_run, self, capturing.lent())
+            mark_owner(self, capturing)
+            vars(self)["run"] = functools.partial(_run, self, capturing)
         started(self)
 
     @functools.wraps(submitted)
@@ -70,10 +71,13 @@ def threads_captured() -> Iterator[None]:
 
 
 def _run(thread: threading.Thread, capturing: Capturing) -> None:
-    """The thread's own `run`, in a context that belongs to it alone: what it raises is told in it too."""
+    """Call the thread's own `run` as the task that started it."""
     del vars(thread)["run"]
-    current.set(capturing)
-    thread.run()
+    token = current.set(capturing)
+    try:
+        thread.run()
+    finally:
+        current.reset(token)
 
 
 def _call(capturing: Capturing, call: Callable[..., Any], /, *args: Any, **kw: Any) -> Any:

@@ -62,23 +62,23 @@ class _Switch:
     """What `print` finds: the stream of the task that speaks, or the stand-in."""
 
     def __init__(self, name: str, standing: "Stream") -> None:
-        self.name = name
+        self._name = name
         self.standing = standing
 
     def stream(self) -> Any:
         """The stream that is in use here and now."""
         capturing = speaking()
-        return self.standing if capturing is None else capturing.replaced.get(self.name, self.standing)
+        return self.standing if capturing is None else capturing.replaced.get(self._name, self.standing)
 
     def replace(self, stream: Any) -> None:
         """Put another stream in its place: for the task that speaks, or else for all."""
         capturing, back = speaking(), stream is self or stream is self.standing
         if capturing is None:
-            vars(sys)[self.name] = self if back else stream
+            vars(sys)[self._name] = self if back else stream
         elif back:
-            capturing.replaced.pop(self.name, None)
+            capturing.replaced.pop(self._name, None)
         else:
-            capturing.replaced[self.name] = stream
+            capturing.replaced[self._name] = stream
 
     def write(self, text: str, /) -> int:
         """Write it there; nowhere where a task has none."""
@@ -110,7 +110,16 @@ def _replaceable(switches: dict[str, _Switch]) -> type[ModuleType]:
 
         return property(get, put, take_out)
 
-    return type("module", (ModuleType,), {name: replaced(name) for name in NAMES})
+    members: dict[str, object] = {name: replaced(name) for name in NAMES}
+    # From 3.14 on the interpreter looks past the properties of a module's class, into its dict, unless
+    # the class has this.
+    if sys.version_info >= (3, 14):
+        members["__getattr__"] = _raise_missing
+    return type("module", (ModuleType,), members)
+
+
+def _raise_missing(module: ModuleType, name: str) -> None:
+    raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
 
 
 class _StandIn:

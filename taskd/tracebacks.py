@@ -8,7 +8,6 @@ said there. Whatever is cut is masked before, so that no part of a secret is lef
 
 import linecache
 import os
-import re
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 import orjson
 
 from taskd.sanitise import RAISED, clean_text, clean_value, type_name
+from taskd.sources import MODULE
 
 FRAMES_MAX = 50
 CAUSES_MAX = 10
@@ -31,10 +31,6 @@ LOOKED_AT_MAX = 1_048_576
 EXCEPTION_BYTES_MAX = 32_768
 
 Mask = Callable[[str], str]
-
-# What a plugin's module is called before its own name: two directories may both have a `git.py`.
-MODULE_PREFIX = "taskd_plugin_"
-_MODULE = re.compile(rf"\b{MODULE_PREFIX}[0-9a-f]{{12}}_")
 
 # Where plugins were loaded from: a directory, or a file that stands alone among libraries.
 _own_places: set[str] = set()
@@ -218,7 +214,7 @@ def _shortened(text: object, mask: Mask, characters_max: int) -> str:
     """Clean, masked, with plugins' modules by the names that their authors know, and without its middle if long."""
     whole = text if type(text) is str else clean_text(text)
     ends = _ends(whole, LOOKED_AT_MAX)
-    return _middle_out(mask(_MODULE.sub("", clean_text(ends))), characters_max, len(whole) - len(ends))
+    return _middle_out(mask(MODULE.sub("", clean_text(ends))), characters_max, len(whole) - len(ends))
 
 
 def _ends(text: str, characters_max: int) -> str:

@@ -1,26 +1,33 @@
 """
 What nobody caught in a task, into its log.
 
-An exception of an asyncio task that nobody awaited is told when that task is collected, in
-whatever context that happens; so each asyncio task that a plugin makes is marked with whose it
-is, when it is made (where Python does not know its context itself). A thread's and a destructor's
-exceptions are told where they happen. All other exceptions of a plugin end its task, which tells
-them itself.
+asyncio reports an exception that nobody retrieved when its future or task is collected, in whatever
+context that happens, and closes an async generator that was left unfinished then too. So each of them
+belongs to the task that made it: futures are marked when they are made, an asyncio task has its context
+(before Python 3.12 it is marked too), and the owner of a generator is noted at its first step. The hooks
+are in the classes of the loops, so a loop that a plugin runs in a thread is heard as well, and no plugin
+takes them out by a handler or a task factory of its own.
 
-Outside of tasks the hooks call those that were there.
+A thread's and a destructor's exceptions are reported where they happen. All other exceptions of a plugin
+end its task, which reports them itself. Outside of tasks the hooks call what was there before.
 """
 
 import asyncio
-import contextlib
+import concurrent.futures
 import sys
 import threading
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+import weakref
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import ExitStack, contextmanager
 from contextvars import Context
 from typing import Any
 
 from taskd.entries import Level
-from taskd.speaking import Capturing, current, speaking
+from taskd.hooks import hooked
+from taskd.speaking import Capturing, current, mark_of, mark_owner, marked_owner, speaking, speaking_as
+
+# Generators noted before those that have ended are looked for.
+GENERATORS_MIN = 1_000
 
 
 @contextmanager
@@ -29,7 +36,8 @@ def uncaught_captured() -> Iterator[None]:
     thread_hook, unraisable_hook = threading.excepthook, sys.unraisablehook
 
     def in_thread(told: threading.ExceptHookArgs, /) -> None:
-        capturing = speaking()
+        # The hook may be called outside of the thread's context.
+        capturing = marked_owner(told.thread)
         if capturing is None or told.exc_value is None or isinstance(told.exc_value, SystemExit):
             thread_hook(told)
             return
@@ -44,14 +52,8 @@ def uncaught_captured() -> Iterator[None]:
         # Not the object: it may be half destroyed, and to keep it would bring it back to life.
         _tell(capturing, f"{told.err_msg or 'exception ignored'} in {type(told.object).__name__}", told.exc_value)
 
-    threading.excepthook, sys.unraisablehook = in_thread, unraisable
-    try:
+    with hooked(threading, "excepthook", in_thread), hooked(sys, "unraisablehook", unraisable), _futures_captured():
         yield
-    finally:
-        if threading.excepthook is in_thread:
-            threading.excepthook = thread_hook
-        if sys.unraisablehook is unraisable:
-            sys.unraisablehook = unraisable_hook
 
 
 def _tell(capturing: Capturing, message: str, error: BaseException) -> None:
@@ -59,69 +61,133 @@ def _tell(capturing: Capturing, message: str, error: BaseException) -> None:
 
 
 @contextmanager
-def loop_captured(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """Have the loop tell what its asyncio tasks and callbacks raised to the task that they belong to."""
-    factory, handler = loop.get_task_factory(), loop.get_exception_handler()
-    make = _marking(factory) if _MARKS_NEEDED else factory
+def _futures_captured() -> Iterator[None]:
+    """Call back about a future of a pool as the task that made it: a thread that serves all does it."""
+    kind: Any = concurrent.futures.Future
+    made, invoked = kind.__init__, kind._invoke_callbacks
 
-    def tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        token = current.set(_whose(context))
-        try:
-            # By default that is a record of the logger `asyncio`.
-            if handler is None:
-                loop.default_exception_handler(context)
-            else:
-                handler(loop, context)
-        finally:
-            current.reset(token)
+    def make(self: Any) -> None:
+        made(self)
+        if (capturing := current.get()) is not None:
+            mark_owner(self, capturing)
 
-    loop.set_task_factory(make)
-    loop.set_exception_handler(tell)
-    try:
+    def invoke(self: Any) -> None:
+        with speaking_as(marked_owner(self)):
+            invoked(self)
+
+    with hooked(kind, "__init__", make), hooked(kind, "_invoke_callbacks", invoke):
         yield
-    finally:
-        if loop.get_task_factory() is make:
-            loop.set_task_factory(factory)
-        if loop.get_exception_handler() is tell:
-            loop.set_exception_handler(handler)
 
 
-# From 3.12 an asyncio task tells its context.
+@contextmanager
+def loops_captured(loop: asyncio.AbstractEventLoop | None) -> Iterator[None]:
+    """Have asyncio's loops, and those of the kind of `loop`, report to the task to which a thing belongs."""
+    with ExitStack() as stack:
+        # A loop that runs has given Python its hooks already: once more when they are ours, and when they are not.
+        stack.callback(_set_generator_hooks, loop)
+        stack.enter_context(_loops_captured(asyncio.BaseEventLoop))
+        if loop is not None and not isinstance(loop, asyncio.BaseEventLoop):
+            stack.enter_context(_loops_captured(type(loop)))
+        _set_generator_hooks(loop)
+        yield
+
+
+def _set_generator_hooks(loop: Any) -> None:
+    if loop is not None:
+        sys.set_asyncgen_hooks(loop._asyncgen_firstiter_hook, loop._asyncgen_finalizer_hook)
+
+
+# From 3.12 an asyncio task gives its context.
 _MARKS_NEEDED = not hasattr(asyncio.Task, "get_context")
 
 
-_Task: Any = asyncio.Task
+@contextmanager
+def _loops_captured(kind: Any) -> Iterator[None]:
+    make_future, make_task, report = kind.create_future, kind.create_task, kind.call_exception_handler
+    begun, left = kind._asyncgen_firstiter_hook, kind._asyncgen_finalizer_hook
+    generators = _Generators()
 
-
-def _marking(factory: Any) -> Any:
-    """A task factory that marks each asyncio task with whose it is."""
-
-    def make(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **options: Any) -> Any:
-        task = _Task(coroutine, loop=loop, **options) if factory is None else factory(loop, coroutine, **options)
+    def create_future(loop: Any) -> Any:
+        future = make_future(loop)
         if (capturing := current.get()) is not None:
-            with contextlib.suppress(AttributeError):  # of another kind, made by somebody's factory
-                task._taskd_capturing = capturing
+            mark_owner(future, capturing)
+        return future
+
+    def create_task(loop: Any, coroutine: Any, **options: Any) -> Any:
+        task = make_task(loop, coroutine, **options)
+        mark_owner(task, current.get())
         return task
 
-    return make
+    def call_exception_handler(loop: Any, context: dict[str, Any]) -> None:
+        with speaking_as(_whose(context)):
+            report(loop, context)
+
+    def firstiter(loop: Any, generator: AsyncGenerator[Any, Any]) -> None:
+        generators.note(generator)
+        begun(loop, generator)
+
+    def finalizer(loop: Any, generator: AsyncGenerator[Any, Any]) -> None:
+        with speaking_as(generators.owner(generator)):
+            left(loop, generator)
+
+    with ExitStack() as stack:
+        if _MARKS_NEEDED:
+            stack.enter_context(hooked(kind, "create_task", create_task))
+        stack.enter_context(hooked(kind, "create_future", create_future))
+        stack.enter_context(hooked(kind, "call_exception_handler", call_exception_handler))
+        stack.enter_context(hooked(kind, "_asyncgen_firstiter_hook", firstiter))
+        stack.enter_context(hooked(kind, "_asyncgen_finalizer_hook", finalizer))
+        yield
+
+
+class _Generators:
+    """
+    Whose the asynchronous generators are that tasks have begun.
+
+    By identity, because a generator's weak references are gone when its finalizer is called.
+    """
+
+    def __init__(self) -> None:
+        self._owners: dict[int, tuple[weakref.ref[Any], Capturing]] = {}
+        self._entries_max = GENERATORS_MIN
+
+    def note(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """Note that the generator belongs to the task that speaks now."""
+        capturing = current.get()
+        if capturing is None:
+            self._owners.pop(id(generator), None)
+            return
+        if len(self._owners) >= self._entries_max:
+            self._forget_ended()
+        self._owners[id(generator)] = weakref.ref(generator), capturing
+
+    def owner(self, generator: AsyncGenerator[Any, Any]) -> Capturing | None:
+        """Return the task that began it, once; if that is not known, the one that speaks now."""
+        _, capturing = self._owners.pop(id(generator), (None, current.get()))
+        return capturing
+
+    def _forget_ended(self) -> None:
+        for key, (generator, _) in list(self._owners.items()):
+            if generator() is None:
+                self._owners.pop(key, None)
+        self._entries_max = max(GENERATORS_MIN, 2 * len(self._owners))
 
 
 def owner_of(task: "asyncio.Task[Any]") -> Capturing | None:
     """Whose an asyncio task is. From any thread."""
     if _MARKS_NEEDED:
-        return getattr(task, "_taskd_capturing", None)
+        return mark_of(task)
     known = _context_of(task)
     return None if known is None else known.get(current)
 
 
 def _whose(context: dict[str, Any]) -> Capturing | None:
-    """The task to which an asyncio task or callback belongs; the context of now may be any."""
-    task = context.get("task") or context.get("future")
-    if isinstance(task, asyncio.Task):
-        return owner_of(task)
-    known = _context_of(task or context.get("handle"))
-    # A plain future has none. uvloop's handles have none either, and it calls us in it.
-    return current.get() if known is None else known.get(current)
+    """The task to which an asyncio task, future or callback belongs; the context of now may be any."""
+    known = _context_of(context.get("task") or context.get("future") or context.get("handle"))
+    if known is not None:
+        return known.get(current)
+    # uvloop's handles have no context, and it calls us in it.
+    return marked_owner(context.get("task") or context.get("future"))
 
 
 def _context_of(thing: Any) -> Context | None:

@@ -10,7 +10,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any
 
@@ -23,7 +23,7 @@ from taskd.masking import Masker
 from taskd.queue import LogQueue
 from taskd.settings import Settings
 from taskd.speaking import Capturing
-from tests.speakers import Speaker, captured
+from tests.speakers import Speaker, captured, until
 
 third_party = logging.getLogger("third.party")
 
@@ -198,6 +198,7 @@ async def test_what_taskd_says_about_words_that_come_too_late_is_not_itself_capt
     with capture_installed(Level.INFO):
         speaker.queue.close()
         await speaker.run(lambda: print("too late"))
+        await until(lambda: bool(written))
     assert outer.getvalue().count("too late") == 1
     assert len(written) == 1
 
@@ -341,8 +342,11 @@ async def test_a_thread_that_prints_on_while_the_task_ends_does_not_disturb_the_
 
     speaker.queue.emit = emit_while_a_thread_prints  # type: ignore[method-assign, assignment]
     speaker.capturing.finish()
-    await asyncio.sleep(0)
+    await until(lambda: speaker.queue.last_seq == 3)
     assert sorted(message for _, _, message in speaker.told()) == ["err", "out", "thread"]
+
+
+LOOP_HOOKS = ("create_future", "call_exception_handler", "_asyncgen_firstiter_hook", "_asyncgen_finalizer_hook")
 
 
 def hooked() -> list[object]:
@@ -350,7 +354,8 @@ def hooked() -> list[object]:
     return [
         type(sys), sys.stdout, sys.stderr, logging.Logger.callHandlers, logging.Logger.isEnabledFor,
         logging.Logger._log, vars(warnings)["_showwarnmsg_impl"], sys.unraisablehook,
-        threading.excepthook, threading.Thread.start, ThreadPoolExecutor.submit,
+        threading.excepthook, threading.Thread.start, ThreadPoolExecutor.submit, Future.__init__,
+        vars(Future)["_invoke_callbacks"],
     ]  # fmt: skip
 
 
@@ -364,12 +369,15 @@ def test_everything_is_put_back() -> None:
 
 
 async def test_the_loop_is_left_as_it_was() -> None:
-    """Its task factory and its exception handler."""
-    loop = asyncio.get_running_loop()
-    before = loop.get_task_factory(), loop.get_exception_handler()
+    """Its class, and what it has Python call for generators."""
+
+    def hooks() -> list[object]:
+        return [*sys.get_asyncgen_hooks(), *(getattr(asyncio.BaseEventLoop, name) for name in LOOP_HOOKS)]
+
+    before = hooks()
     with capture_installed(Level.INFO):
-        assert loop.get_exception_handler() is not None
-    assert (loop.get_task_factory(), loop.get_exception_handler()) == before
+        assert not any(ours is theirs for ours, theirs in zip(hooks()[2:], before[2:], strict=True))
+    assert hooks() == before
 
 
 def test_a_stream_that_somebody_replaced_meanwhile_is_theirs(monkeypatch: pytest.MonkeyPatch) -> None:

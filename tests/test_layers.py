@@ -10,9 +10,10 @@ PACKAGE = Path(__file__).parent.parent / "taskd"
 
 # From the ground up. A module imports only from lines above its own, or from its left.
 LAYERS = """
-version errors exact entries settings shipped visible waiting threads metrics turns signals init console descriptors
-patterns fields folding tasks filters queries sanitise masking secrets counts outlines tracebacks results
-forks holding segments journal flood parts queue progress logger hub bars lines speech
+version errors exact entries settings shipped hooks visible waiting threads metrics turns signals init console
+descriptors
+patterns fields folding tasks filters queries sanitise sources masking secrets counts outlines tracebacks results
+forks holding segments journal flood late parts queue progress logger hub bars lines speech
 persistence.base persistence.connection persistence.soundness persistence.appending persistence.committer
 persistence.schema persistence.blocks persistence.search persistence.indexer persistence.purging
 persistence.checkpoints persistence.sqlite persistence
@@ -21,7 +22,8 @@ rereading writer pages exporting follow context plugins execution endings
 live deletions manager watchdog retention strays recovery service
 api api.schemas api.operations api.responses api.auth api.following api.tasks api.logs api.live api.stream api.export
 api.health api.metrics api.page api.openapi api.app heads
-connections protocols memory server addresses answers trust client frames printer tables replacing arguments flags template commands cli demo
+connections protocols memory server addresses answers trust client frames printer tables replacing arguments flags
+template commands cli demo
 """
 ORDER = {name: place for place, name in enumerate(LAYERS.split())}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__main__.py")

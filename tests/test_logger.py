@@ -4,9 +4,11 @@ import asyncio
 import concurrent.futures
 import decimal
 import fractions
+import functools
 import math
 import re
 import sqlite3
+import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -143,6 +145,84 @@ async def test_outside_of_an_exception_it_is_an_error_like_others(log: Log) -> N
     log.logger.exception("x")
     entry = log.entries()[0]
     assert (entry.level, entry.message, entry.metadata) == (Level.ERROR, "x", None)
+
+
+async def test_critical_is_an_error_that_keeps_its_name(log: Log) -> None:
+    """As a record of stdlib logging of that level does."""
+    log.logger.critical("m", a=1)
+    [entry] = log.entries()
+    assert (entry.level, entry.message, entry.metadata) == (Level.ERROR, "m", {"levelname": "CRITICAL", "a": 1})
+
+
+@pytest.mark.parametrize("method", ["debug", "info", "warning", "error", "critical", "exception", "log"])
+async def test_exc_info_adds_an_exception_to_any_call(log: Log, method: str) -> None:
+    """The one that is being handled, or one that is given, by itself or in a tuple; it is no field."""
+    call = getattr(log.logger, method) if method != "log" else functools.partial(log.logger.log, "info")
+    try:
+        raise KeyError("k")
+    except KeyError as error:
+        for exc_info in (True, 1, error, sys.exc_info()):
+            call("failed", exc_info=exc_info, a=1)
+    for entry in log.entries():
+        assert entry.message.startswith("failed\nTraceback (most recent call last):")
+        assert entry.metadata is not None
+        assert (entry.metadata["exception"]["type"], entry.metadata["a"]) == ("KeyError", 1)
+        assert "exc_info" not in entry.metadata
+    assert entry.level is (Level.INFO if method == "log" else as_level(method if method != "exception" else "error"))
+
+
+class NoTruth:
+    def __bool__(self) -> bool:
+        raise ValueError("no truth")
+
+
+@pytest.mark.parametrize("exc_info", [True, False, None, 0, (), (None, None, None), (1, 2), NoTruth(), ValueError])
+async def test_without_an_exception_exc_info_adds_nothing(log: Log, exc_info: object) -> None:
+    """Outside of `except`, and with what is none."""
+    log.logger.info("m", exc_info=exc_info, a=1)
+    [entry] = log.entries()
+    assert (entry.message, entry.metadata) == ("m", {"a": 1})
+
+
+async def test_a_bound_logger_adds_its_fields_to_every_call(log: Log) -> None:
+    """The call's own fields win; the first logger is as it was."""
+    bound = log.logger.bind(order=7, a=0).bind(self=1)
+    for method in (bound.debug, bound.info, bound.warning, bound.error, functools.partial(bound.log, 20)):
+        method("m", a=1)
+    log.logger.info("m", a=1)
+    *entries, last = log.entries()
+    assert [entry.metadata for entry in entries] == [{"order": 7, "a": 1, "self": 1}] * 5
+    assert last.metadata == {"a": 1}
+
+
+async def test_a_bound_logger_keeps_its_fields_with_another_source_and_in_groups_and_progress(log: Log) -> None:
+    """What is reserved there is of the group and of the progress."""
+    bound = log.logger.bind(order=7, progress="mine", group="mine").with_source("git")
+    with bound.group("g"), bound.progress("p"):
+        bound.info("m", *["more"], exc_info=ValueError("v"))
+    entries = log.entries()
+    assert {(entry.source, entry.metadata and entry.metadata["order"]) for entry in entries} == {("git", 7)}
+    assert [entry.metadata["group"]["event"] for entry in (entries[0], entries[-1]) if entry.metadata] == [
+        "start",
+        "end",
+    ]
+    inside = entries[2].metadata or {}
+    assert (inside["args"], inside["exception"]["type"], inside["progress"]) == (["more"], "ValueError", "mine")
+
+
+@pytest.mark.parametrize("method", ["exception", "critical", "log"])
+async def test_fields_of_other_loggers_are_fields(log: Log, method: str) -> None:
+    """`extra`, `stack_info`, `stacklevel` and arguments behind the message raise nothing and are kept."""
+    given = ["info", "%s"] if method == "log" else ["%s"]
+    getattr(log.logger, method)(*given, 1, extra={"a": 1}, stack_info=True, stacklevel=2)
+    [entry] = log.entries()
+    assert entry.message == "%s"
+    assert (entry.metadata or {}).items() >= {
+        "args": [1],
+        "extra": {"a": 1},
+        "stack_info": True,
+        "stacklevel": 2,
+    }.items()
 
 
 async def test_a_group_says_where_it_begins_and_ends(log: Log, clock: Clock) -> None:

@@ -10,8 +10,10 @@ import pytest
 
 from taskd.entries import Level, LogEntry
 from taskd.masking import Masker
-from taskd.queue import OTHER_SOURCES, SOURCES_MAX, SYSTEM, LogQueue
+from taskd.queue import OTHER_SOURCES, SOURCES_CUT, SYSTEM, LogQueue
 from taskd.settings import KIB, Settings
+from taskd.sources import SOURCES_MAX
+from tests.speakers import until
 
 INFO = Level.INFO
 
@@ -264,13 +266,15 @@ async def test_a_thread_that_waited_in_vain_drops_and_counts() -> None:
 
 
 async def test_past_a_thousand_sources_the_others_share_one() -> None:
-    """A plugin that invents names cannot fill the table of counts; the log says once that names are missing."""
+    """A plugin that invents names cannot fill the table of counts; the log reports it, and keeps each name."""
     queue = make_queue()
     for number in range(SOURCES_MAX + 3):
         say(queue, "m", source=f"s{number}")
     say(queue, "m", source="s0")
-    sources = [entry.source for entry in queue.take_rest()]
-    assert sources[SOURCES_MAX - 1 :] == [f"s{SOURCES_MAX - 1}", SYSTEM, *[OTHER_SOURCES] * 3, "s0"]
+    entries = queue.take_rest()[SOURCES_MAX - 1 :]
+    assert [entry.source for entry in entries] == [f"s{SOURCES_MAX - 1}", SYSTEM, *[OTHER_SOURCES] * 3, "s0"]
+    assert entries[1].message == SOURCES_CUT
+    assert [entry.metadata for entry in entries[2:4]] == [{"source": f"s{SOURCES_MAX + n}"} for n in range(2)]
 
 
 # What an entry becomes
@@ -444,7 +448,7 @@ async def test_after_the_close_nothing_is_accepted_and_the_operator_is_told(capl
     await asyncio.to_thread(say, queue, "too late")
     assert told(await queue.take()) == ["a"]
     assert queue.last_seq == 1
-    assert "too late" in caplog.text
+    await until(lambda: "too late" in caplog.text)
 
 
 async def test_the_close_wakes_a_writer_that_waits() -> None:

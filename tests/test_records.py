@@ -1,17 +1,23 @@
 """What stdlib logging and warnings say in a task is in its log, and a library's own handlers still get it."""
 
+import asyncio
+import copy
 import io
 import logging
 import logging.config
 import logging.handlers
+import multiprocessing
+import pickle
 import queue
+import sys
 import unittest
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.logging import RichHandler
 
 from taskd.capture import capture_installed
 from taskd.entries import Level
@@ -275,6 +281,72 @@ async def test_a_queue_handler_is_fed(library: logging.Logger) -> None:
     await speaker.run(lambda: library.warning("m %d", 1))
     assert records.get(timeout=5).getMessage() == "m 1"
     assert speaker.told() == [("a.library", "WARNING", "m 1")]
+
+
+@pytest.mark.parametrize("kind", [queue.Queue, multiprocessing.Queue], ids=["queue", "multiprocessing"])
+@pytest.mark.parametrize("of_task", [True, False], ids=["its own", "nobody's"])
+async def test_a_listener_that_prints_says_nothing_twice(
+    library: logging.Logger,
+    kind: Callable[[], Any],
+    of_task: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whoever's thread it is: what it sends elsewhere arrives, and its output is the task's no second time."""
+    service = logging.StreamHandler(sys.stderr)
+    logging.root.addHandler(service)
+    path = tmp_path / "listener.log"
+    with capture_installed(Level.INFO):
+        speaker, records = Speaker(), kind()
+        outputs = [logging.StreamHandler(), RichHandler(), logging.StreamHandler(PrintingStream()), service]
+        listener = logging.handlers.QueueListener(records, logging.FileHandler(path), *outputs)
+        library.addHandler(logging.handlers.QueueHandler(records))
+
+        def speak() -> None:
+            if of_task:
+                listener.start()
+            library.warning("m %d", 1)
+            listener.stop()
+
+        if not of_task:
+            listener.start()
+        await speaker.run(speak)
+        await asyncio.sleep(0)
+    logging.root.removeHandler(service)
+    listener.handlers[0].close()
+    assert path.read_text() == "m 1\n"
+    assert speaker.told() == [("a.library", "WARNING", "m 1")]
+    assert capsys.readouterr() == ("", "")
+
+
+class PrintingStream:
+    """A stream around `print`, as libraries put one around a terminal."""
+
+    def write(self, text: str) -> None:
+        print(text)
+
+
+@captured
+async def test_a_record_that_is_handed_to_another_logger_is_one_entry(library: logging.Logger) -> None:
+    """As a listener of several processes does it; the other logger's handlers get the record."""
+    speaker, text = Speaker(), to_text(library)
+    kept = logging.handlers.MemoryHandler(100)
+    logging.getLogger("first").addHandler(kept)
+
+    def hand_on() -> None:
+        for record in kept.buffer:
+            library.handle(copy.deepcopy(record))
+
+    def speak() -> None:
+        logging.getLogger("first").warning("m")
+        hand_on()
+
+    await speaker.run(speak)
+    hand_on()
+    logging.getLogger("first").removeHandler(kept)
+    assert speaker.told() == [("first", "WARNING", "m")]
+    assert text.getvalue() == "m\nm\n"
+    assert type(pickle.loads(pickle.dumps(kept.buffer[0])).name) is str
 
 
 @captured

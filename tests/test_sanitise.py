@@ -15,9 +15,7 @@ from taskd.sanitise import (
     DEPTH_MAX,
     KEY_CHARACTERS_MAX,
     KEYS_MAX,
-    SOURCE_CHARACTERS_MAX,
     clean_metadata,
-    clean_source,
     clean_text,
     clean_value,
     free_key,
@@ -175,15 +173,6 @@ def test_a_text_that_can_be_stored_is_left_alone(text: str) -> None:
 def test_what_cannot_be_stored_is_shown_escaped(value: object, text: str) -> None:
     """Nothing is dropped in silence: one sees what was there."""
     assert clean_text(value) == text
-
-
-@given(ANYTHING)
-def test_a_source_is_one_short_visible_line(value: Box) -> None:
-    """A name never breaks a line, is never empty and never longer than its column."""
-    source = clean_source(value.value)
-    assert_storable(source)
-    assert source.isprintable()
-    assert 1 <= len(source) <= SOURCE_CHARACTERS_MAX
 
 
 # Metadata

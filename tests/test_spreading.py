@@ -15,7 +15,7 @@ import pytest
 from taskd.capture import capture_installed
 from taskd.entries import Level
 from taskd.logger import TaskLogger
-from tests.speakers import Speaker, captured
+from tests.speakers import Speaker, captured, until
 
 logger = logging.getLogger("spreading")
 
@@ -71,8 +71,8 @@ async def test_a_worker_of_a_pool_speaks_for_whoever_handed_it_the_call(caplog: 
 
 
 @captured
-async def test_a_thread_that_outlives_its_task_speaks_for_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    """Its words are not lost: they go where they would go without taskd."""
+async def test_a_thread_that_outlives_its_task_keeps_its_name(caplog: pytest.LogCaptureFixture) -> None:
+    """Its words are not lost: the operator gets them with the name of the task."""
     with capture_installed(Level.INFO):
         speaker, ended = Speaker(), threading.Event()
 
@@ -90,11 +90,12 @@ async def test_a_thread_that_outlives_its_task_speaks_for_nobody(caplog: pytest.
                 pass
 
         await speaker.run(speak)
+        speaker.queue.close()
         ended.set()
         threads[0].join()
-    await asyncio.sleep(0)
+        await until(lambda: bool(caplog.messages))
     assert [message for _, _, message in speaker.told()] == ["during"]
-    assert caplog.messages == ["after"]
+    assert caplog.messages == ["A task, after its end, spreading: after"]
 
 
 @captured

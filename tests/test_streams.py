@@ -49,6 +49,23 @@ async def test_a_stream_wrapped_around_the_buffer_is_heard() -> None:
 
 
 @captured
+async def test_code_that_runs_often_finds_the_stream_of_its_task() -> None:
+    """The interpreter takes a shorter way to a module's attribute then."""
+    speaker, text = Speaker(), io.StringIO()
+
+    def found() -> list[object]:
+        return [sys.stdout for _ in range(1_000)]
+
+    def speak() -> None:
+        with contextlib.redirect_stdout(text):
+            assert {*map(id, found())} == {id(text)}
+        assert {*map(id, found())} == {id(standing)}
+
+    standing = sys.stdout
+    await speaker.run(speak)
+
+
+@captured
 async def test_text_and_bytes_are_not_taken_for_each_other() -> None:
     """As with the real streams, it is a TypeError."""
     out: Any = sys.stdout

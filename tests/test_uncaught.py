@@ -5,6 +5,8 @@ import gc
 import logging
 import sys
 import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
 from typing import Any
 
@@ -14,6 +16,7 @@ import uvloop
 from taskd.capture import capture_installed
 from taskd.entries import Level, LogEntry
 from taskd.speaking import current
+from taskd.uncaught import GENERATORS_MIN, _Generators
 from tests.speakers import Speaker, captured
 
 
@@ -58,16 +61,105 @@ async def test_it_is_told_to_its_own_task_whoever_collects_it() -> None:
     assert [exception_of(entry)["message"] for entry in one.entries()] == ["of one"]
 
 
+async def left_unfinished(words: list[str]) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        print(*words)
+        raise ValueError("of a generator")
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_futures_and_generators_belong_to_the_task_that_made_them(
+    run: Callable[..., None],
+) -> None:
+    """Another task that drops them, or makes the loop run once more, gets none of their words."""
+
+    async def main() -> None:
+        one, other = Speaker(), Speaker()
+        kept: list[Any] = []
+
+        async def begin() -> None:
+            loop = asyncio.get_running_loop()
+            generator = left_unfinished(["left"])
+            await anext(generator)
+            kept.extend([loop.create_future(), generator])
+            kept[0].set_exception(ValueError("of a future"))
+
+        async def drop() -> None:
+            kept.clear()
+            await asyncio.sleep(0.01)
+
+        with capture_installed(Level.INFO):
+            await one.run(begin)
+            await other.run(drop)
+        assert other.told() == []
+        entries = one.entries()
+        assert [exception_of(entry)["message"] for entry in entries if entry.source == "asyncio"] == [
+            "of a future",
+            "of a generator",
+        ]
+        assert [entry.message for entry in entries if entry.source == "stdout"] == ["left"]
+
+    run(main())
+
+
 @captured
-async def test_a_future_that_nobody_looked_at_is_told_where_it_is_collected() -> None:
-    """It has no context of its own."""
-    speaker = Speaker()
+async def test_many_generators_leave_nothing_noted() -> None:
+    """Those that ended are forgotten, and those of nobody are not noted."""
+    noted = _Generators()
+
+    async def generate() -> AsyncIterator[None]:
+        yield
 
     def speak() -> None:
-        asyncio.get_running_loop().create_future().set_exception(ValueError("of a future"))
+        kept = generate()
+        noted.note(kept)  # type: ignore[arg-type]  # it is one
+        for _ in range(3 * GENERATORS_MIN):
+            noted.note(generate())  # type: ignore[arg-type]
+        assert len(noted._owners) <= GENERATORS_MIN
+        assert noted.owner(kept) is current.get()  # type: ignore[arg-type]
 
+    await Speaker().run(speak)
+
+
+@captured
+async def test_a_callback_of_a_pools_future_belongs_to_the_task_that_made_the_future() -> None:
+    """A thread that serves all calls it; so what it prints and raises has no context."""
+    speaker = Speaker()
+
+    def call_back(_: Any) -> None:
+        print("called back")
+        raise ValueError("in a callback")
+
+    def speak() -> None:
+        gate = threading.Event()
+        future = pool.submit(gate.wait, 10)
+        future.add_done_callback(call_back)
+        gate.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(int).result()  # its thread is made by nobody
+        await speaker.run(speak)
+    await asyncio.sleep(0)
+    printed, raised = speaker.entries()
+    assert printed.message == "called back"
+    assert exception_of(raised)["message"] == "in a callback"
+
+
+@captured
+async def test_a_plugins_own_exception_handler_takes_nothing_from_others() -> None:
+    """The loop calls it, and it speaks for the task to which the exception belongs."""
+    speaker, loop = Speaker(), asyncio.get_running_loop()
+
+    def speak() -> None:
+        loop.call_soon(lambda: [][1])
+
+    loop.set_exception_handler(lambda loop, context: print(context["exception"]))
     await speaker.run(speak)
-    assert [exception_of(entry)["message"] for entry in speaker.entries()] == ["of a future"]
+    await asyncio.sleep(0)
+    loop.set_exception_handler(None)
+    assert [message for _, _, message in speaker.told()] == ["list index out of range"]
 
 
 def test_it_is_told_on_the_loop_that_the_service_runs_on() -> None:

@@ -273,12 +273,12 @@ class Search:
             if block.min_timestamp >= since and block.max_timestamp < before:
                 log_filter = replace(log_filter, since=None, until=None)
         seqs = None
-        if (log_filter.levels is not None or log_filter.sources) and block.is_whole:
+        if log_filter.by_kind and block.is_whole:
             wanted = self._wanted(block)
             count = block.count(wanted, after, until) if wanted else 0
             if not count:
                 return None
-            left = replace(log_filter, levels=None, sources=())
+            left = log_filter.rest
             if count == until - after:
                 log_filter = left
             # Where most are wanted, reading all is faster than a list of them.

@@ -55,7 +55,8 @@ export function parseFilter(query: URLSearchParams): LogFilter {
       : [];
   return {
     levels: levels.length === LEVELS.length ? [] : levels,
-    sources: [...new Set(listed('source'))],
+    // As they are: a source's own name may have a comma.
+    sources: [...new Set(query.getAll('source').filter(Boolean))],
     search: query.getAll('search').filter(Boolean),
     exclude: query.getAll('exclude').filter(Boolean),
     regex: query.get('regex') === 'true',

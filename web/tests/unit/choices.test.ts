@@ -19,7 +19,7 @@ describe('filter', () => {
   test.for([
     'min_level=WARNING',
     'level=INFO,ERROR',
-    'source=git&source=db.pool',
+    'source=git&source=db.pool&source=a%2Cb',
     'search=a&search=b&exclude=c&regex=true',
     'meta.index=documents&meta.n=7',
     'since=2026-01-01T00:00:00Z&until=2026-01-02T00:00:00Z',
