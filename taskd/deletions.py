@@ -21,8 +21,8 @@ from pathlib import Path
 
 from taskd.errors import StoreError
 from taskd.persistence.base import LogPersistenceService
+from taskd.supervision import Supervisor
 from taskd.threads import in_thread
-from taskd.waiting import beside
 
 RETRY_S = 2.0
 # Tasks whose rows are deleted before the next are looked at.
@@ -103,8 +103,8 @@ class Deletions:
 
 
 @contextlib.asynccontextmanager
-async def deleting(store: LogPersistenceService, tasks_dir: Path) -> AsyncIterator[Deletions]:
+async def deleting(store: LogPersistenceService, tasks_dir: Path, supervisor: Supervisor) -> AsyncIterator[Deletions]:
     """Deletions that are done until this is left."""
     deletions = Deletions(store, tasks_dir)
-    async with beside(deletions.run(), "deletions"):
+    async with supervisor.running("deletions", deletions.run):
         yield deletions

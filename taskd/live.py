@@ -9,6 +9,7 @@ sees `succeeded` can read the whole log.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from dataclasses import replace
@@ -105,7 +106,9 @@ class LiveTask:
         writing = asyncio.get_running_loop().create_task(self.writer.run(), name=f"writer {self.row.id}")
         try:
             outcome = await self._outcome()
-        except Exception as error:
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # it is not to be cancelled, so that is a fault too
             _log.exception("taskd made a mistake while task %s ran", self.row.id)
             outcome = Outcome(error=TaskdError(f"taskd made a mistake here: {type(error).__name__}: {error}"))
         try:
@@ -147,7 +150,9 @@ class LiveTask:
         give_to_plugin(self.running)
         if self._stop_as is not None:  # asked while the start was being stored
             self.running.cancel()
-        await first(self.running, self._left_behind.wait())
+        while not self.running.done() and not self._left_behind.is_set():
+            with contextlib.suppress(asyncio.CancelledError):  # nobody may cancel this: see `ask_to_stop`
+                await first(self.running, self._left_behind.wait())
         # Cancelled where it never began, or is left behind.
         done = self.running.done() and not self.running.cancelled()
         return self.running.result() if done else Outcome(cancelled=True)
@@ -173,7 +178,9 @@ class LiveTask:
         for level, message, metadata in ending.words:
             self.queue.emit_system(level, message, metadata)
         self.writer.end(ending.end)
-        await asyncio.wait([writing])
+        while not writing.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([writing])
         if writing.cancelled() or writing.exception() is not None or not self.writer.stored_end:
             _log.error("Task %s ends with %d entries and its end not stored", self.row.id, self.writer.pending)
             return

@@ -43,9 +43,10 @@ from taskd.protocols import EdgeConfig
 from taskd.service import Service
 from taskd.settings import Settings
 from taskd.signals import StopSignals
+from taskd.supervision import Supervisor
 from taskd.version import __version__
 from taskd.visible import shown
-from taskd.waiting import beside, first
+from taskd.waiting import first
 
 # How long the HTTP server waits, twice, for answers that are under way when the service has stopped.
 CLOSE_WAIT_S = 1
@@ -149,16 +150,19 @@ async def serve(settings: Settings, listener: socket.socket, signals: StopSignal
     Where the database turns out to be damaged, the service begins anew with another; connections
     that come meanwhile wait.
     """
-    async with beside(give_back(), "memory"), beside(signals.keep(), "signals"):
-        await _serve_and_again(settings, listener, signals)
+    supervisor = Supervisor(settings)
+    async with supervisor.running("memory", give_back), supervisor.running("signals", signals.keep):
+        await _serve_and_again(settings, listener, signals, supervisor)
 
 
-async def _serve_and_again(settings: Settings, listener: socket.socket, signals: StopSignals) -> None:
+async def _serve_and_again(
+    settings: Settings, listener: socket.socket, signals: StopSignals, supervisor: Supervisor
+) -> None:
     stop = asyncio.Event()
-    notices: list[str] = []
+    notices: dict[str, float] = {}
     again, announced = True, False
     while again:
-        service = Service(settings, notices)
+        service = Service(settings, notices, supervisor)
         _on_signals(signals, stop, service)
         if not await _started(service, stop):
             return
@@ -174,13 +178,14 @@ async def _serve_and_again(settings: Settings, listener: socket.socket, signals:
 
 async def _serve(service: Service, listener: socket.socket, stop: asyncio.Event, announced: bool) -> None:
     """Serve until the stop is asked for, or the service should begin anew."""
-    server = HttpServer(EdgeConfig(create_app(service), service.settings, close_wait_s=2 * CLOSE_WAIT_S))
+    config = EdgeConfig(create_app(service), service.settings, close_wait_s=2 * CLOSE_WAIT_S)
+    server = HttpServer(config, service.supervisor)
     # A copy: uvicorn closes the sockets that it is given.
     serving = asyncio.create_task(server.serve([listener.dup()]), name="http")
     if await server.started_or(serving):
         if not announced:
             _tell_ready(service, url(listener))
-        await first(serving, stop.wait(), service.store.corrupt.wait())
+        await _until(serving, stop, service.store.corrupt)
     if service.store.corrupt.is_set():
         service.hurry()  # what tasks say from now on has no place
     try:
@@ -188,8 +193,15 @@ async def _serve(service: Service, listener: socket.socket, stop: asyncio.Event,
     finally:
         # Also where it cannot begin anew: who was asked something is answered before the process ends.
         await server.answered(CLOSE_WAIT_S)
-        server.should_exit = True
+        server.end()
         await serving
+
+
+async def _until(serving: asyncio.Task[None], stop: asyncio.Event, corrupt: asyncio.Event) -> None:
+    """Wait for the first of them. A cancellation changes nothing: only signals ask for the stop."""
+    while not (serving.done() or stop.is_set() or corrupt.is_set()):
+        with contextlib.suppress(asyncio.CancelledError):
+            await first(serving, stop.wait(), corrupt.wait())
 
 
 async def _started(service: Service, stop: asyncio.Event) -> bool:
@@ -209,9 +221,11 @@ async def _started(service: Service, stop: asyncio.Event) -> bool:
 class HttpServer(uvicorn.Server):
     """uvicorn's server, without signal handlers of its own, that tells when it accepts connections."""
 
-    def __init__(self, config: EdgeConfig) -> None:
+    def __init__(self, config: EdgeConfig, supervisor: Supervisor) -> None:
         super().__init__(config)
+        self._supervisor = supervisor
         self._accepting = asyncio.Event()
+        self._ending = asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -221,6 +235,18 @@ class HttpServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._accepting.set()
+
+    async def main_loop(self) -> None:
+        """Keep uvicorn's clock (the date in answers) going until `end`. A cancellation changes nothing."""
+        async with self._supervisor.running("HTTP server", super().main_loop):
+            while not self._ending.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self._ending.wait()
+        self.should_exit = True
+
+    def end(self) -> None:
+        """Close the listening socket, then the connections."""
+        self._ending.set()
 
     async def started_or(self, serving: asyncio.Task[None]) -> bool:
         """Wait until connections are accepted, or until `serving` ended without; whether they are."""

@@ -19,8 +19,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from os.path import basename
 from typing import Any
@@ -35,6 +35,8 @@ BEAT_S = 0.1
 # How often the thread looks, in times that a block is told after.
 LOOKS = 4
 STOP_WAIT_S = 1.0
+# How often it is checked that the thread lives and the loop beats.
+CHECK_S = 1.0
 RECENT_S = 60.0
 LINES_MAX = 20
 
@@ -63,8 +65,12 @@ class Block:
         return f"task {self.live.row.id} ({self.plugin})" if self.live else "no task that is known"
 
 
+class WatchdogDied(Exception):
+    """The watchdog does not watch any more."""
+
+
 class Watchdog:
-    """Watches the running loop for one service. Made on that loop; `watching` is its life."""
+    """Watches the running loop for one service. Made on that loop; `run` is its life."""
 
     def __init__(self, settings: Settings, metrics: Metrics, task_of: TaskOf) -> None:
         self._warn_s = settings.loop_block_warn_s
@@ -73,8 +79,6 @@ class Watchdog:
         self._task_of = task_of
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
-        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
-        self._stopped = threading.Event()
         # Between the thread that finds a block and the beat that ends it.
         self._lock = threading.Lock()
         self._due = time.monotonic()
@@ -87,18 +91,30 @@ class Watchdog:
         self._last = ""
         self._last_at = 0.0
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Watch for the length of a `with` block, on the loop."""
+    async def run(self) -> None:
+        """Watch until this is cancelled. Raises `WatchdogDied` if the thread ends or the loop's beats stop."""
+        stopped = threading.Event()
+        thread = threading.Thread(target=self._watch, args=(stopped,), name="watchdog", daemon=True)
+        self._looked_at = self._due = time.monotonic()
         self._timer = self._loop.call_soon(self._beat)
-        self._thread.start()
+        thread.start()
         try:
-            yield
+            while True:
+                await asyncio.sleep(CHECK_S)
+                if not thread.is_alive():
+                    raise WatchdogDied("something has ended its thread")
+                if self._is_late():
+                    await asyncio.sleep(2 * BEAT_S)  # after a block, a beat may be due in this very turn
+                    if self._is_late():
+                        raise WatchdogDied("the loop does not call it any more")
         finally:
             self._timer.cancel()
-            self._stopped.set()
+            stopped.set()
             # Not for ever: it may be held up by whatever reads our stderr.
-            self._thread.join(STOP_WAIT_S)
+            thread.join(STOP_WAIT_S)
+
+    def _is_late(self) -> bool:
+        return time.monotonic() - self._due >= CHECK_S
 
     @property
     def recent(self) -> str | None:
@@ -148,8 +164,8 @@ class Watchdog:
 
     # In the thread
 
-    def _run(self) -> None:
-        while not self._stopped.wait(self._warn_s / LOOKS):
+    def _watch(self, stopped: threading.Event) -> None:
+        while not stopped.wait(self._warn_s / LOOKS):
             # A watchdog that has died would say nothing more, and nobody would know.
             with suppress(Exception):
                 self._look()

@@ -25,6 +25,7 @@ is over, when it is abandoned.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ from taskd.queue import LogQueue
 from taskd.rereading import Rereading
 from taskd.settings import Settings
 from taskd.tasks import TaskEnd
+from taskd.tracebacks import exception_line
 from taskd.waiting import first
 
 _log = logging.getLogger("taskd.writer")
@@ -132,19 +134,35 @@ class LogWriter:
 
     async def run(self) -> None:
         """Publish and store until `end` was called and all is committed. Must not be cancelled."""
+        delay_s = self._settings.restart_delay_s
+        while not await self._ran() and not self._abandoned.is_set():
+            with contextlib.suppress(BaseException):
+                await first(self._abandoned.wait(), timeout_s=delay_s)
+            delay_s = min(2 * delay_s, self._settings.restart_delay_max_s)
+        self._stop_timer()
+        self._queue.release(self.stored_end)
+
+    async def _ran(self) -> bool:
+        """Publish and store to the end; False if something broke that off. What is pending stays so."""
         try:
-            while not self._queue.closed:
-                self._make_pending(await self._queue.take())
-                if self._is_due():
-                    self._start_flush()
-            self._make_pending(self._queue.take_rest())
-            if self._flushing is not None:
-                await asyncio.wait([self._flushing])  # a plugin may have cancelled it
-            # Only here is all that was said pending, so only here may the end go with it.
-            self.stored_end = await self._flush(self._end)
-        finally:
-            self._stop_timer()
-            self._queue.release(self.stored_end)
+            await self._publish_and_store()
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # nobody may cancel it, so that is a fault too
+            self._died(error)
+            return False
+        return True
+
+    async def _publish_and_store(self) -> None:
+        while not self._queue.closed:
+            self._make_pending(await self._queue.take())
+            if self._is_due():
+                self._start_flush()
+        self._make_pending(self._queue.take_rest())
+        if self._flushing is not None:
+            await asyncio.wait([self._flushing])  # a plugin may have cancelled it
+        # Only here is all that was said pending, so only here may the end go with it.
+        self.stored_end = await self._flush(self._end)
 
     def end(self, end: TaskEnd) -> None:
         """Accept no more entries; the last flush stores how the task ended, in the same transaction."""
@@ -167,8 +185,8 @@ class LogWriter:
             return
         # One step: no await between these two.
         self._pending.extend(entries)
-        self.hub.publish(entries)
         self._counts.add(entries)
+        self.hub.publish(entries)
         self._note_progress(entries)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._settings.flush_interval_s, self._on_timer)
@@ -200,6 +218,7 @@ class LogWriter:
         if self._flushing is None:
             name = f"flush {self.task_id}"
             self._flushing = asyncio.get_running_loop().create_task(self._flush_while_due(), name=name)
+            self._flushing.add_done_callback(self._flushed)
 
     async def _flush_while_due(self) -> None:
         try:
@@ -207,6 +226,21 @@ class LogWriter:
                 await self._flush()
         finally:
             self._flushing = None
+
+    def _flushed(self, flushing: "asyncio.Task[None]") -> None:
+        error = asyncio.CancelledError() if flushing.cancelled() else flushing.exception()
+        if error is not None and not self._queue.closed:
+            self._overdue = True
+            asyncio.get_running_loop().call_later(self._settings.restart_delay_s, self._flush_again)
+            self._died(error)
+
+    def _flush_again(self) -> None:
+        if self._is_due() and not self._queue.closed:
+            self._start_flush()
+
+    def _died(self, error: BaseException) -> None:
+        self._metrics.restarts.labels("writer").inc()
+        self._tell_failing(error)
 
     async def _flush(self, end: TaskEnd | None = None) -> bool:
         """
@@ -252,7 +286,7 @@ class LogWriter:
                 error,
                 exc_info=fault,
             )
-        self.failing = str(error)
+        self.failing = str(error) if isinstance(error, StoreError) else _fault(error)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -266,3 +300,7 @@ class LogWriter:
         if batch:
             size = sum([len(entry.encoded) for entry in batch])
             self._queue.committed(len(batch), size, batch[-1].seq)
+
+
+def _fault(error: BaseException) -> str:
+    return f"taskd made a mistake while it stored entries ({exception_line(error)})."

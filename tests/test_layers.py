@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "taskd"
 # From the ground up. A module imports only from lines above its own, or from its left.
 LAYERS = """
 version errors entries settings shipped visible waiting threads metrics turns signals console descriptors
-patterns fields folding tasks filters queries sanitise masking secrets counts outlines tracebacks
+patterns fields folding tasks filters queries sanitise masking secrets counts outlines tracebacks supervision
 forks holding segments journal flood parts queue progress logger hub lines speech
 persistence.base persistence.connection persistence.soundness persistence.appending persistence.committer
 persistence.schema persistence.blocks persistence.search persistence.indexer persistence.purging

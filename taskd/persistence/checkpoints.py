@@ -14,19 +14,16 @@ said, with its size, and the log shrinks when that program lets go.
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiosqlite
 
 from taskd.persistence.committer import Committer
 from taskd.persistence.connection import in_thread
-from taskd.waiting import beside
 
 LOOK_S = 1.0
 # From here on it is emptied as soon as may be; else when nothing was written for `QUIET_S`.
@@ -127,13 +124,3 @@ def empty(connection: sqlite3.Connection) -> bool:
 def prepare_checkpointer(connection: sqlite3.Connection) -> None:
     """Set how long the connection waits for others."""
     connection.execute(f"PRAGMA busy_timeout = {int(BUSY_S * 1_000)}")
-
-
-@contextlib.asynccontextmanager
-async def checkpointing(
-    connection: aiosqlite.Connection, path: str, committer: Committer, query_timeout_s: float
-) -> AsyncIterator[Checkpointer]:
-    """A checkpointer that works until this is left."""
-    checkpointer = Checkpointer(connection, path, committer, query_timeout_s)
-    async with beside(checkpointer.run(), "checkpointer"):
-        yield checkpointer

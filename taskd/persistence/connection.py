@@ -7,6 +7,7 @@ operation, however many statements it has, is one call into that thread.
 
 import asyncio
 import contextlib
+import functools
 import gc
 import sqlite3
 from collections.abc import AsyncIterator, Callable
@@ -24,6 +25,9 @@ BUSY_TIMEOUT_S = 0.5
 # A statement may begin just after an interrupt: so it is repeated.
 INTERRUPT_AGAIN_S = 0.02
 ROLLBACKS_MAX = 5
+# How often a caller looks whether the thread that it waits for is alive.
+THREAD_LOOK_S = 1.0
+THREAD_ENDED = "The database did not answer: something has ended the thread of taskd that asks it."
 
 # What to do about it, by SQLite's primary result code.
 _ADVICE: dict[int | None, str] = {
@@ -75,7 +79,10 @@ async def connect(path: str) -> AsyncIterator[aiosqlite.Connection]:
         await in_thread(connection, lambda raw: raw.execute("PRAGMA cell_size_check = ON") and None)
         yield connection
     finally:
-        await connection.close()
+        if connection._thread.is_alive():
+            await connection.close()
+        else:
+            connection._connection = None  # SQLite's own is closed when it is collected
 
 
 async def in_thread(connection: aiosqlite.Connection, operation: Operation[T]) -> T:
@@ -85,8 +92,19 @@ async def in_thread(connection: aiosqlite.Connection, operation: Operation[T]) -
     aiosqlite's public methods are a hop for each statement. A hop costs 50 µs, and a caller
     cancelled between BEGIN and COMMIT would leave the transaction open.
     """
-    result: T = await connection._execute(operation, connection._conn)  # type: ignore[no-untyped-call]  # private
-    return result
+    done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    # What its private `_execute` does, with an eye on the thread: what ends that leaves callers waiting for ever.
+    connection._tx.put_nowait((done, functools.partial(operation, connection._conn)))
+    try:
+        while not done.done():
+            await asyncio.wait([done], timeout=THREAD_LOOK_S)
+            if not connection._thread.is_alive():
+                await asyncio.sleep(0)  # its last result may be on its way
+                if not done.done():
+                    raise StoreUnavailable(THREAD_ENDED)
+    finally:
+        done.cancel()
+    return done.result()
 
 
 async def interruptible(connection: aiosqlite.Connection, operation: Operation[T], timeout_s: float) -> T:

@@ -13,11 +13,9 @@ at more than `BUSY_ENTRIES_PER_S`.
 """
 
 import asyncio
-import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import aiosqlite
@@ -27,7 +25,6 @@ from taskd.persistence.blocks import BLOCK_ENTRIES, INSERT_BLOCK, make_block
 from taskd.persistence.committer import Committer
 from taskd.persistence.connection import in_thread
 from taskd.persistence.soundness import Soundness
-from taskd.waiting import beside
 
 BITE_S = 0.05
 BITE_ENTRIES_MIN, BITE_ENTRIES_MAX = 250, 8_000
@@ -143,6 +140,10 @@ class Indexer:
         if ended:
             self._rows_due[task_id] = None
 
+    def interrupt(self) -> None:
+        """Break off the statement that is under way, before `run` is cancelled."""
+        self._connection._conn.interrupt()
+
     async def run(self) -> None:
         """Index what is to be indexed, for ever. May be cancelled at any point."""
         await self._note_unfinished()
@@ -239,16 +240,3 @@ class Indexer:
             self._busy = self._entries > BUSY_ENTRIES_PER_S * (now - self._counted_at)
             self._entries, self._counted_at = 0, now
         return self._busy
-
-
-@contextlib.asynccontextmanager
-async def indexing(
-    connection: aiosqlite.Connection, committer: Committer, soundness: Soundness, entries_min: int
-) -> AsyncIterator[Indexer]:
-    """An indexer that works until this is left; the text of logs with fewer than `entries_min` is left alone."""
-    indexer = Indexer(connection, committer, soundness, entries_min)
-    async with beside(indexer.run(), "indexer"):
-        try:
-            yield indexer
-        finally:
-            connection._conn.interrupt()

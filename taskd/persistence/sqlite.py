@@ -25,11 +25,10 @@ from taskd.entries import Level, LogEntry, timestamp_now
 from taskd.errors import StoreCorrupt, StoreError, StoreUnavailable, TaskNotFound
 from taskd.filters import SQL_FUNCTIONS, LogFilter
 from taskd.holding import hold
-from taskd.metrics import Metrics
 from taskd.outlines import Outline
 from taskd.persistence.appending import Append
 from taskd.persistence.base import Span, TaskFilter
-from taskd.persistence.checkpoints import Checkpointer, checkpointing, prepare_checkpointer
+from taskd.persistence.checkpoints import Checkpointer, prepare_checkpointer
 from taskd.persistence.committer import Committer
 from taskd.persistence.connection import (
     CLOSED,
@@ -42,7 +41,7 @@ from taskd.persistence.connection import (
     read_leniently,
     store_error,
 )
-from taskd.persistence.indexer import Indexer, indexing, prepare_writer
+from taskd.persistence.indexer import Indexer, prepare_writer
 from taskd.persistence.purging import Purger, used_bytes
 from taskd.persistence.schema import configure, prepare
 from taskd.persistence.search import searching
@@ -55,6 +54,7 @@ from taskd.persistence.soundness import (
 )
 from taskd.queries import Order
 from taskd.settings import Settings
+from taskd.supervision import Supervisor
 from taskd.tasks import Task, TaskEnd, TaskStatus, first_id_of
 
 INSERT_TASK = """
@@ -97,7 +97,7 @@ Row = tuple[Any, ...]
 
 
 @asynccontextmanager
-async def open_sqlite(path: str, settings: Settings, metrics: Metrics) -> AsyncIterator["SqliteStore"]:
+async def open_sqlite(path: str, settings: Settings, supervisor: Supervisor) -> AsyncIterator["SqliteStore"]:
     """
     The store in the file `path`, created where it is missing.
 
@@ -111,7 +111,7 @@ async def open_sqlite(path: str, settings: Settings, metrics: Metrics) -> AsyncI
         try:
             check_sides(path)
             notice = await _prepared(path)
-            committer = Committer(lambda: _writer(path, settings.synchronous), soundness, metrics)
+            committer = Committer(lambda: _writer(path, settings.synchronous), soundness, supervisor)
             # Closed last, for it may write: it then copies the log into the file, and removes it.
             stack.push_async_callback(committer.let_go)
             stack.push_async_callback(committer.close)
@@ -124,10 +124,11 @@ async def open_sqlite(path: str, settings: Settings, metrics: Metrics) -> AsyncI
         except (sqlite3.Error, StoreCorrupt) as error:
             raise _cannot_open(path, error, is_taskds(path, settings.data_dir, head)) from error
         await in_thread(index, read_leniently)
-        indexer = await stack.enter_async_context(indexing(index, committer, soundness, settings.index_entries_min))
-        checkpointer = await stack.enter_async_context(
-            checkpointing(checkpoint, path, committer, settings.query_timeout_s)
-        )
+        indexer = Indexer(index, committer, soundness, settings.index_entries_min)
+        await stack.enter_async_context(supervisor.running("indexer", indexer.run))
+        stack.callback(indexer.interrupt)
+        checkpointer = Checkpointer(checkpoint, path, committer, settings.query_timeout_s)
+        await stack.enter_async_context(supervisor.running("checkpointer", checkpointer.run))
         store = SqliteStore(path, settings, committer, read, indexer, checkpointer, soundness)
         store.notices += [notice] if notice else []
         stack.callback(store.close)
