@@ -25,17 +25,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import uvicorn
-import uvloop
 
 from taskd import shipped
 from taskd.api import page
 from taskd.api.app import create_app
 from taskd.connections import cut, watch_clients
-from taskd.console import patient_streams
+from taskd.console import keep_writing, patient_streams
 from taskd.descriptors import fitted
 from taskd.errors import TaskdError
 from taskd.forks import keep_port_from_children
+from taskd.loop import Loop
 from taskd.memory import give_back
+from taskd.operator_log import log_to_stderr
 from taskd.own import every_task, keep_own_tasks
 from taskd.plugins import BrokenPlugin
 from taskd.process import any_lost
@@ -77,9 +78,9 @@ def run(settings: Settings, signals: StopSignals) -> None:
     # The settings have it. In the environment, every process that a task starts would have it too.
     os.environ.pop("TASKD_TOKEN", None)
     with patient_streams() as drain:
-        _log_to_stderr()
+        log_to_stderr()
         settings = fitted(settings.rooted())
-        with listening(settings) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with listening(settings) as listener, asyncio.Runner(loop_factory=Loop) as runner:
             keep_own_tasks(runner.get_loop())
             run_through(runner.get_loop(), serve(settings, listener, signals), signals)
             if not run_through(runner.get_loop(), _nothing_left(), signals):
@@ -121,28 +122,6 @@ def _raised_in(error: BaseException) -> str:
     return f"{type(error).__name__} in {last.filename}:{last.lineno}"
 
 
-class _Formatter(logging.Formatter):
-    """Lines in which nothing speaks to the terminal: errors tell of what clients and plugins have sent."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return "\n".join(map(shown, super().format(record).split("\n")))
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Formatter("taskd: %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING)
-    # What a client does wrong is told to the client: here, anybody could fill the disk with it.
-    uvicorn_log = logging.getLogger("uvicorn.error")
-    uvicorn_log.setLevel(logging.ERROR)
-    uvicorn_log.addFilter(_is_news)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    # An answer is cut short on purpose where what was sent must not be taken for whole, and whoever did it said why.
-    return "returned without completing response" not in record.getMessage()
-
-
 async def serve(settings: Settings, listener: socket.socket, signals: StopSignals) -> None:
     """
     Serve on `listener` until a signal asks for the stop. Not to be cancelled: send the signal.
@@ -151,7 +130,11 @@ async def serve(settings: Settings, listener: socket.socket, signals: StopSignal
     that come meanwhile wait.
     """
     supervisor = Supervisor(settings)
-    async with supervisor.running("memory", give_back), supervisor.running("signals", signals.keep):
+    async with (
+        supervisor.running("console", keep_writing),
+        supervisor.running("memory", give_back),
+        supervisor.running("signals", signals.keep),
+    ):
         await _serve_and_again(settings, listener, signals, supervisor)
 
 
@@ -162,7 +145,7 @@ async def _serve_and_again(
     notices: dict[str, float] = {}
     again, announced = True, False
     while again:
-        service = Service(settings, notices, supervisor)
+        service = Service(settings, notices, supervisor, signals)
         _on_signals(signals, stop, service)
         if not await _started(service, stop):
             return

@@ -16,17 +16,17 @@ import asyncio
 import contextlib
 import logging
 import os
-import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from taskd import segments, shipped
+from taskd import segments, shared_state, shipped
 from taskd.capture import capture_installed
 from taskd.context import tasks_dir
 from taskd.deletions import Deletions, deleting
@@ -40,6 +40,7 @@ from taskd.plugins import PluginRegistry
 from taskd.recovery import Patience, interrupt_orphans, recover_journal
 from taskd.retention import Retention
 from taskd.settings import Settings
+from taskd.signals import StopSignals
 from taskd.supervision import Run, Supervisor
 from taskd.threads import in_thread
 from taskd.version import __version__
@@ -97,10 +98,19 @@ class Service:
     threads: ThreadPoolExecutor
 
     def __init__(
-        self, settings: Settings, notices: Mapping[str, float] | None = None, supervisor: Supervisor | None = None
+        self,
+        settings: Settings,
+        notices: Mapping[str, float] | None = None,
+        supervisor: Supervisor | None = None,
+        signals: StopSignals | None = None,
     ) -> None:
-        """`notices` are those of the service before it in this process; `supervisor` keeps its parts running."""
+        """
+        `notices` are those of the service before it in this process; `supervisor` keeps its parts running.
+
+        `signals`: the process is taskd's own, so what its plugins change of it is taken back (`taskd.shared_state`).
+        """
         self.settings = settings
+        self._signals = signals
         # What was put right and should be known all the same, in sentences, each with its time (`time.monotonic`).
         self.notices = dict(notices or {})
         self.plugins = PluginRegistry()
@@ -108,7 +118,7 @@ class Service:
         self.metrics = self.supervisor.metrics
         self.stopping = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._synced_at = time.monotonic()
+        self._synced_at = monotonic()
         self._stack = AsyncExitStack()
         self._stopped = asyncio.Lock()
 
@@ -121,7 +131,10 @@ class Service:
             await self._open_store(stack)
             self.journal = stack.enter_context(_begun_journal(self.settings))
             stack.enter_context(capture_installed(self.settings.capture_level))
+            if self._signals is not None:
+                stack.enter_context(shared_state.kept(self._signals))
             self._load_plugins()
+            shared_state.loaded()
             self.deletions = await stack.enter_async_context(
                 deleting(self.store, tasks_dir(self.settings), self.supervisor)
             )
@@ -135,7 +148,7 @@ class Service:
                 await self._keep_running(stack, "retention", self.retention.run)
             await self._keep_running(stack, "journal watch", self._watch_journal)
             if self.settings.journal_sync_ms:
-                self._synced_at = time.monotonic()
+                self._synced_at = monotonic()
                 await self._keep_running(stack, "journal sync", self._sync_journal)
             self._stack = stack.pop_all()
         return self
@@ -214,18 +227,18 @@ class Service:
         while True:
             await asyncio.sleep(self.settings.journal_sync_ms / 1_000)
             await in_thread(self.journal.sync, name="journal sync")
-            self._synced_at = time.monotonic()
+            self._synced_at = monotonic()
 
     @property
     def _sync_hung(self) -> str | None:
         """That the journal's sync takes far too long, in a sentence."""
-        late_s = time.monotonic() - self._synced_at
+        late_s = monotonic() - self._synced_at
         if not self.settings.journal_sync_ms or late_s < SYNC_HUNG_S + self.settings.journal_sync_ms / 1_000:
             return None
         return f"The journal has not been synced for {late_s:.0f} s: a power cut would lose what is younger."
 
     def _notice(self, notice: str) -> None:
-        self.notices[notice] = time.monotonic()
+        self.notices[notice] = monotonic()
         _log.error("%s", notice)
 
     @property
@@ -277,7 +290,7 @@ class Service:
             )
 
     def _recent_notices(self) -> list[str]:
-        now = time.monotonic()
+        now = monotonic()
         return [notice for notice, at in self.notices.items() if now - at < NOTICE_SHOWN_S]
 
     def _load_plugins(self) -> None:

@@ -11,11 +11,11 @@ The supervisor is no coroutine itself. Callbacks of the loop do its work, and no
 
 import asyncio
 import logging
-import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from os.path import basename
+from time import monotonic
 from typing import Any
 
 from taskd.metrics import Metrics
@@ -78,7 +78,7 @@ class Supervisor:
     def report(self, part: "Part", error: BaseException) -> None:
         """Count a death and log it, the same cause once an hour."""
         self.metrics.restarts.labels(part.name).inc()
-        now, cause = time.monotonic(), f"{part.name}: {part.cause}"
+        now, cause = monotonic(), f"{part.name}: {part.cause}"
         if now - self._logged.get(cause, -LOG_AGAIN_S) < LOG_AGAIN_S:
             return
         if len(self._logged) >= CAUSES_MAX:
@@ -110,7 +110,7 @@ class Part:
     @property
     def problem(self) -> str | None:
         """What is wrong with it, in a sentence; None if nothing is."""
-        now = time.monotonic()
+        now = monotonic()
         if not self.cause or (self._again is None and now - self._began >= self._proof_s):
             return None
         again = "runs again" if self._again is None else f"is started again in {max(0, self._again_at - now):.1f} s"
@@ -119,7 +119,7 @@ class Part:
     def begin(self) -> None:
         """Start the coroutine."""
         self._again = None
-        self._began = time.monotonic()
+        self._began = monotonic()
         try:
             self._task = self._loop.create_task(self._run(), name=self.name)
         except BaseException as error:  # no memory is left, for one: try again as after any other death
@@ -158,7 +158,7 @@ class Part:
             self._died(error or Returned("it should run until it is ended"))
 
     def _died(self, error: BaseException) -> None:
-        lived_s = time.monotonic() - self._began
+        lived_s = monotonic() - self._began
         recovered = lived_s >= self._proof_s
         supervisor = self._supervisor
         self._delay_s = supervisor.delay_s if recovered else min(2 * self._delay_s, supervisor.delay_max_s)
@@ -168,7 +168,7 @@ class Part:
             self._delay_s = 0.0
         # Before anything that might fail.
         if self._deaths < FINISH_DEATHS_MAX:
-            self._again_at = time.monotonic() + self._delay_s
+            self._again_at = monotonic() + self._delay_s
             self._again = self._loop.call_later(self._delay_s, self.begin)
         else:
             self._end()

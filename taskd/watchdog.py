@@ -17,12 +17,12 @@ in the moment in which it lets go, which is still in the same task.
 import asyncio
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from os.path import basename
+from time import monotonic
 from typing import Any
 
 from taskd.entries import Level
@@ -81,7 +81,7 @@ class Watchdog:
         self._loop_thread = threading.get_ident()
         # Between the thread that finds a block and the beat that ends it.
         self._lock = threading.Lock()
-        self._due = time.monotonic()
+        self._due = monotonic()
         self._looked_at = self._due
         self._suspect: asyncio.Task[Any] | None = None
         self._block: Block | None = None
@@ -95,7 +95,7 @@ class Watchdog:
         """Watch until this is cancelled. Raises `WatchdogDied` if the thread ends or the loop's beats stop."""
         stopped = threading.Event()
         thread = threading.Thread(target=self._watch, args=(stopped,), name="watchdog", daemon=True)
-        self._looked_at = self._due = time.monotonic()
+        self._looked_at = self._due = monotonic()
         self._timer = self._loop.call_soon(self._beat)
         thread.start()
         try:
@@ -114,23 +114,23 @@ class Watchdog:
             thread.join(STOP_WAIT_S)
 
     def _is_late(self) -> bool:
-        return time.monotonic() - self._due >= CHECK_S
+        return monotonic() - self._due >= CHECK_S
 
     @property
     def recent(self) -> str | None:
         """What held the loop in the last minute, in words; None where nothing did."""
-        if not self._last or time.monotonic() - self._last_at >= RECENT_S:
+        if not self._last or monotonic() - self._last_at >= RECENT_S:
             return None
         return f"In the last minute {self._last}; {ADVICE}."
 
     # On the loop
 
     def _beat(self) -> None:
-        late_s = max(0.0, time.monotonic() - self._due)
+        late_s = max(0.0, monotonic() - self._due)
         try:
             self._note(late_s)
         finally:  # a beat that failed must not be the last one
-            self._due = time.monotonic() + BEAT_S
+            self._due = monotonic() + BEAT_S
             self._timer = self._loop.call_later(BEAT_S, self._beat)
 
     def _note(self, late_s: float) -> None:
@@ -140,7 +140,7 @@ class Watchdog:
             return
         with self._lock:
             block, self._block = self._block or Block(told=self._may_tell(None)), None
-            self._due = time.monotonic()
+            self._due = monotonic()
             self._end(block, max(late_s, block.late_s))
 
     def _end(self, block: Block, seconds: float) -> None:
@@ -157,7 +157,7 @@ class Watchdog:
         metrics.loop_block_last_seconds.clear()
         task_id = block.live.row.id if block.live else ""
         metrics.loop_block_last_seconds.labels(block.plugin, task_id, block.where).set(seconds)
-        self._last_at = time.monotonic()
+        self._last_at = monotonic()
         self._last = f"the event loop stood still for {seconds:.1f} s, held by {block.who}{_at(block.where)}"
         if block.told:
             self._lines.append(self._last)
@@ -173,7 +173,7 @@ class Watchdog:
                 _print(self._lines.popleft())
 
     def _look(self) -> None:
-        now = time.monotonic()
+        now = monotonic()
         overslept = now - self._looked_at > 2 * self._warn_s / LOOKS
         self._looked_at = now
         running = asyncio.current_task(self._loop)
@@ -185,7 +185,7 @@ class Watchdog:
         if not known:
             return
         with self._lock:
-            late_s = time.monotonic() - self._due
+            late_s = monotonic() - self._due
             if self._block is None and late_s >= self._warn_s:
                 self._block = self._found(running, late_s)
 
@@ -204,7 +204,7 @@ class Watchdog:
 
     def _may_tell(self, live: LiveTask | None) -> bool:
         """Whether one more block of this task may be told in this minute."""
-        now, who = time.monotonic(), live.row.id if live else ""
+        now, who = monotonic(), live.row.id if live else ""
         while self._told and now - self._told[0][0] >= RECENT_S:
             self._told.popleft()
         if sum(one == who for _, one in self._told) >= self._told_max:

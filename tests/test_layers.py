@@ -10,13 +10,13 @@ PACKAGE = Path(__file__).parent.parent / "taskd"
 
 # From the ground up. A module imports only from lines above its own, or from its left.
 LAYERS = """
-version errors entries settings shipped visible waiting threads metrics turns signals console descriptors
+version errors entries settings shipped visible waiting threads metrics turns signals console operator_log descriptors
 patterns fields folding tasks filters queries sanitise masking secrets counts outlines tracebacks supervision
 forks holding segments journal flood parts queue progress logger hub lines speech
 persistence.base persistence.connection persistence.soundness persistence.appending persistence.committer
 persistence.schema persistence.blocks persistence.search persistence.indexer persistence.purging
 persistence.checkpoints persistence.sqlite persistence
-speaking own streams records uncaught spreading capture process
+speaking own loop shared_state streams records uncaught spreading capture process
 rereading writer pages exporting follow context plugins execution endings
 live deletions manager watchdog retention recovery service
 api api.schemas api.operations api.responses api.auth api.following api.tasks api.logs api.live api.stream api.export

@@ -15,10 +15,10 @@ import asyncio
 import contextlib
 import functools
 import sqlite3
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 import aiosqlite
@@ -95,9 +95,9 @@ class Committer:
     @property
     def fault(self) -> str | None:
         """Why the last transaction failed, for some seconds; or that one does not end."""
-        if self._began is not None and (took_s := time.monotonic() - self._began) >= HUNG_S:
+        if self._began is not None and (took_s := monotonic() - self._began) >= HUNG_S:
             return f"The database has not answered for {took_s:.0f} s. Look at its disk."
-        return self._fault if self._fault and time.monotonic() - self._fault_at < FAULT_SHOWN_S else None
+        return self._fault if self._fault and monotonic() - self._fault_at < FAULT_SHOWN_S else None
 
     def _done(self, work: Operation[Any] | Append) -> asyncio.Future[Any]:
         if self._closed:
@@ -147,7 +147,7 @@ class Committer:
         work = [waiting.work for waiting in taken]
         outcomes: Sequence[Any]
         try:
-            self._began = time.monotonic()
+            self._began = monotonic()
             connection = await self._connected()
             with self._metrics.commit_seconds.time():
                 outcomes = await in_thread(connection, functools.partial(transaction, work=work))
@@ -177,7 +177,7 @@ class Committer:
 
     async def _failed(self, error: Exception) -> StoreError:
         told = self._soundness.told(error)
-        self._fault, self._fault_at = str(told), time.monotonic()
+        self._fault, self._fault_at = str(told), monotonic()
         if isinstance(error, sqlite3.Error) and code_of(error) == sqlite3.SQLITE_IOERR:
             await self.let_go()
         return told

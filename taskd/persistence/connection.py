@@ -27,7 +27,7 @@ INTERRUPT_AGAIN_S = 0.02
 ROLLBACKS_MAX = 5
 # How often a caller looks whether the thread that it waits for is alive.
 THREAD_LOOK_S = 1.0
-THREAD_ENDED = "The database did not answer: something has ended the thread of taskd that asks it."
+_THREAD_ENDED = "The database did not answer: something has ended the thread of taskd that asks it."
 
 # What to do about it, by SQLite's primary result code.
 _ADVICE: dict[int | None, str] = {
@@ -44,6 +44,10 @@ CLOSED = "The store is closed: taskd is stopping."
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
+
+
+class ThreadEnded(StoreUnavailable):
+    """The connection cannot be used any more; whether the operation was done is not known."""
 
 
 class Connection(sqlite3.Connection):
@@ -79,10 +83,19 @@ async def connect(path: str) -> AsyncIterator[aiosqlite.Connection]:
         await in_thread(connection, lambda raw: raw.execute("PRAGMA cell_size_check = ON") and None)
         yield connection
     finally:
-        if connection._thread.is_alive():
-            await connection.close()
-        else:
-            connection._connection = None  # SQLite's own is closed when it is collected
+        await _close(connection)
+
+
+async def _close(connection: aiosqlite.Connection) -> None:
+    try:
+        await in_thread(connection, lambda raw: raw.close())
+    except ThreadEnded:
+        connection._connection = None  # SQLite's own is closed when it is collected
+    except BaseException:
+        connection.stop()
+        raise
+    else:
+        await connection.close()
 
 
 async def in_thread(connection: aiosqlite.Connection, operation: Operation[T]) -> T:
@@ -101,7 +114,7 @@ async def in_thread(connection: aiosqlite.Connection, operation: Operation[T]) -
             if not connection._thread.is_alive():
                 await asyncio.sleep(0)  # its last result may be on its way
                 if not done.done():
-                    raise StoreUnavailable(THREAD_ENDED)
+                    raise ThreadEnded(_THREAD_ENDED)
     finally:
         done.cancel()
     return done.result()

@@ -13,9 +13,12 @@ at more than `BUSY_ENTRIES_PER_S`.
 """
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 import aiosqlite
@@ -111,10 +114,16 @@ class _State:
 class Indexer:
     """The one that makes the indexes. `run` until it is cancelled."""
 
+    _connection: aiosqlite.Connection
+
     def __init__(
-        self, connection: aiosqlite.Connection, committer: Committer, soundness: Soundness, entries_min: int
+        self,
+        connect: Callable[[], AbstractAsyncContextManager[aiosqlite.Connection]],
+        committer: Committer,
+        soundness: Soundness,
+        entries_min: int,
     ) -> None:
-        self._connection = connection
+        self._connect = connect
         self._soundness = soundness
         self._committer = committer
         self._entries_min = entries_min
@@ -142,11 +151,17 @@ class Indexer:
 
     def interrupt(self) -> None:
         """Break off the statement that is under way, before `run` is cancelled."""
-        self._connection._conn.interrupt()
+        with contextlib.suppress(AttributeError, ValueError):  # there is none yet, or none any more
+            self._connection._conn.interrupt()
 
     async def run(self) -> None:
         """Index what is to be indexed, for ever. May be cancelled at any point."""
-        await self._note_unfinished()
+        # Its own, so that each life has another: something may have ended the thread of the last one.
+        async with self._connect() as self._connection:
+            await self._note_unfinished()
+            await self._index()
+
+    async def _index(self) -> None:
         while True:
             await self._work.wait()
             # Blocks of running tasks before the text of those that have ended, which takes longer.

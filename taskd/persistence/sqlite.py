@@ -12,7 +12,7 @@ import functools
 import os
 import sqlite3
 import stat
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from taskd.persistence.connection import (
     CLOSED,
     Operation,
     T,
+    ThreadEnded,
     code_of,
     connect,
     in_thread,
@@ -115,21 +116,15 @@ async def open_sqlite(path: str, settings: Settings, supervisor: Supervisor) -> 
             # Closed last, for it may write: it then copies the log into the file, and removes it.
             stack.push_async_callback(committer.let_go)
             stack.push_async_callback(committer.close)
-            read = [await stack.enter_async_context(connect(path)) for _ in range(settings.readers)]
-            index = await stack.enter_async_context(connect(path))
-            checkpoint = await stack.enter_async_context(connect(path))
-            await in_thread(checkpoint, prepare_checkpointer)
-            for connection in (*read, index):
-                await in_thread(connection, _prepare_reader)
+            read = [await stack.enter_async_context(_reader(path)) for _ in range(settings.readers)]
         except (sqlite3.Error, StoreCorrupt) as error:
             raise _cannot_open(path, error, is_taskds(path, settings.data_dir, head)) from error
-        await in_thread(index, read_leniently)
-        indexer = Indexer(index, committer, soundness, settings.index_entries_min)
+        indexer = Indexer(lambda: _indexing(path), committer, soundness, settings.index_entries_min)
         await stack.enter_async_context(supervisor.running("indexer", indexer.run))
         stack.callback(indexer.interrupt)
-        checkpointer = Checkpointer(checkpoint, path, committer, settings.query_timeout_s)
+        checkpointer = Checkpointer(lambda: _checkpointing(path), path, committer, settings.query_timeout_s)
         await stack.enter_async_context(supervisor.running("checkpointer", checkpointer.run))
-        store = SqliteStore(path, settings, committer, read, indexer, checkpointer, soundness)
+        store = SqliteStore(path, settings, committer, read, indexer, checkpointer, soundness, stack)
         store.notices += [notice] if notice else []
         stack.callback(store.close)
         yield store
@@ -154,6 +149,27 @@ async def _writer(path: str, synchronous: str) -> AsyncIterator[aiosqlite.Connec
         await in_thread(connection, functools.partial(configure, synchronous=synchronous))
         await in_thread(connection, prepare_writer)
         await in_thread(connection, read_leniently)
+        yield connection
+
+
+@asynccontextmanager
+async def _reader(path: str) -> AsyncIterator[aiosqlite.Connection]:
+    async with connect(path) as connection:
+        await in_thread(connection, _prepare_reader)
+        yield connection
+
+
+@asynccontextmanager
+async def _indexing(path: str) -> AsyncIterator[aiosqlite.Connection]:
+    async with _reader(path) as connection:
+        await in_thread(connection, read_leniently)
+        yield connection
+
+
+@asynccontextmanager
+async def _checkpointing(path: str) -> AsyncIterator[aiosqlite.Connection]:
+    async with connect(path) as connection:
+        await in_thread(connection, prepare_checkpointer)
         yield connection
 
 
@@ -201,6 +217,7 @@ class SqliteStore:
         indexer: Indexer,
         checkpointer: Checkpointer,
         soundness: Soundness,
+        opened: AsyncExitStack,
     ) -> None:
         self.notices: list[str] = []
         self.corrupt = soundness.corrupt
@@ -214,6 +231,7 @@ class SqliteStore:
         self._purger = Purger(committer)
         self._soundness = soundness
         self._readers = readers
+        self._opened = opened
         self._idle: asyncio.LifoQueue[aiosqlite.Connection] = asyncio.LifoQueue()
         for connection in readers:
             self._idle.put_nowait(connection)
@@ -394,13 +412,25 @@ class SqliteStore:
 
     async def _read(self, operation: Operation[T]) -> T:
         """Read on an idle connection, within the time limit; interrupted when the caller is cancelled."""
-        async with self._reader() as connection:
+        connection = await self._idle.get()
+        try:
             if self._closed:
                 raise StoreUnavailable(CLOSED)
             try:
                 return await self._once_or_leniently(connection, operation)
-            except sqlite3.Error as error:
-                raise self._soundness.told(error) from error
+            except ThreadEnded:
+                connection = await self._renewed(connection)
+                return await self._once_or_leniently(connection, operation)
+        except sqlite3.Error as error:
+            raise self._soundness.told(error) from error
+        finally:
+            self._idle.put_nowait(connection)
+
+    async def _renewed(self, connection: aiosqlite.Connection) -> aiosqlite.Connection:
+        """Another connection in the place of one whose thread has ended."""
+        another = await self._opened.enter_async_context(_reader(str(self._path)))
+        self._readers[self._readers.index(connection)] = another
+        return another
 
     async def _once_or_leniently(self, connection: aiosqlite.Connection, operation: Operation[T]) -> T:
         try:
@@ -411,14 +441,6 @@ class SqliteStore:
             # Text that is no UTF-8: damage that SQLite does not see. The rest can be read.
             await in_thread(connection, read_leniently)
             return await interruptible(connection, operation, self._settings.query_timeout_s)
-
-    @asynccontextmanager
-    async def _reader(self) -> AsyncGenerator[aiosqlite.Connection, None]:
-        connection = await self._idle.get()
-        try:
-            yield connection
-        finally:
-            self._idle.put_nowait(connection)
 
 
 def _where_task(task_filter: TaskFilter) -> tuple[str, list[object]]:
