@@ -124,7 +124,9 @@ async def open_sqlite(path: str, settings: Settings, supervisor: Supervisor) -> 
         stack.callback(indexer.interrupt)
         checkpointer = Checkpointer(lambda: _checkpointing(path), path, committer, settings.query_timeout_s)
         await stack.enter_async_context(supervisor.running("checkpointer", checkpointer.run))
-        store = SqliteStore(path, settings, committer, read, indexer, checkpointer, soundness, stack)
+        # Closed after the store, which breaks off what is under way in them.
+        renewed = await stack.enter_async_context(AsyncExitStack())
+        store = SqliteStore(path, settings, committer, read, indexer, checkpointer, soundness, renewed)
         store.notices += [notice] if notice else []
         stack.callback(store.close)
         yield store
@@ -217,7 +219,7 @@ class SqliteStore:
         indexer: Indexer,
         checkpointer: Checkpointer,
         soundness: Soundness,
-        opened: AsyncExitStack,
+        renewed: AsyncExitStack,
     ) -> None:
         self.notices: list[str] = []
         self.corrupt = soundness.corrupt
@@ -231,7 +233,7 @@ class SqliteStore:
         self._purger = Purger(committer)
         self._soundness = soundness
         self._readers = readers
-        self._opened = opened
+        self._opened = renewed
         self._idle: asyncio.LifoQueue[aiosqlite.Connection] = asyncio.LifoQueue()
         for connection in readers:
             self._idle.put_nowait(connection)
