@@ -105,7 +105,7 @@ class Look(Plugin):
             "root": [root.level, [str(each) for each in root.handlers], len(root.filters), root.manager.disable],
             "handlers": [len(each.filters) for each in root.handlers],
             "factories": [str(logging.getLoggerClass()), str(logging.getLogRecordFactory())],
-            "last": [str(logging.lastResort), logging.raiseExceptions],
+            "last": [logging.lastResort is None, logging.raiseExceptions],
             "disabled": [name for name in root.manager.loggerDict if logging.getLogger(name).disabled],
         }
 

@@ -70,7 +70,12 @@ def check_wanted(connection: sqlite3.Connection) -> None:
 async def connect(path: str) -> AsyncIterator[aiosqlite.Connection]:
     """A connection to the file `path`, closed in the end. Raises `sqlite3.Error`."""
     connecting = aiosqlite.connect(
-        path, isolation_level=None, timeout=BUSY_TIMEOUT_S, cached_statements=256, factory=Connection
+        path,
+        isolation_level=None,
+        timeout=BUSY_TIMEOUT_S,
+        cached_statements=256,
+        factory=Connection,
+        check_same_thread=False,  # if its thread has ended, another has to close it
     )
     try:
         connection = await connecting
@@ -90,7 +95,8 @@ async def _close(connection: aiosqlite.Connection) -> None:
     try:
         await in_thread(connection, lambda raw: raw.close())
     except ThreadEnded:
-        connection._connection = None  # SQLite's own is closed when it is collected
+        raw, connection._connection = connection._conn, None
+        await threads.in_thread(raw.close, name="end of a connection")
     except BaseException:
         connection.stop()
         raise
