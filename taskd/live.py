@@ -103,7 +103,7 @@ class LiveTask:
 
     async def live(self) -> None:
         """From the start to the end stored, whatever goes wrong. Not to be cancelled: see `ask_to_stop`."""
-        writing = asyncio.get_running_loop().create_task(self.writer.run(), name=f"writer {self.row.id}")
+        writing = asyncio.get_running_loop().create_task(self._write(), name=f"writer {self.row.id}")
         try:
             outcome = await self._outcome()
         except GeneratorExit:
@@ -116,6 +116,22 @@ class LiveTask:
         finally:
             self.hub.close()
             self.ended.set()
+
+    async def _write(self) -> None:
+        """Run the writer to its end, and again after whatever breaks it off: no entry is lost by that."""
+        delay_s, over = self._settings.restart_delay_s, False
+        while not over:
+            try:
+                await self.writer.run()
+                return
+            except GeneratorExit:
+                raise
+            except BaseException as error:  # a cancellation is a fault too
+                self.writer.died(error)
+            with contextlib.suppress(asyncio.CancelledError):
+                over = await self.writer.abandoned(delay_s)
+            delay_s = min(2 * delay_s, self._settings.restart_delay_max_s)
+        self.writer.let_go()
 
     def ask_to_stop(self, stop_as: TaskStatus) -> None:
         """Cancel the plugin; the task then ends as `stop_as`. Asking again is harmless."""

@@ -25,7 +25,6 @@ is over, when it is abandoned.
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 from dataclasses import dataclass
@@ -133,27 +132,11 @@ class LogWriter:
         self.hub.publish_progress(source, progress)
 
     async def run(self) -> None:
-        """Publish and store until `end` was called and all is committed. Must not be cancelled."""
-        delay_s = self._settings.restart_delay_s
-        while not await self._ran() and not self._abandoned.is_set():
-            with contextlib.suppress(BaseException):
-                await first(self._abandoned.wait(), timeout_s=delay_s)
-            delay_s = min(2 * delay_s, self._settings.restart_delay_max_s)
-        self._stop_timer()
-        self._queue.release(self.stored_end)
+        """
+        Publish and store until `end` was called and all is committed. Must not be cancelled.
 
-    async def _ran(self) -> bool:
-        """Publish and store to the end; False if something broke that off. What is pending stays so."""
-        try:
-            await self._publish_and_store()
-        except GeneratorExit:
-            raise
-        except BaseException as error:  # nobody may cancel it, so that is a fault too
-            self._died(error)
-            return False
-        return True
-
-    async def _publish_and_store(self) -> None:
+        If it raises, what is pending stays so, and another call goes on with it.
+        """
         while not self._queue.closed:
             self._make_pending(await self._queue.take())
             if self._is_due():
@@ -163,6 +146,22 @@ class LogWriter:
             await asyncio.wait([self._flushing])  # a plugin may have cancelled it
         # Only here is all that was said pending, so only here may the end go with it.
         self.stored_end = await self._flush(self._end)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Nothing more is stored: let go whoever waits for a commit."""
+        self._stop_timer()
+        self._queue.release(self.stored_end)
+
+    def died(self, error: BaseException) -> None:
+        """Report what broke off `run` or a flush."""
+        self._metrics.restarts.labels("writer").inc()
+        self._tell_failing(error)
+
+    async def abandoned(self, timeout_s: float) -> bool:
+        """Wait for `abandon`, for at most this time; whether it was called."""
+        await first(self._abandoned.wait(), timeout_s=timeout_s)
+        return self._abandoned.is_set()
 
     def end(self, end: TaskEnd) -> None:
         """Accept no more entries; the last flush stores how the task ended, in the same transaction."""
@@ -232,15 +231,11 @@ class LogWriter:
         if error is not None and not self._queue.closed:
             self._overdue = True
             asyncio.get_running_loop().call_later(self._settings.restart_delay_s, self._flush_again)
-            self._died(error)
+            self.died(error)
 
     def _flush_again(self) -> None:
         if self._is_due() and not self._queue.closed:
             self._start_flush()
-
-    def _died(self, error: BaseException) -> None:
-        self._metrics.restarts.labels("writer").inc()
-        self._tell_failing(error)
 
     async def _flush(self, end: TaskEnd | None = None) -> bool:
         """
