@@ -78,7 +78,7 @@ async def connect(path: str) -> AsyncIterator[aiosqlite.Connection]:
         check_same_thread=False,  # if its thread has ended, another has to close it
     )
     try:
-        connection = await connecting
+        connection = await _opened(connecting)
     except BaseException:
         # Its thread has still to tell this loop that it ends, so the loop must not close before.
         await threads.in_thread(connecting._thread.join, name="end of a connection")
@@ -89,6 +89,22 @@ async def connect(path: str) -> AsyncIterator[aiosqlite.Connection]:
         yield connection
     finally:
         await _close(connection)
+
+
+async def _opened(connecting: aiosqlite.Connection) -> aiosqlite.Connection:
+    """Wait until it is open, cancelled or not: what is opened then would be left unclosed."""
+    opening: asyncio.Future[aiosqlite.Connection] = asyncio.ensure_future(connecting)
+    cancellation: asyncio.CancelledError | None = None
+    while not opening.done():
+        try:
+            await asyncio.wait([opening])
+        except asyncio.CancelledError as error:
+            cancellation = error
+    if cancellation is None:
+        return opening.result()
+    if opening.exception() is None:
+        await connecting.close()
+    raise cancellation
 
 
 async def _close(connection: aiosqlite.Connection) -> None:
