@@ -6,6 +6,7 @@ waits for ever or fails, and on the loop it would take everything with it. So a 
 waits for it, what it cannot write is let go, and what has no room (`WAITING_MAX`) is dropped.
 """
 
+import asyncio
 import contextlib
 import io
 import os
@@ -13,6 +14,7 @@ import queue
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
@@ -20,6 +22,7 @@ from taskd.visible import shown
 
 WAITING_MAX = 1_000
 DRAIN_WAIT_S = 0.5
+KEEP_INTERVAL_S = 1.0
 _STREAMS = ((1, "stdout"), (2, "stderr"))
 
 
@@ -76,6 +79,19 @@ def patient_streams() -> Iterator[Callable[[], None]]:
             setattr(sys, name, before[name])
 
 
+class ConsoleDied(Exception):
+    """What is written on stdout or stderr waited, for its thread had ended."""
+
+
+async def keep_writing() -> None:
+    """Look, for ever, whether the threads that write live. Raises `ConsoleDied` after it had to start one again."""
+    while True:
+        await asyncio.sleep(KEEP_INTERVAL_S)
+        revived = [outlet for outlet in _outlets if outlet.revive()]
+        if revived:
+            raise ConsoleDied("something has ended a thread that writes stdout or stderr")
+
+
 def _text(outlet: "_Outlet", like: TextIO) -> TextIO:
     like.flush()
     return io.TextIOWrapper(
@@ -83,15 +99,23 @@ def _text(outlet: "_Outlet", like: TextIO) -> TextIO:
     )
 
 
+_outlets: list["_Outlet"] = []
+
+
 class _Outlet(io.RawIOBase):
     """One descriptor, written by a thread of its own."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        # A copy: a plugin may close the descriptor, or have it lead elsewhere.
+        self._own = os.dup(descriptor)
         self._process = os.getpid()
-        # Its `put` may be entered again, by a destructor that has something to say.
-        self._waiting: queue.SimpleQueue[bytes | threading.Event] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name=f"console {descriptor}", daemon=True).start()
+        # Appended to by any thread, also again by a destructor in the middle of it; an item leaves when it is written.
+        self._waiting: deque[bytes | threading.Event] = deque()
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._starting = threading.Lock()
+        _outlets.append(self)
+        self._thread = self._start()
 
     def writable(self) -> bool:
         return True
@@ -106,25 +130,49 @@ class _Outlet(io.RawIOBase):
         words = bytes(data)  # type: ignore[call-overload]  # a buffer, of whatever kind
         if os.getpid() != self._process:
             self._write(words)  # a forked child has no thread that would
-        elif self._waiting.qsize() < WAITING_MAX:
-            self._waiting.put(words)
+        elif len(self._waiting) < WAITING_MAX:
+            self._put(words)
         return len(words)
 
     def drain(self, deadline: float) -> None:
         """Wait until all has been written that was said so far, or the deadline is there."""
         written = threading.Event()
-        self._waiting.put(written)
+        self._put(written)
         written.wait(max(0.0, deadline - time.monotonic()))
+
+    def _put(self, item: bytes | threading.Event) -> None:
+        self._waiting.append(item)
+        self._wake.put(None)
+
+    def _start(self) -> threading.Thread:
+        thread = threading.Thread(target=self._run, name=f"console {self._descriptor}", daemon=True)
+        thread.start()
+        return thread
+
+    def revive(self) -> bool:
+        """Start the thread again if something has ended it, and write what waits; whether that was so."""
+        if self._thread.is_alive() or not self._starting.acquire(blocking=False):
+            return False
+        try:
+            self._thread = self._start()
+        except RuntimeError:  # no thread can be had now: it is tried again
+            return False
+        finally:
+            self._starting.release()
+        return True
 
     def _run(self) -> None:
         while True:
-            words = self._waiting.get()
-            if isinstance(words, threading.Event):
-                words.set()
-                continue
-            self._write(words)
+            while self._waiting:
+                item = self._waiting[0]
+                if isinstance(item, threading.Event):
+                    item.set()
+                else:
+                    self._write(item)
+                self._waiting.popleft()
+            self._wake.get()
 
     def _write(self, words: bytes) -> None:
         with contextlib.suppress(OSError):
             while words:
-                words = words[os.write(self._descriptor, words) :]
+                words = words[os.write(self._own, words) :]

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from taskd.errors import StoreError
 from taskd.persistence.base import LogPersistenceService
+from taskd.supervision import Supervisor
 from taskd.threads import in_thread
-from taskd.waiting import beside
 
 RETRY_S = 2.0
 # Tasks whose rows are deleted before the next are looked at.
@@ -109,9 +109,12 @@ class Deletions:
 
 @contextlib.asynccontextmanager
 async def deleting(
-    store: LogPersistenceService, tasks_dir: Path, forget: Callable[[Sequence[str]], None] = lambda ids: None
+    store: LogPersistenceService,
+    tasks_dir: Path,
+    supervisor: Supervisor,
+    forget: Callable[[Sequence[str]], None] = lambda ids: None,
 ) -> AsyncIterator[Deletions]:
     """Deletions that are done until this is left. `forget` is given the tasks before their rows go."""
     deletions = Deletions(store, tasks_dir, forget)
-    async with beside(deletions.run(), "deletions"):
+    async with supervisor.running("deletions", deletions.run):
         yield deletions

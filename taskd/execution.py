@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from types import CoroutineType
 from typing import Any
 
+from taskd import shared_state
 from taskd.context import TaskContext
 from taskd.forks import children_ended
 from taskd.plugins import LoadedPlugin
@@ -45,6 +46,7 @@ class Outcome:
 async def execute(plugin: LoadedPlugin, context: TaskContext) -> Outcome:
     """Run the plugin's `execute`. Raises nothing but CancelledError before it has begun."""
     capturing = Capturing(context.logger)
+    shared = shared_state.state()
     token = current.set(capturing)
     try:
         with children_ended():
@@ -56,6 +58,7 @@ async def execute(plugin: LoadedPlugin, context: TaskContext) -> Outcome:
     finally:
         current.reset(token)
         capturing.finish()
+        shared_state.take_back(shared)
 
 
 async def _call(plugin: LoadedPlugin, context: TaskContext) -> Any:

@@ -9,6 +9,7 @@ sees `succeeded` can read the whole log.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from dataclasses import replace
@@ -102,10 +103,12 @@ class LiveTask:
 
     async def live(self) -> None:
         """From the start to the end stored, whatever goes wrong. Not to be cancelled: see `ask_to_stop`."""
-        writing = asyncio.get_running_loop().create_task(self.writer.run(), name=f"writer {self.row.id}")
+        writing = asyncio.get_running_loop().create_task(self._write(), name=f"writer {self.row.id}")
         try:
             outcome = await self._outcome()
-        except Exception as error:
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # it is not to be cancelled, so that is a fault too
             _log.exception("taskd made a mistake while task %s ran", self.row.id)
             outcome = Outcome(error=TaskdError(f"taskd made a mistake here: {type(error).__name__}: {error}"))
         try:
@@ -113,6 +116,22 @@ class LiveTask:
         finally:
             self.hub.close()
             self.ended.set()
+
+    async def _write(self) -> None:
+        """Run the writer to its end, and again after whatever breaks it off: no entry is lost by that."""
+        delay_s, over = self._settings.restart_delay_s, False
+        while not over:
+            try:
+                await self.writer.run()
+                return
+            except GeneratorExit:
+                raise
+            except BaseException as error:  # a cancellation is a fault too
+                self.writer.died(error)
+            with contextlib.suppress(asyncio.CancelledError):
+                over = await self.writer.abandoned(delay_s)
+            delay_s = min(2 * delay_s, self._settings.restart_delay_max_s)
+        self.writer.let_go()
 
     def ask_to_stop(self, stop_as: TaskStatus) -> None:
         """Cancel the plugin; the task then ends as `stop_as`. Asking again is harmless."""
@@ -147,7 +166,9 @@ class LiveTask:
         give_to_plugin(self.running)
         if self._stop_as is not None:  # asked while the start was being stored
             self.running.cancel()
-        await first(self.running, self._left_behind.wait())
+        while not self.running.done() and not self._left_behind.is_set():
+            with contextlib.suppress(asyncio.CancelledError):  # nobody may cancel this: see `ask_to_stop`
+                await first(self.running, self._left_behind.wait())
         # Cancelled where it never began, or is left behind.
         done = self.running.done() and not self.running.cancelled()
         return self.running.result() if done else Outcome(cancelled=True)
@@ -173,7 +194,9 @@ class LiveTask:
         for level, message, metadata in ending.words:
             self.queue.emit_system(level, message, metadata)
         self.writer.end(ending.end)
-        await asyncio.wait([writing])
+        while not writing.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([writing])
         if writing.cancelled() or writing.exception() is not None or not self.writer.stored_end:
             _log.error("Task %s ends with %d entries and its end not stored", self.row.id, self.writer.pending)
             return

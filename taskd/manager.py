@@ -295,7 +295,7 @@ class TaskManager:
 
     def _watched(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, TaskdError):
             _log.error("%s died, which is a fault in taskd", task.get_name(), exc_info=error)
 

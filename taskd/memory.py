@@ -16,8 +16,9 @@ TRIM_INTERVAL_S = 10.0
 
 
 async def give_back() -> None:
-    """Do so again and again, until it is cancelled; return where the C library is one that cannot."""
+    """Do so again and again, until it is cancelled; nothing if the C library is one that cannot."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
-    while trim is not None:
+    while True:
         await asyncio.sleep(TRIM_INTERVAL_S)
-        await in_thread(partial(trim, 0), name="memory")
+        if trim is not None:
+            await in_thread(partial(trim, 0), name="memory")

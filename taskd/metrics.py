@@ -53,6 +53,7 @@ class Metrics:
         )
         self.commit_seconds = _histogram("commit_seconds", "A transaction of the store, of many tasks.", _STORE_S)
         self.store_errors = _counter("store_errors", "Transactions that the store refused: locked, full or failing.")
+        self.restarts = _counter("restarts", "Parts of the service that died and were started again.", "part")
         self.loop_lag_seconds = _histogram("loop_lag_seconds", "How late the event loop comes to what is due.", _LAG_S)
         self.loop_blocks = _counter(
             "loop_blocks", "Times that the event loop stood still; plugin is empty where no task did it.", "plugin"

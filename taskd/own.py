@@ -14,6 +14,10 @@ from typing import Any
 
 from taskd.speaking import current
 
+# Under this name a task has the factory of its own, if it has set one (`taskd.loop`).
+TASK_FACTORY = "task factory"
+
+_Task = asyncio.Task  # a plugin may put another into asyncio
 _own: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
 
 
@@ -21,13 +25,19 @@ def keep_own_tasks(loop: asyncio.AbstractEventLoop) -> None:
     """Leave tasks that are not made in a plugin's context out of `asyncio.all_tasks()` from now on."""
 
     def make(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Any:
-        task = asyncio.Task(coroutine, loop=loop, **options)
-        if current.get() is None:
-            _unregister_task(task)
-            _own.add(task)
+        capturing = current.get()
+        if capturing is not None:
+            return capturing.replaced.get(TASK_FACTORY, _plain)(loop, coroutine, **options)
+        task = _plain(loop, coroutine, **options)
+        _unregister_task(task)
+        _own.add(task)
         return task
 
     loop.set_task_factory(make)
+
+
+def _plain(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Any:
+    return _Task(coroutine, loop=loop, **options)
 
 
 def give_to_plugin(task: asyncio.Task[Any]) -> None:

@@ -25,26 +25,28 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import uvicorn
-import uvloop
 
 from taskd import shipped
 from taskd.api import page
 from taskd.api.app import create_app
 from taskd.connections import cut, watch_clients
-from taskd.console import patient_streams
+from taskd.console import keep_writing, patient_streams
 from taskd.descriptors import fitted
 from taskd.errors import TaskdError
 from taskd.forks import keep_port_from_children
+from taskd.loop import Loop
 from taskd.memory import give_back
+from taskd.operator_log import log_to_stderr
 from taskd.own import every_task, keep_own_tasks
 from taskd.plugins import BrokenPlugin
 from taskd.protocols import EdgeConfig
 from taskd.service import Service
 from taskd.settings import Settings
 from taskd.signals import StopSignals
+from taskd.supervision import Supervisor
 from taskd.version import __version__
 from taskd.visible import shown
-from taskd.waiting import beside, first
+from taskd.waiting import first
 
 # How long the HTTP server waits, twice, for answers that are under way when the service has stopped.
 CLOSE_WAIT_S = 1
@@ -75,9 +77,9 @@ def run(settings: Settings, signals: StopSignals) -> None:
     # The settings have it. In the environment, every process that a task starts would have it too.
     os.environ.pop("TASKD_TOKEN", None)
     with patient_streams() as drain:
-        _log_to_stderr()
+        log_to_stderr()
         settings = fitted(settings.rooted())
-        with listening(settings) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with listening(settings) as listener, asyncio.Runner(loop_factory=Loop) as runner:
             keep_own_tasks(runner.get_loop())
             run_through(runner.get_loop(), serve(settings, listener, signals, drain), signals)
             if not run_through(runner.get_loop(), _nothing_left(), signals):
@@ -119,28 +121,6 @@ def _raised_in(error: BaseException) -> str:
     return f"{type(error).__name__} in {last.filename}:{last.lineno}"
 
 
-class _Formatter(logging.Formatter):
-    """Lines in which nothing speaks to the terminal: errors tell of what clients and plugins have sent."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return "\n".join(map(shown, super().format(record).split("\n")))
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Formatter("taskd: %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING)
-    # What a client does wrong is told to the client: here, anybody could fill the disk with it.
-    uvicorn_log = logging.getLogger("uvicorn.error")
-    uvicorn_log.setLevel(logging.ERROR)
-    uvicorn_log.addFilter(_is_news)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    # An answer is cut short on purpose where what was sent must not be taken for whole, and whoever did it said why.
-    return "returned without completing response" not in record.getMessage()
-
-
 async def serve(
     settings: Settings, listener: socket.socket, signals: StopSignals, drain: Callable[[], None] = lambda: None
 ) -> None:
@@ -152,18 +132,27 @@ async def serve(
     Where the database turns out to be damaged, the service begins anew with another; connections
     that come meanwhile wait.
     """
-    async with beside(give_back(), "memory"), beside(signals.keep(), "signals"):
-        await _serve_and_again(settings, listener, signals, drain)
+    supervisor = Supervisor(settings)
+    async with (
+        supervisor.running("console", keep_writing),
+        supervisor.running("memory", give_back),
+        supervisor.running("signals", signals.keep),
+    ):
+        await _serve_and_again(settings, listener, signals, supervisor, drain)
 
 
 async def _serve_and_again(
-    settings: Settings, listener: socket.socket, signals: StopSignals, drain: Callable[[], None]
+    settings: Settings,
+    listener: socket.socket,
+    signals: StopSignals,
+    supervisor: Supervisor,
+    drain: Callable[[], None],
 ) -> None:
     stop = asyncio.Event()
-    notices: list[str] = []
+    notices: dict[str, float] = {}
     again, announced = True, False
     while again:
-        service = Service(settings, notices)
+        service = Service(settings, notices, supervisor, signals)
         _on_signals(signals, stop, service, drain)
         if not await _started(service, stop):
             return
@@ -179,13 +168,14 @@ async def _serve_and_again(
 
 async def _serve(service: Service, listener: socket.socket, stop: asyncio.Event, announced: bool) -> None:
     """Serve until the stop is asked for, or the service should begin anew."""
-    server = HttpServer(EdgeConfig(create_app(service), service.settings, close_wait_s=2 * CLOSE_WAIT_S))
+    config = EdgeConfig(create_app(service), service.settings, close_wait_s=2 * CLOSE_WAIT_S)
+    server = HttpServer(config, service.supervisor)
     # A copy: uvicorn closes the sockets that it is given.
     serving = asyncio.create_task(server.serve([listener.dup()]), name="http")
     if await server.started_or(serving):
         if not announced:
             _tell_ready(service, url(listener))
-        await first(serving, stop.wait(), service.store.corrupt.wait())
+        await _until(serving, stop, service.store.corrupt)
     if service.store.corrupt.is_set():
         service.hurry()  # what tasks say from now on has no place
     try:
@@ -193,8 +183,15 @@ async def _serve(service: Service, listener: socket.socket, stop: asyncio.Event,
     finally:
         # Also where it cannot begin anew: who was asked something is answered before the process ends.
         await server.answered(CLOSE_WAIT_S)
-        server.should_exit = True
+        server.end()
         await serving
+
+
+async def _until(serving: asyncio.Task[None], stop: asyncio.Event, corrupt: asyncio.Event) -> None:
+    """Wait for the first of them. A cancellation changes nothing: only signals ask for the stop."""
+    while not (serving.done() or stop.is_set() or corrupt.is_set()):
+        with contextlib.suppress(asyncio.CancelledError):
+            await first(serving, stop.wait(), corrupt.wait())
 
 
 async def _started(service: Service, stop: asyncio.Event) -> bool:
@@ -214,9 +211,11 @@ async def _started(service: Service, stop: asyncio.Event) -> bool:
 class HttpServer(uvicorn.Server):
     """uvicorn's server, without signal handlers of its own, that tells when it accepts connections."""
 
-    def __init__(self, config: EdgeConfig) -> None:
+    def __init__(self, config: EdgeConfig, supervisor: Supervisor) -> None:
         super().__init__(config)
+        self._supervisor = supervisor
         self._accepting = asyncio.Event()
+        self._ending = asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -226,6 +225,18 @@ class HttpServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._accepting.set()
+
+    async def main_loop(self) -> None:
+        """Keep uvicorn's clock (the date in answers) going until `end`. A cancellation changes nothing."""
+        async with self._supervisor.running("HTTP server", super().main_loop):
+            while not self._ending.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self._ending.wait()
+        self.should_exit = True
+
+    def end(self) -> None:
+        """Close the listening socket, then the connections."""
+        self._ending.set()
 
     async def started_or(self, serving: asyncio.Task[None]) -> bool:
         """Wait until connections are accepted, or until `serving` ended without; whether they are."""

@@ -16,15 +16,17 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
-from taskd import segments, shipped
+from taskd import segments, shared_state, shipped
 from taskd.capture import capture_installed
 from taskd.context import tasks_dir
 from taskd.deletions import Deletions, deleting
@@ -32,17 +34,17 @@ from taskd.errors import StoreCorrupt, StoreError
 from taskd.holding import hold
 from taskd.journal import Journal
 from taskd.manager import TaskManager
-from taskd.metrics import Metrics
 from taskd.persistence import LogPersistenceService, open_persistence, set_aside_database
 from taskd.persistence.soundness import free_name, stamp_now
 from taskd.plugins import PluginRegistry
 from taskd.recovery import Patience, interrupt_orphans, recover_journal
 from taskd.retention import Retention
 from taskd.settings import Settings
+from taskd.signals import StopSignals
+from taskd.supervision import Run, Supervisor
 from taskd.tasks import TaskIds
 from taskd.threads import in_thread
 from taskd.version import __version__
-from taskd.waiting import beside
 from taskd.watchdog import Watchdog
 
 # Threads for `asyncio.to_thread` in plugins beside one for each running task.
@@ -54,6 +56,10 @@ JOURNAL_LOST = (
     "The journal's files were removed while taskd ran. It has begun others; what was not committed at that time "
     "would have been lost by a crash. Leave the data directory to taskd."
 )
+# From when on a sync of the journal that does not end is reported, beyond its interval.
+SYNC_HUNG_S = 5.0
+# How long health shows what was put right.
+NOTICE_SHOWN_S = 3_600.0
 JOURNAL_ADVICE = "Make room on the disk of the data directory, or raise journal_bytes_max."
 
 _log = logging.getLogger("taskd.service")
@@ -62,16 +68,23 @@ _log = logging.getLogger("taskd.service")
 @dataclass(frozen=True, slots=True)
 class Health:
     """
-    How the service is. `problems` says in words what makes entries wait or refuses tasks, and
-    what to do about it; `notices` what somebody should know although the service is well.
+    How the service is: `problems` has a sentence for each thing that is wrong, and what to do about it.
+
+    `refusing`: no task can be accepted or nothing can be stored. `database` is its URL without
+    user, password, path and query.
     """
 
     problems: list[str]
-    notices: list[str]
+    refusing: bool
     version: str
     database: str
     tasks_running: int
     entries_pending: int
+
+    @property
+    def status(self) -> str:
+        """`ok` or, with any problem, `degraded`."""
+        return "degraded" if self.problems else "ok"
 
 
 class Service:
@@ -85,14 +98,28 @@ class Service:
     retention: Retention
     threads: ThreadPoolExecutor
 
-    def __init__(self, settings: Settings, notices: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        notices: Mapping[str, float] | None = None,
+        supervisor: Supervisor | None = None,
+        signals: StopSignals | None = None,
+    ) -> None:
+        """
+        `notices` are those of the service before it in this process; `supervisor` keeps its parts running.
+
+        `signals`: the process is taskd's own, so what its plugins change of it is taken back (`taskd.shared_state`).
+        """
         self.settings = settings
-        # What was put right and should be known all the same, in whole sentences. For `health`.
-        self.notices = [*notices]
+        self._signals = signals
+        # What was put right and should be known all the same, in sentences, each with its time (`time.monotonic`).
+        self.notices = dict(notices or {})
         self.plugins = PluginRegistry()
-        self.metrics = Metrics()
+        self.supervisor = supervisor or Supervisor(settings)
+        self.metrics = self.supervisor.metrics
         self.stopping = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._synced_at = monotonic()
         self._stack = AsyncExitStack()
         self._stopped = asyncio.Lock()
 
@@ -105,22 +132,25 @@ class Service:
             await self._open_store(stack)
             self.journal = stack.enter_context(_begun_journal(self.settings))
             stack.enter_context(capture_installed(self.settings.capture_level))
+            if self._signals is not None:
+                stack.enter_context(shared_state.kept(self._signals))
             self._load_plugins()
+            shared_state.loaded()
             self.deletions = await stack.enter_async_context(
-                deleting(self.store, tasks_dir(self.settings), self.journal.forget)
+                deleting(self.store, tasks_dir(self.settings), self.supervisor, self.journal.forget)
             )
             self.manager = TaskManager(
                 self.settings, self.store, self.journal, self.plugins, self.metrics, self.deletions, self._new_id
             )
             self.watchdog = Watchdog(self.settings, self.metrics, self.manager.task_of)
-            stack.enter_context(self.watchdog.watching())
+            await self._keep_running(stack, "watchdog", self.watchdog.run)
             self.retention = Retention(self.settings, self.store, self.deletions, self._newest)
             if self.settings.retention_days or self.settings.retention_bytes_max:
-                await stack.enter_async_context(beside(self.retention.run(), "retention"))
-            await stack.enter_async_context(beside(self._watch_journal(), "journal watch"))
+                await self._keep_running(stack, "retention", self.retention.run)
+            await self._keep_running(stack, "journal watch", self._watch_journal)
             if self.settings.journal_sync_ms:
-                every_s = self.settings.journal_sync_ms / 1_000
-                await stack.enter_async_context(beside(_sync(self.journal, every_s), "journal sync"))
+                self._synced_at = monotonic()
+                await self._keep_running(stack, "journal sync", self._sync_journal)
             self._stack = stack.pop_all()
         return self
 
@@ -140,6 +170,9 @@ class Service:
         """Cut the waits of a stop for running tasks short. No entry is lost by it."""
         self._hurry.set()
 
+    async def _keep_running(self, stack: AsyncExitStack, name: str, run: Run) -> None:
+        await stack.enter_async_context(self.supervisor.running(name, run))
+
     async def _open_store(self, stack: AsyncExitStack) -> None:
         """Open the store and make up for a death before; where it is damaged, with a new one in its place."""
         try:
@@ -152,7 +185,7 @@ class Service:
         async with AsyncExitStack() as opening:
             patience = Patience(self.settings.start_wait_s)
             self.store = await patience(
-                lambda: opening.enter_async_context(open_persistence(self.settings, self.metrics))
+                lambda: opening.enter_async_context(open_persistence(self.settings, self.supervisor))
             )
             # Before anything is added: what the clock said last time.
             self._newest = await patience(self.store.newest_timestamp)
@@ -190,11 +223,26 @@ class Service:
         """Look, for ever, whether the journal's files are there, and have it begin others where they are not."""
         while True:
             await asyncio.sleep(JOURNAL_LOOK_S)
-            if self.journal.replace_lost() and JOURNAL_LOST not in self.notices:
+            if self.journal.replace_lost() and JOURNAL_LOST not in self._recent_notices():
                 self._notice(JOURNAL_LOST)
 
+    async def _sync_journal(self) -> None:
+        """Have the kernel write the journal out, for ever, in a thread."""
+        while True:
+            await asyncio.sleep(self.settings.journal_sync_ms / 1_000)
+            await in_thread(self.journal.sync, name="journal sync")
+            self._synced_at = monotonic()
+
+    @property
+    def _sync_hung(self) -> str | None:
+        """That the journal's sync takes far too long, in a sentence."""
+        late_s = monotonic() - self._synced_at
+        if not self.settings.journal_sync_ms or late_s < SYNC_HUNG_S + self.settings.journal_sync_ms / 1_000:
+            return None
+        return f"The journal has not been synced for {late_s:.0f} s: a power cut would lose what is younger."
+
     def _notice(self, notice: str) -> None:
-        self.notices.append(notice)
+        self.notices[notice] = monotonic()
         _log.error("%s", notice)
 
     @property
@@ -203,16 +251,18 @@ class Service:
 
     def health(self) -> Health:
         """How the service is now."""
+        refusing = [*self._refusing()]
         return Health(
-            problems=[*self._problems()],
-            notices=[*self.notices, *self._passing_notices()],
+            problems=[*refusing, *self._degraded()],
+            refusing=bool(refusing),
             version=__version__,
-            database=self.store.url,
+            database=_shown_url(self.store.url),
             tasks_running=self.manager.running,
             entries_pending=self.manager.entries_pending,
         )
 
-    def _problems(self) -> Iterator[str]:
+    def _refusing(self) -> Iterator[str]:
+        """Why no task can be accepted or nothing can be stored."""
         if self.stopping.is_set():
             yield STOPPING
         waiting_for = self.manager.store_faults
@@ -221,13 +271,17 @@ class Service:
         pending = self.manager.entries_pending
         for fault in waiting_for:
             yield f"{fault} {pending:,} entries wait in memory and are stored in order when the store takes them again."
+
+    def _degraded(self) -> Iterator[str]:
+        """What else an operator should know."""
+        yield from self.supervisor.problems
         if self.journal.fault:
             yield f"{self.journal.fault} {JOURNAL_ADVICE}"
         if self.journal.sync_fault:
             yield self.journal.sync_fault
-
-    def _passing_notices(self) -> Iterator[str]:
-        """Those that go by themselves."""
+        if self._sync_hung:
+            yield self._sync_hung
+        yield from self._recent_notices()
         if self.store.notice:
             yield self.store.notice
         yield from self.retention.notices
@@ -239,10 +293,21 @@ class Service:
                 "some have ended; tasks_running_max and tasks_queued_max set it."
             )
 
+    def _recent_notices(self) -> list[str]:
+        now = monotonic()
+        return [notice for notice, at in self.notices.items() if now - at < NOTICE_SHOWN_S]
+
     def _load_plugins(self) -> None:
         for directory in (shipped.PLUGINS, *self.settings.plugins):
             self.plugins.load_directory(directory)
         self.plugins.load_entry_points()
+
+
+def _shown_url(url: str) -> str:
+    """A database's URL with its scheme, host and port alone."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
 
 
 @contextlib.contextmanager
@@ -256,13 +321,6 @@ def _begun_journal(settings: Settings) -> Iterator[Journal]:
         yield begun
     finally:
         begun.close()
-
-
-async def _sync(begun: Journal, every_s: float) -> None:
-    """Have the kernel write the journal out, for ever, in a thread."""
-    while True:
-        await asyncio.sleep(every_s)
-        await in_thread(begun.sync, name="journal sync")
 
 
 @contextlib.contextmanager

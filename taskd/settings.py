@@ -113,6 +113,12 @@ class Settings(BaseModel):
         description="First wait (s) after a failed flush; it doubles up to retry_delay_max_s.",
     )
     retry_delay_max_s: float = Field(5.0, gt=0, le=600, description="Longest wait (s) between two tries of a flush.")
+    restart_delay_s: float = Field(
+        1.0, gt=0, le=60, description="Wait (s) before a part of taskd that died is started again; it doubles."
+    )
+    restart_delay_max_s: float = Field(
+        60.0, gt=0, le=3_600, description="Longest wait (s) before a part of taskd that died is started again."
+    )
     start_wait_s: float = Field(
         30.0, ge=0, le=3_600, description="Longest time (s) that a start waits for a database that is locked or full."
     )
@@ -254,6 +260,9 @@ class Settings(BaseModel):
         )
         _require(2 * self.journal_segment_bytes <= self.journal_bytes_max, "journal_bytes_max must hold two segments")
         _require(self.retry_delay_s <= self.retry_delay_max_s, "retry_delay_s must not exceed retry_delay_max_s")
+        _require(
+            self.restart_delay_s <= self.restart_delay_max_s, "restart_delay_s must not exceed restart_delay_max_s"
+        )
         _require(
             not 0 < self.retention_bytes_max < MIB,
             f"retention_bytes_max must be 0 or at least {MIB:,}, or an empty database would exceed it",

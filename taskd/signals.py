@@ -17,7 +17,11 @@ from contextlib import suppress
 from types import FrameType
 
 KEEP_INTERVAL_S = 1.0
+# What a plugin does not change. With its default meaning, SIGPIPE ends the process when a client leaves; without
+# SIGCHLD, no command is seen to end.
+PROTECTED = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD})
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+_signal = signal.signal
 
 
 def leave_while_loading(*, serving: bool) -> None:
@@ -53,6 +57,8 @@ class StopSignals:
         self._blocked: Callable[[], bool] = lambda: False
         self._leave: Callable[[], None] = lambda: None
         self._numbers = stopping()
+        self._others = {number: signal.getsignal(number) for number in (signal.SIGPIPE, signal.SIGCHLD)}
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         for number in self._numbers:
             signal.signal(number, self._come)
 
@@ -76,12 +82,20 @@ class StopSignals:
         return any(signal.getsignal(number) != self._come for number in self._numbers)
 
     async def keep(self) -> None:
-        """Take those again that somebody gave back to the system, once a second, until this is cancelled."""
+        """Take them again, once a second, whatever was done to them, until this is cancelled."""
         while True:
             await asyncio.sleep(KEEP_INTERVAL_S)
-            for number in self._numbers:
-                if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-                    signal.signal(number, self._come)
+            self.take_back()
+
+    def take_back(self) -> None:
+        """Put the handlers back, and the signals that the main thread blocks. In the main thread."""
+        # Without looking first: C code has handlers that Python does not know of.
+        for number in self._numbers:
+            _signal(number, self._come)
+        for number, handler in self._others.items():
+            if signal.getsignal(number) != handler and handler is not None:
+                _signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def ask(self) -> None:
         """Ask for the stop as a signal does."""

@@ -17,12 +17,12 @@ in the moment in which it lets go, which is still in the same task.
 import asyncio
 import sys
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from os.path import basename
+from time import monotonic
 from typing import Any
 
 from taskd.entries import Level
@@ -35,6 +35,8 @@ BEAT_S = 0.1
 # How often the thread looks, in times that a block is told after.
 LOOKS = 4
 STOP_WAIT_S = 1.0
+# How often it is checked that the thread lives and the loop beats.
+CHECK_S = 1.0
 RECENT_S = 60.0
 LINES_MAX = 20
 
@@ -63,8 +65,12 @@ class Block:
         return f"task {self.live.row.id} ({self.plugin})" if self.live else "no task that is known"
 
 
+class WatchdogDied(Exception):
+    """The watchdog does not watch any more."""
+
+
 class Watchdog:
-    """Watches the running loop for one service. Made on that loop; `watching` is its life."""
+    """Watches the running loop for one service. Made on that loop; `run` is its life."""
 
     def __init__(self, settings: Settings, metrics: Metrics, task_of: TaskOf) -> None:
         self._warn_s = settings.loop_block_warn_s
@@ -73,11 +79,9 @@ class Watchdog:
         self._task_of = task_of
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
-        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
-        self._stopped = threading.Event()
         # Between the thread that finds a block and the beat that ends it.
         self._lock = threading.Lock()
-        self._due = time.monotonic()
+        self._due = monotonic()
         self._looked_at = self._due
         self._suspect: asyncio.Task[Any] | None = None
         self._block: Block | None = None
@@ -87,34 +91,46 @@ class Watchdog:
         self._last = ""
         self._last_at = 0.0
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Watch for the length of a `with` block, on the loop."""
+    async def run(self) -> None:
+        """Watch until this is cancelled. Raises `WatchdogDied` if the thread ends or the loop's beats stop."""
+        stopped = threading.Event()
+        thread = threading.Thread(target=self._watch, args=(stopped,), name="watchdog", daemon=True)
+        self._looked_at = self._due = monotonic()
         self._timer = self._loop.call_soon(self._beat)
-        self._thread.start()
+        thread.start()
         try:
-            yield
+            while True:
+                await asyncio.sleep(CHECK_S)
+                if not thread.is_alive():
+                    raise WatchdogDied("something has ended its thread")
+                if self._is_late():
+                    await asyncio.sleep(2 * BEAT_S)  # after a block, a beat may be due in this very turn
+                    if self._is_late():
+                        raise WatchdogDied("the loop does not call it any more")
         finally:
             self._timer.cancel()
-            self._stopped.set()
+            stopped.set()
             # Not for ever: it may be held up by whatever reads our stderr.
-            self._thread.join(STOP_WAIT_S)
+            thread.join(STOP_WAIT_S)
+
+    def _is_late(self) -> bool:
+        return monotonic() - self._due >= CHECK_S
 
     @property
     def recent(self) -> str | None:
         """What held the loop in the last minute, in words; None where nothing did."""
-        if not self._last or time.monotonic() - self._last_at >= RECENT_S:
+        if not self._last or monotonic() - self._last_at >= RECENT_S:
             return None
         return f"In the last minute {self._last}; {ADVICE}."
 
     # On the loop
 
     def _beat(self) -> None:
-        late_s = max(0.0, time.monotonic() - self._due)
+        late_s = max(0.0, monotonic() - self._due)
         try:
             self._note(late_s)
         finally:  # a beat that failed must not be the last one
-            self._due = time.monotonic() + BEAT_S
+            self._due = monotonic() + BEAT_S
             self._timer = self._loop.call_later(BEAT_S, self._beat)
 
     def _note(self, late_s: float) -> None:
@@ -124,7 +140,7 @@ class Watchdog:
             return
         with self._lock:
             block, self._block = self._block or Block(told=self._may_tell(None)), None
-            self._due = time.monotonic()
+            self._due = monotonic()
             self._end(block, max(late_s, block.late_s))
 
     def _end(self, block: Block, seconds: float) -> None:
@@ -141,15 +157,15 @@ class Watchdog:
         metrics.loop_block_last_seconds.clear()
         task_id = block.live.row.id if block.live else ""
         metrics.loop_block_last_seconds.labels(block.plugin, task_id, block.where).set(seconds)
-        self._last_at = time.monotonic()
+        self._last_at = monotonic()
         self._last = f"the event loop stood still for {seconds:.1f} s, held by {block.who}{_at(block.where)}"
         if block.told:
             self._lines.append(self._last)
 
     # In the thread
 
-    def _run(self) -> None:
-        while not self._stopped.wait(self._warn_s / LOOKS):
+    def _watch(self, stopped: threading.Event) -> None:
+        while not stopped.wait(self._warn_s / LOOKS):
             # A watchdog that has died would say nothing more, and nobody would know.
             with suppress(Exception):
                 self._look()
@@ -157,7 +173,7 @@ class Watchdog:
                 _print(self._lines.popleft())
 
     def _look(self) -> None:
-        now = time.monotonic()
+        now = monotonic()
         overslept = now - self._looked_at > 2 * self._warn_s / LOOKS
         self._looked_at = now
         running = asyncio.current_task(self._loop)
@@ -169,7 +185,7 @@ class Watchdog:
         if not known:
             return
         with self._lock:
-            late_s = time.monotonic() - self._due
+            late_s = monotonic() - self._due
             if self._block is None and late_s >= self._warn_s:
                 self._block = self._found(running, late_s)
 
@@ -188,7 +204,7 @@ class Watchdog:
 
     def _may_tell(self, live: LiveTask | None) -> bool:
         """Whether one more block of this task may be told in this minute."""
-        now, who = time.monotonic(), live.row.id if live else ""
+        now, who = monotonic(), live.row.id if live else ""
         while self._told and now - self._told[0][0] >= RECENT_S:
             self._told.popleft()
         if sum(one == who for _, one in self._told) >= self._told_max:

@@ -41,6 +41,7 @@ from taskd.queue import LogQueue
 from taskd.rereading import Rereading
 from taskd.settings import Settings
 from taskd.tasks import TaskEnd
+from taskd.tracebacks import exception_line
 from taskd.waiting import first
 
 _log = logging.getLogger("taskd.writer")
@@ -131,20 +132,36 @@ class LogWriter:
         self.hub.publish_progress(source, progress)
 
     async def run(self) -> None:
-        """Publish and store until `end` was called and all is committed. Must not be cancelled."""
-        try:
-            while not self._queue.closed:
-                self._make_pending(await self._queue.take())
-                if self._is_due():
-                    self._start_flush()
-            self._make_pending(self._queue.take_rest())
-            if self._flushing is not None:
-                await asyncio.wait([self._flushing])  # a plugin may have cancelled it
-            # Only here is all that was said pending, so only here may the end go with it.
-            self.stored_end = await self._flush(self._end)
-        finally:
-            self._stop_timer()
-            self._queue.release(self.stored_end)
+        """
+        Publish and store until `end` was called and all is committed. Must not be cancelled.
+
+        If it raises, what is pending stays so, and another call goes on with it.
+        """
+        while not self._queue.closed:
+            self._make_pending(await self._queue.take())
+            if self._is_due():
+                self._start_flush()
+        self._make_pending(self._queue.take_rest())
+        if self._flushing is not None:
+            await asyncio.wait([self._flushing])  # a plugin may have cancelled it
+        # Only here is all that was said pending, so only here may the end go with it.
+        self.stored_end = await self._flush(self._end)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Nothing more is stored: let go whoever waits for a commit."""
+        self._stop_timer()
+        self._queue.release(self.stored_end)
+
+    def died(self, error: BaseException) -> None:
+        """Report what broke off `run` or a flush."""
+        self._metrics.restarts.labels("writer").inc()
+        self._tell_failing(error)
+
+    async def abandoned(self, timeout_s: float) -> bool:
+        """Wait for `abandon`, for at most this time; whether it was called."""
+        await first(self._abandoned.wait(), timeout_s=timeout_s)
+        return self._abandoned.is_set()
 
     def end(self, end: TaskEnd) -> None:
         """Accept no more entries; the last flush stores how the task ended, in the same transaction."""
@@ -167,8 +184,8 @@ class LogWriter:
             return
         # One step: no await between these two.
         self._pending.extend(entries)
-        self.hub.publish(entries)
         self._counts.add(entries)
+        self.hub.publish(entries)
         self._note_progress(entries)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._settings.flush_interval_s, self._on_timer)
@@ -200,6 +217,7 @@ class LogWriter:
         if self._flushing is None:
             name = f"flush {self.task_id}"
             self._flushing = asyncio.get_running_loop().create_task(self._flush_while_due(), name=name)
+            self._flushing.add_done_callback(self._flushed)
 
     async def _flush_while_due(self) -> None:
         try:
@@ -207,6 +225,17 @@ class LogWriter:
                 await self._flush()
         finally:
             self._flushing = None
+
+    def _flushed(self, flushing: "asyncio.Task[None]") -> None:
+        error = asyncio.CancelledError() if flushing.cancelled() else flushing.exception()
+        if error is not None and not self._queue.closed:
+            self._overdue = True
+            asyncio.get_running_loop().call_later(self._settings.restart_delay_s, self._flush_again)
+            self.died(error)
+
+    def _flush_again(self) -> None:
+        if self._is_due() and not self._queue.closed:
+            self._start_flush()
 
     async def _flush(self, end: TaskEnd | None = None) -> bool:
         """
@@ -252,7 +281,7 @@ class LogWriter:
                 error,
                 exc_info=fault,
             )
-        self.failing = str(error)
+        self.failing = str(error) if isinstance(error, StoreError) else _fault(error)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -266,3 +295,7 @@ class LogWriter:
         if batch:
             size = sum([len(entry.encoded) for entry in batch])
             self._queue.committed(len(batch), size, batch[-1].seq)
+
+
+def _fault(error: BaseException) -> str:
+    return f"taskd made a mistake while it stored entries ({exception_line(error)})."

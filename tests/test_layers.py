@@ -11,13 +11,15 @@ PACKAGE = Path(__file__).parent.parent / "taskd"
 # From the ground up. A module imports only from lines above its own, or from its left.
 LAYERS = """
 version errors exact entries settings shipped hooks visible waiting threads metrics turns signals init console
+operator_log
 descriptors
-patterns fields folding tasks filters queries sanitise sources masking secrets counts outlines tracebacks results
+patterns fields folding tasks filters queries sanitise sources masking secrets counts outlines tracebacks supervision
+results
 forks holding segments journal flood late parts queue progress logger hub bars lines speech
 persistence.base persistence.connection persistence.soundness persistence.appending persistence.committer
 persistence.schema persistence.blocks persistence.search persistence.indexer persistence.purging
 persistence.checkpoints persistence.sqlite persistence
-speaking own streams records uncaught spreading capture pipes process
+speaking own loop shared_state streams records uncaught spreading capture pipes process
 rereading writer pages exporting follow context plugins execution endings
 live deletions manager watchdog retention strays recovery service
 api api.schemas api.operations api.responses api.auth api.following api.tasks api.logs api.live api.stream api.export

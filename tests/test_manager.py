@@ -365,4 +365,4 @@ async def test_as_many_as_may_run_and_wait_are_accepted_at_once(tmp_path: Path, 
         refused = [outcome for outcome in outcomes if isinstance(outcome, TooManyTasks)]
         assert len(refused) == 13
         assert (service.manager.running, service.manager.waiting) == (3, 4)
-        assert any("429" in notice for notice in service.health().notices)
+        assert any("429" in notice for notice in service.health().problems)

@@ -25,6 +25,7 @@ from taskd.recovery import Patience, interrupt_orphans, recover_journal
 from taskd.segments import segments_in
 from taskd.settings import Settings
 from taskd.strays import KEPT_MAX
+from taskd.supervision import Supervisor
 from taskd.tasks import TaskEnd, TaskStatus
 from tests.test_follow import END, FILTERS, LiveLog, UnevenStore, emit, read, stored
 
@@ -106,7 +107,7 @@ async def test_the_journal_of_a_deleted_task_is_let_go(tmp_path: Path, purged: b
     journal = begun(tmp_path)
     async with (
         open_persistence(settings) as store,
-        deleting(store, tmp_path / "tasks", journal.forget) as deletions,
+        deleting(store, tmp_path / "tasks", Supervisor(settings), journal.forget) as deletions,
     ):
         log = LiveLog(store, settings, journal)
         await log.create()

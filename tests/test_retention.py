@@ -17,6 +17,7 @@ from taskd.persistence import LogPersistenceService, open_persistence
 from taskd.persistence.base import TaskFilter
 from taskd.retention import DAY_US, Retention
 from taskd.settings import MIB, Settings
+from taskd.supervision import Supervisor
 from taskd.tasks import Task, TaskEnd, TaskIds, TaskStatus, first_id_of
 from taskd.waiting import beside
 from tests.conftest import running_service
@@ -64,7 +65,7 @@ async def retained(
 ) -> AsyncIterator[tuple[LogPersistenceService, Retention]]:
     """A store with deletions, and a retention whose passes the test makes."""
     chosen = Settings(data_dir=tmp_path, **settings)
-    async with open_persistence(chosen) as store, deleting(store, tmp_path / "tasks") as deletions:
+    async with open_persistence(chosen) as store, deleting(store, tmp_path / "tasks", Supervisor(chosen)) as deletions:
         yield store, Retention(chosen, store, deletions, newest)
 
 

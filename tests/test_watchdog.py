@@ -3,8 +3,8 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from taskd.live import LiveTask
 from taskd.metrics import Metrics
 from taskd.settings import Settings
+from taskd.waiting import beside
 from taskd.watchdog import Watchdog
 from tests.conftest import messages, read_all, running_service
 
@@ -28,11 +29,14 @@ def raising(running: "asyncio.Task[Any]") -> LiveTask | None:
     raise RuntimeError("while it looked")
 
 
-@contextmanager
-def watched(task_of: Callable[["asyncio.Task[Any]"], LiveTask | None] = nobody) -> Iterator[tuple[Watchdog, Metrics]]:
+@asynccontextmanager
+async def watched(
+    task_of: Callable[["asyncio.Task[Any]"], LiveTask | None] = nobody,
+) -> AsyncIterator[tuple[Watchdog, Metrics]]:
     metrics = Metrics()
     watchdog = Watchdog(Settings(loop_block_warn_s=WARN_S), metrics, task_of)
-    with watchdog.watching():
+    async with beside(watchdog.run(), "watchdog"):
+        await asyncio.sleep(0)
         yield watchdog, metrics
 
 
@@ -58,8 +62,8 @@ async def _settled() -> AsyncIterator[None]:
 
 @pytest.mark.usefixtures("_settled")
 async def test_it_ends_with_its_block_and_at_once() -> None:
-    """The thread is gone when `watching` is left, and leaves no timer."""
-    with watched():
+    """The thread is gone when `run` is cancelled, and leaves no timer."""
+    async with watched():
         assert "watchdog" in {thread.name for thread in threading.enumerate()}
         await asyncio.sleep(0)
 
@@ -67,7 +71,7 @@ async def test_it_ends_with_its_block_and_at_once() -> None:
 @pytest.mark.usefixtures("_settled")
 async def test_what_goes_wrong_while_it_looks_does_not_end_it(capfd: pytest.CaptureFixture[str]) -> None:
     """The block is counted all the same, and so is the next one."""
-    with watched(raising) as (watchdog, metrics):
+    async with watched(raising) as (watchdog, metrics):
         for blocks in (1, 2):
             await asyncio.sleep(0.05)
             time.sleep(5 * WARN_S)  # noqa: ASYNC251  # this is what it is for
@@ -79,7 +83,7 @@ async def test_what_goes_wrong_while_it_looks_does_not_end_it(capfd: pytest.Capt
 @pytest.mark.usefixtures("_settled")
 async def test_a_loop_that_turns_is_left_alone(capfd: pytest.CaptureFixture[str]) -> None:
     """Also one that is busy all the time, in small pieces."""
-    with watched() as (watchdog, metrics):
+    async with watched() as (watchdog, metrics):
         until = time.monotonic() + 10 * WARN_S
         while time.monotonic() < until:
             sum(range(1_000))

@@ -39,6 +39,7 @@ TOKEN_MISSING = (
     "This service has a token, and the request does not show it: expected Authorization: Bearer TOKEN, "
     "the cookie that POST /api/session sets, or, of a WebSocket, the sub-protocol taskd.token.TOKEN."
 )
+KNOWN = "taskd.known"
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="taskd"'}
 
 _PAGE_SCHEMES = {"ws": "http", "wss": "https"}
@@ -79,7 +80,8 @@ class Guard:
             return problem(403, f"Origin {', '.join(origins)!r}: expected {own!r} or none.")
         if _is_of_another_page(headers, scope):
             return problem(403, f"Sec-Fetch-Site {headers['sec-fetch-site']!r}: expected a request of our own page.")
-        if self._token and not self._is_public(scope) and not self._is_known(scope):
+        scope[KNOWN] = not self._token or self._is_known(scope)
+        if not scope[KNOWN] and not self._is_public(scope):
             return problem(401, TOKEN_MISSING, headers=CHALLENGE)
         return None
 
@@ -118,6 +120,12 @@ class Guard:
         for protocol in scope.get("subprotocols", ()):
             if protocol.startswith(SUBPROTOCOL):
                 yield protocol.removeprefix(SUBPROTOCOL).encode("utf-8", "replace"), token
+
+
+def is_known(scope: Scope) -> bool:
+    """Whether the request shows the token, or none is set."""
+    known: bool = scope[KNOWN]
+    return known
 
 
 def subprotocol_of(scope: Scope) -> str | None:

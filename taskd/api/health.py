@@ -4,24 +4,34 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from taskd.api import schemas
+from taskd.api.auth import is_known
 from taskd.api.operations import Answer, Operation, service_of
-from taskd.api.responses import Refused, json_response
+from taskd.api.responses import json_response, problem
 from taskd.plugins import LoadedPlugin
+
+UNWELL = "The service cannot accept tasks or store entries now; show its token to read why."
 
 
 async def show_health(request: Request) -> Response:
-    """200 where all is well, else 503 with what is not."""
+    """
+    200 with what is wrong, if anything is; 503 if no task can be accepted or nothing can be stored.
+
+    Without the token of a service that has one: the status and the version alone.
+    """
     health = service_of(request).health()
-    if health.problems:
-        raise Refused(503, " ".join([*health.problems, *health.notices]))
-    answer: dict[str, object] = {
-        "status": "ok",
-        "version": health.version,
-        "database": health.database,
-        "tasks_running": health.tasks_running,
-        "entries_pending": health.entries_pending,
-    }
-    return json_response(answer | ({"notices": health.notices} if health.notices else {}))
+    known = is_known(request.scope)
+    if health.refusing:
+        more = {"problems": health.problems} if known else {}
+        return problem(503, " ".join(health.problems) if known else UNWELL, more={"version": health.version, **more})
+    answer: dict[str, object] = {"status": health.status, "version": health.version}
+    if known:
+        answer |= {
+            "database": health.database,
+            "tasks_running": health.tasks_running,
+            "entries_pending": health.entries_pending,
+            "problems": health.problems,
+        }
+    return json_response(answer)
 
 
 async def list_plugins(request: Request) -> Response:
@@ -49,7 +59,7 @@ OPERATIONS = (
         show_health,
         "show_health",
         "Whether the service is well",
-        {200: Answer("It is.", schemas.Health)},
+        {200: Answer("It works; `problems` has what is wrong all the same.", schemas.Health)},
         public=True,
     ),
     Operation(

@@ -90,7 +90,7 @@ class ServiceCollector(Collector):
     def _now(self) -> Iterator[Metric]:
         health = self._service.health()
         yield GaugeMetricFamily(
-            "taskd_healthy", "1 where /api/health has nothing against it.", value=not health.problems
+            "taskd_healthy", "1 if /api/health is `ok`, 0 if it is `degraded`.", value=not health.problems
         )
         yield GaugeMetricFamily("taskd_viewers", "Readers that follow logs now.", value=self._viewers.count)
         yield GaugeMetricFamily(

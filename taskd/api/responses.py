@@ -96,11 +96,12 @@ def problem(
     kind: str | None = None,
     headers: Headers | None = None,
     faults: Sequence[errors.Fault] = (),
+    more: Mapping[str, object] | None = None,
 ) -> Response:
-    """A problem; `kind` names taskd's own ones, and without it the status says all."""
+    """A problem; `kind` names taskd's own ones, and without it the status says all. `more` has further members."""
     title = kind or HTTPStatus(status).phrase
     kind_uri = f"urn:taskd:problem:{title.lower().replace(' ', '-')}" if kind else "about:blank"
-    body: dict[str, object] = {"type": kind_uri, "title": title, "status": status, "detail": detail}
+    body: dict[str, object] = {"type": kind_uri, "title": title, "status": status, "detail": detail, **(more or {})}
     if faults:
         body["errors"] = list(faults)
     return Response(encode(body), status, headers, "application/problem+json")

@@ -184,17 +184,14 @@ class Plugins(Shape):
 
 
 class Health(Shape):
-    """The service is well."""
+    """How the service is. All but the first two are left out if the service has a token and the request has not."""
 
-    status: Literal["ok"]
+    status: Literal["ok", "degraded"]
     version: str
-    database: str
-    tasks_running: int
-    entries_pending: int
-    notices: list[str] = Field(
-        default_factory=list,
-        description="What somebody should know all the same, in sentences; left out where nothing.",
-    )
+    database: str | None = Field(None, description="URL of the database: scheme, host and port alone.")
+    tasks_running: int | None = None
+    entries_pending: int | None = None
+    problems: list[str] | None = Field(None, description="A sentence for each thing that is wrong; empty if ok.")
 
 
 class Fault(Shape):

@@ -4,25 +4,25 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 from taskd.errors import SettingsError
-from taskd.metrics import Metrics
 from taskd.persistence.base import LogPersistenceService
 from taskd.settings import Settings
+from taskd.supervision import Supervisor
 
 __all__ = ["LogPersistenceService", "open_persistence", "set_aside_database"]
 
 
 def open_persistence(
-    settings: Settings, metrics: Metrics | None = None
+    settings: Settings, supervisor: Supervisor | None = None
 ) -> AbstractAsyncContextManager[LogPersistenceService]:
     """
-    The store that `settings.database_url` names, opened by entering the result.
+    The store that `settings.database_url` names, opened by entering the result; `supervisor` keeps its parts running.
 
     `sqlite:///relative/file` and `sqlite:////absolute/file`. Raises `SettingsError` for
     anything else, `StoreError` where the database cannot be opened.
     """
     from taskd.persistence.sqlite import open_sqlite
 
-    return open_sqlite(_sqlite_path(settings), settings, metrics or Metrics())
+    return open_sqlite(_sqlite_path(settings), settings, supervisor or Supervisor(settings))
 
 
 def set_aside_database(settings: Settings, stamp: str, before: Callable[[], None]) -> str:

@@ -14,19 +14,18 @@ said, with its size, and the log shrinks when that program lets go.
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import aiosqlite
 
 from taskd.persistence.committer import Committer
 from taskd.persistence.connection import in_thread
-from taskd.waiting import beside
 
 LOOK_S = 1.0
 # From here on it is emptied as soon as may be; else when nothing was written for `QUIET_S`.
@@ -44,9 +43,13 @@ class Checkpointer:
     """The one that empties the write-ahead log. `run` until it is cancelled."""
 
     def __init__(
-        self, connection: aiosqlite.Connection, path: str, committer: Committer, query_timeout_s: float
+        self,
+        connect: Callable[[], AbstractAsyncContextManager[aiosqlite.Connection]],
+        path: str,
+        committer: Committer,
+        query_timeout_s: float,
     ) -> None:
-        self._connection = connection
+        self._connect = connect
         self._wal = Path(f"{os.path.realpath(path)}-wal")
         self._committer = committer
         # Longer than a few of our own reads, one after the other, can be in the way.
@@ -77,17 +80,18 @@ class Checkpointer:
 
     async def run(self) -> None:
         """Look at the log, for ever. May be cancelled at any point."""
-        while True:
-            await asyncio.sleep(self._delay_s)
-            await self._look()
+        async with self._connect() as connection:
+            while True:
+                await asyncio.sleep(self._delay_s)
+                await self._look(connection)
 
-    async def _look(self) -> None:
+    async def _look(self, connection: aiosqlite.Connection) -> None:
         quiet = self._is_quiet()
         size = self.wal_bytes
         if size < LARGE_BYTES and not (quiet and size > QUIET_BYTES):
             self._let_go()
             return
-        if await self._emptied():
+        if await self._emptied(connection):
             self._let_go()
         elif size >= LARGE_BYTES:
             now = time.monotonic()
@@ -107,9 +111,9 @@ class Checkpointer:
             self._commits, self._quiet_since = self._committer.commits, time.monotonic()
         return time.monotonic() - self._quiet_since >= QUIET_S
 
-    async def _emptied(self) -> bool:
+    async def _emptied(self, connection: aiosqlite.Connection) -> bool:
         try:
-            return await in_thread(self._connection, empty)
+            return await in_thread(connection, empty)
         except sqlite3.Error as error:
             # The store is locked or fails, and who writes entries says so.
             _log.debug("the write-ahead log is emptied later: %s", error)
@@ -127,13 +131,3 @@ def empty(connection: sqlite3.Connection) -> bool:
 def prepare_checkpointer(connection: sqlite3.Connection) -> None:
     """Set how long the connection waits for others."""
     connection.execute(f"PRAGMA busy_timeout = {int(BUSY_S * 1_000)}")
-
-
-@contextlib.asynccontextmanager
-async def checkpointing(
-    connection: aiosqlite.Connection, path: str, committer: Committer, query_timeout_s: float
-) -> AsyncIterator[Checkpointer]:
-    """A checkpointer that works until this is left."""
-    checkpointer = Checkpointer(connection, path, committer, query_timeout_s)
-    async with beside(checkpointer.run(), "checkpointer"):
-        yield checkpointer

@@ -15,19 +15,19 @@ import asyncio
 import contextlib
 import functools
 import sqlite3
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 import aiosqlite
 
 from taskd.errors import StoreError, StoreUnavailable
-from taskd.metrics import Metrics
 from taskd.persistence.appending import Append, append_all
 from taskd.persistence.connection import CLOSED, CORRUPT, Operation, T, code_of, in_thread, store_error
 from taskd.persistence.soundness import Soundness
+from taskd.supervision import Supervisor
 from taskd.waiting import first
 
 # Entries in one transaction: enough that the commit costs nothing beside them, few enough
@@ -35,6 +35,9 @@ from taskd.waiting import first
 TRANSACTION_ENTRIES_MAX = 50_000
 # How long a transaction that failed is told of: nobody may try again.
 FAULT_SHOWN_S = 10.0
+# From when on a transaction that does not end is reported.
+HUNG_S = 10.0
+NOT_DONE = "The database did not finish this, because of a fault in taskd."
 
 
 @dataclass(slots=True)
@@ -54,21 +57,22 @@ class Committer:
         self,
         connect: Callable[[], AbstractAsyncContextManager[aiosqlite.Connection]],
         soundness: Soundness,
-        metrics: Metrics,
+        supervisor: Supervisor,
     ) -> None:
         self._connect = connect
         self._soundness = soundness
-        self._metrics = metrics
+        self._metrics = supervisor.metrics
         self._opened = AsyncExitStack()
         self._connection: aiosqlite.Connection | None = None
         self._fault = ""
         self._fault_at = 0.0
+        self._began: float | None = None
         self._waiting: list[_Waiting] = []
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self.commits = 0
         self._closed = False
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="committer")
+        self._part = supervisor.start("committer", self._run)
 
     async def do(self, operation: Operation[T]) -> T:
         """
@@ -90,8 +94,10 @@ class Committer:
 
     @property
     def fault(self) -> str | None:
-        """Why the last transaction failed, for some seconds."""
-        return self._fault if self._fault and time.monotonic() - self._fault_at < FAULT_SHOWN_S else None
+        """Why the last transaction failed, for some seconds; or that one does not end."""
+        if self._began is not None and (took_s := monotonic() - self._began) >= HUNG_S:
+            return f"The database has not answered for {took_s:.0f} s. Look at its disk."
+        return self._fault if self._fault and monotonic() - self._fault_at < FAULT_SHOWN_S else None
 
     def _done(self, work: Operation[Any] | Append) -> asyncio.Future[Any]:
         if self._closed:
@@ -106,7 +112,8 @@ class Committer:
         """Do what waits, then stop; the connection is left to `let_go`. Idempotent."""
         self._closed = True
         self._work.set()
-        await self._task
+        await self._part.finish()
+        _refuse(self._waiting, CLOSED)
 
     async def _run(self) -> None:
         while self._waiting or not self._closed:
@@ -114,10 +121,15 @@ class Committer:
             with contextlib.suppress(asyncio.CancelledError):
                 if not self._waiting:
                     self._idle.set()
-                await self._work.wait()
-                self._work.clear()
+                    self._work.clear()
+                    await self._work.wait()
                 while self._waiting:
-                    await self._commit(self._next())
+                    taken = self._next()
+                    try:
+                        await self._commit(taken)
+                    finally:
+                        # Nobody waits for ever for what was interrupted: it is tried again, by whoever asked.
+                        _refuse(taken, NOT_DONE)
 
     def _next(self) -> list[_Waiting]:
         """As much as fits into one transaction, the longest waiting first; at least one."""
@@ -135,6 +147,7 @@ class Committer:
         work = [waiting.work for waiting in taken]
         outcomes: Sequence[Any]
         try:
+            self._began = monotonic()
             connection = await self._connected()
             with self._metrics.commit_seconds.time():
                 outcomes = await in_thread(connection, functools.partial(transaction, work=work))
@@ -145,6 +158,8 @@ class Committer:
         except Exception as error:
             self._metrics.store_errors.inc()
             outcomes = [await self._failed(error)] * len(taken)
+        finally:
+            self._began = None
         for waiting, outcome in zip(taken, outcomes, strict=True):
             if waiting.done.done():
                 continue
@@ -154,13 +169,15 @@ class Committer:
                 waiting.done.set_result(outcome)
 
     async def _connected(self) -> aiosqlite.Connection:
+        if self._connection is not None and not self._connection._thread.is_alive():
+            await self.let_go()
         if self._connection is None:
             self._connection = await self._opened.enter_async_context(self._connect())
         return self._connection
 
     async def _failed(self, error: Exception) -> StoreError:
         told = self._soundness.told(error)
-        self._fault, self._fault_at = str(told), time.monotonic()
+        self._fault, self._fault_at = str(told), monotonic()
         if isinstance(error, sqlite3.Error) and code_of(error) == sqlite3.SQLITE_IOERR:
             await self.let_go()
         return told
@@ -170,6 +187,13 @@ class Committer:
         self._connection = None
         with contextlib.suppress(sqlite3.Error):
             await self._opened.aclose()
+
+
+def _refuse(waiting: Sequence[_Waiting], why: str) -> None:
+    """Have those fail that have no outcome yet."""
+    for one in waiting:
+        if not one.done.done():
+            one.done.set_exception(StoreUnavailable(why))
 
 
 def transaction(connection: sqlite3.Connection, work: Sequence[Operation[Any] | Append]) -> list[Any]:

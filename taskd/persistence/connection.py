@@ -7,6 +7,7 @@ operation, however many statements it has, is one call into that thread.
 
 import asyncio
 import contextlib
+import functools
 import gc
 import sqlite3
 from collections.abc import AsyncIterator, Callable
@@ -24,6 +25,9 @@ BUSY_TIMEOUT_S = 0.5
 # A statement may begin just after an interrupt: so it is repeated.
 INTERRUPT_AGAIN_S = 0.02
 ROLLBACKS_MAX = 5
+# How often a caller looks whether the thread that it waits for is alive.
+THREAD_LOOK_S = 1.0
+_THREAD_ENDED = "The database did not answer: something has ended the thread of taskd that asks it."
 
 # What to do about it, by SQLite's primary result code.
 _ADVICE: dict[int | None, str] = {
@@ -40,6 +44,10 @@ CLOSED = "The store is closed: taskd is stopping."
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
+
+
+class ThreadEnded(StoreUnavailable):
+    """The connection cannot be used any more; whether the operation was done is not known."""
 
 
 class Connection(sqlite3.Connection):
@@ -62,10 +70,15 @@ def check_wanted(connection: sqlite3.Connection) -> None:
 async def connect(path: str) -> AsyncIterator[aiosqlite.Connection]:
     """A connection to the file `path`, closed in the end. Raises `sqlite3.Error`."""
     connecting = aiosqlite.connect(
-        path, isolation_level=None, timeout=BUSY_TIMEOUT_S, cached_statements=256, factory=Connection
+        path,
+        isolation_level=None,
+        timeout=BUSY_TIMEOUT_S,
+        cached_statements=256,
+        factory=Connection,
+        check_same_thread=False,  # if its thread has ended, another has to close it
     )
     try:
-        connection = await connecting
+        connection = await _opened(connecting)
     except BaseException:
         # Its thread has still to tell this loop that it ends, so the loop must not close before.
         await threads.in_thread(connecting._thread.join, name="end of a connection")
@@ -75,6 +88,35 @@ async def connect(path: str) -> AsyncIterator[aiosqlite.Connection]:
         await in_thread(connection, lambda raw: raw.execute("PRAGMA cell_size_check = ON") and None)
         yield connection
     finally:
+        await _close(connection)
+
+
+async def _opened(connecting: aiosqlite.Connection) -> aiosqlite.Connection:
+    """Wait until it is open, cancelled or not: what is opened then would be left unclosed."""
+    opening: asyncio.Future[aiosqlite.Connection] = asyncio.ensure_future(connecting)
+    cancellation: asyncio.CancelledError | None = None
+    while not opening.done():
+        try:
+            await asyncio.wait([opening])
+        except asyncio.CancelledError as error:
+            cancellation = error
+    if cancellation is None:
+        return opening.result()
+    if opening.exception() is None:
+        await connecting.close()
+    raise cancellation
+
+
+async def _close(connection: aiosqlite.Connection) -> None:
+    try:
+        await in_thread(connection, lambda raw: raw.close())
+    except ThreadEnded:
+        raw, connection._connection = connection._conn, None
+        await threads.in_thread(raw.close, name="end of a connection")
+    except BaseException:
+        connection.stop()
+        raise
+    else:
         await connection.close()
 
 
@@ -85,8 +127,19 @@ async def in_thread(connection: aiosqlite.Connection, operation: Operation[T]) -
     aiosqlite's public methods are a hop for each statement. A hop costs 50 µs, and a caller
     cancelled between BEGIN and COMMIT would leave the transaction open.
     """
-    result: T = await connection._execute(operation, connection._conn)  # type: ignore[no-untyped-call]  # private
-    return result
+    done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    # What its private `_execute` does, with an eye on the thread: what ends that leaves callers waiting for ever.
+    connection._tx.put_nowait((done, functools.partial(operation, connection._conn)))
+    try:
+        while not done.done():
+            await asyncio.wait([done], timeout=THREAD_LOOK_S)
+            if not connection._thread.is_alive():
+                await asyncio.sleep(0)  # its last result may be on its way
+                if not done.done():
+                    raise ThreadEnded(_THREAD_ENDED)
+    finally:
+        done.cancel()
+    return done.result()
 
 
 async def interruptible(connection: aiosqlite.Connection, operation: Operation[T], timeout_s: float) -> T:

@@ -17,7 +17,8 @@ import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 import aiosqlite
@@ -27,7 +28,6 @@ from taskd.persistence.blocks import BLOCK_ENTRIES, INSERT_BLOCK, make_block
 from taskd.persistence.committer import Committer
 from taskd.persistence.connection import in_thread
 from taskd.persistence.soundness import Soundness
-from taskd.waiting import beside
 
 BITE_S = 0.05
 BITE_ENTRIES_MIN, BITE_ENTRIES_MAX = 250, 8_000
@@ -114,10 +114,16 @@ class _State:
 class Indexer:
     """The one that makes the indexes. `run` until it is cancelled."""
 
+    _connection: aiosqlite.Connection
+
     def __init__(
-        self, connection: aiosqlite.Connection, committer: Committer, soundness: Soundness, entries_min: int
+        self,
+        connect: Callable[[], AbstractAsyncContextManager[aiosqlite.Connection]],
+        committer: Committer,
+        soundness: Soundness,
+        entries_min: int,
     ) -> None:
-        self._connection = connection
+        self._connect = connect
         self._soundness = soundness
         self._committer = committer
         self._entries_min = entries_min
@@ -143,9 +149,19 @@ class Indexer:
         if ended:
             self._rows_due[task_id] = None
 
+    def interrupt(self) -> None:
+        """Break off the statement that is under way, before `run` is cancelled."""
+        with contextlib.suppress(AttributeError, ValueError):  # there is none yet, or none any more
+            self._connection._conn.interrupt()
+
     async def run(self) -> None:
         """Index what is to be indexed, for ever. May be cancelled at any point."""
-        await self._note_unfinished()
+        # Its own, so that each life has another: something may have ended the thread of the last one.
+        async with self._connect() as self._connection:
+            await self._note_unfinished()
+            await self._index()
+
+    async def _index(self) -> None:
         while True:
             await self._work.wait()
             # Blocks of running tasks before the text of those that have ended, which takes longer.
@@ -239,16 +255,3 @@ class Indexer:
             self._busy = self._entries > BUSY_ENTRIES_PER_S * (now - self._counted_at)
             self._entries, self._counted_at = 0, now
         return self._busy
-
-
-@contextlib.asynccontextmanager
-async def indexing(
-    connection: aiosqlite.Connection, committer: Committer, soundness: Soundness, entries_min: int
-) -> AsyncIterator[Indexer]:
-    """An indexer that works until this is left; the text of logs with fewer than `entries_min` is left alone."""
-    indexer = Indexer(connection, committer, soundness, entries_min)
-    async with beside(indexer.run(), "indexer"):
-        try:
-            yield indexer
-        finally:
-            connection._conn.interrupt()

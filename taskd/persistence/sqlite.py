@@ -14,7 +14,7 @@ import os
 import shutil
 import sqlite3
 import stat
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,16 +27,16 @@ from taskd.entries import Level, LogEntry, timestamp_now
 from taskd.errors import StoreCorrupt, StoreError, StoreUnavailable, TaskNotFound
 from taskd.filters import SQL_FUNCTIONS, LogFilter
 from taskd.holding import hold
-from taskd.metrics import Metrics
 from taskd.outlines import Outline
 from taskd.persistence.appending import Append
 from taskd.persistence.base import Span, TaskFilter
-from taskd.persistence.checkpoints import Checkpointer, checkpointing, prepare_checkpointer
+from taskd.persistence.checkpoints import Checkpointer, prepare_checkpointer
 from taskd.persistence.committer import Committer
 from taskd.persistence.connection import (
     CLOSED,
     Operation,
     T,
+    ThreadEnded,
     advice,
     code_of,
     connect,
@@ -45,7 +45,7 @@ from taskd.persistence.connection import (
     read_leniently,
     store_error,
 )
-from taskd.persistence.indexer import Indexer, indexing, prepare_writer
+from taskd.persistence.indexer import Indexer, prepare_writer
 from taskd.persistence.purging import Purger, used_bytes
 from taskd.persistence.schema import configure, prepare
 from taskd.persistence.search import searching
@@ -58,6 +58,7 @@ from taskd.persistence.soundness import (
 )
 from taskd.queries import Order
 from taskd.settings import Settings
+from taskd.supervision import Supervisor
 from taskd.tasks import Task, TaskEnd, TaskStatus, first_id_of
 
 INSERT_TASK = """
@@ -107,7 +108,7 @@ Row = tuple[Any, ...]
 
 
 @asynccontextmanager
-async def open_sqlite(path: str, settings: Settings, metrics: Metrics) -> AsyncIterator["SqliteStore"]:
+async def open_sqlite(path: str, settings: Settings, supervisor: Supervisor) -> AsyncIterator["SqliteStore"]:
     """
     The store in the file `path`, created where it is missing.
 
@@ -121,24 +122,21 @@ async def open_sqlite(path: str, settings: Settings, metrics: Metrics) -> AsyncI
         try:
             check_sides(path)
             notice = await _prepared(path)
-            committer = Committer(lambda: _writer(path, settings.synchronous), soundness, metrics)
+            committer = Committer(lambda: _writer(path, settings.synchronous), soundness, supervisor)
             # Closed last, for it may write: it then copies the log into the file, and removes it.
             stack.push_async_callback(committer.let_go)
             stack.push_async_callback(committer.close)
-            read = [await stack.enter_async_context(connect(path)) for _ in range(settings.readers)]
-            index = await stack.enter_async_context(connect(path))
-            checkpoint = await stack.enter_async_context(connect(path))
-            await in_thread(checkpoint, prepare_checkpointer)
-            for connection in (*read, index):
-                await in_thread(connection, _prepare_reader)
+            read = [await stack.enter_async_context(_reader(path)) for _ in range(settings.readers)]
         except (sqlite3.Error, StoreCorrupt) as error:
             raise _cannot_open(path, error, is_taskds(path, settings.data_dir, head)) from error
-        await in_thread(index, read_leniently)
-        indexer = await stack.enter_async_context(indexing(index, committer, soundness, settings.index_entries_min))
-        checkpointer = await stack.enter_async_context(
-            checkpointing(checkpoint, path, committer, settings.query_timeout_s)
-        )
-        store = SqliteStore(path, settings, committer, read, indexer, checkpointer, soundness)
+        indexer = Indexer(lambda: _indexing(path), committer, soundness, settings.index_entries_min)
+        await stack.enter_async_context(supervisor.running("indexer", indexer.run))
+        stack.callback(indexer.interrupt)
+        checkpointer = Checkpointer(lambda: _checkpointing(path), path, committer, settings.query_timeout_s)
+        await stack.enter_async_context(supervisor.running("checkpointer", checkpointer.run))
+        # Closed after the store, which breaks off what is under way in them.
+        renewed = await stack.enter_async_context(AsyncExitStack())
+        store = SqliteStore(path, settings, committer, read, indexer, checkpointer, soundness, renewed)
         store.notices += [notice] if notice else []
         stack.callback(store.close)
         yield store
@@ -175,6 +173,27 @@ async def _writer(path: str, synchronous: str) -> AsyncIterator[aiosqlite.Connec
         await in_thread(connection, functools.partial(configure, synchronous=synchronous))
         await in_thread(connection, prepare_writer)
         await in_thread(connection, read_leniently)
+        yield connection
+
+
+@asynccontextmanager
+async def _reader(path: str) -> AsyncIterator[aiosqlite.Connection]:
+    async with connect(path) as connection:
+        await in_thread(connection, _prepare_reader)
+        yield connection
+
+
+@asynccontextmanager
+async def _indexing(path: str) -> AsyncIterator[aiosqlite.Connection]:
+    async with _reader(path) as connection:
+        await in_thread(connection, read_leniently)
+        yield connection
+
+
+@asynccontextmanager
+async def _checkpointing(path: str) -> AsyncIterator[aiosqlite.Connection]:
+    async with connect(path) as connection:
+        await in_thread(connection, prepare_checkpointer)
         yield connection
 
 
@@ -223,6 +242,7 @@ class SqliteStore:
         indexer: Indexer,
         checkpointer: Checkpointer,
         soundness: Soundness,
+        renewed: AsyncExitStack,
     ) -> None:
         self.notices: list[str] = []
         self.corrupt = soundness.corrupt
@@ -236,6 +256,7 @@ class SqliteStore:
         self._purger = Purger(committer)
         self._soundness = soundness
         self._readers = readers
+        self._opened = renewed
         self._idle: asyncio.LifoQueue[aiosqlite.Connection] = asyncio.LifoQueue()
         for connection in readers:
             self._idle.put_nowait(connection)
@@ -422,13 +443,25 @@ class SqliteStore:
 
     async def _read(self, operation: Operation[T]) -> T:
         """Read on an idle connection, within the time limit; interrupted when the caller is cancelled."""
-        async with self._reader() as connection:
+        connection = await self._idle.get()
+        try:
             if self._closed:
                 raise StoreUnavailable(CLOSED)
             try:
                 return await self._once_or_leniently(connection, operation)
-            except sqlite3.Error as error:
-                raise self._soundness.told(error) from error
+            except ThreadEnded:
+                connection = await self._renewed(connection)
+                return await self._once_or_leniently(connection, operation)
+        except sqlite3.Error as error:
+            raise self._soundness.told(error) from error
+        finally:
+            self._idle.put_nowait(connection)
+
+    async def _renewed(self, connection: aiosqlite.Connection) -> aiosqlite.Connection:
+        """Another connection in the place of one whose thread has ended."""
+        another = await self._opened.enter_async_context(_reader(str(self._path)))
+        self._readers[self._readers.index(connection)] = another
+        return another
 
     async def _once_or_leniently(self, connection: aiosqlite.Connection, operation: Operation[T]) -> T:
         try:
@@ -439,14 +472,6 @@ class SqliteStore:
             # Text that is no UTF-8: damage that SQLite does not see. The rest can be read.
             await in_thread(connection, read_leniently)
             return await interruptible(connection, operation, self._settings.query_timeout_s)
-
-    @asynccontextmanager
-    async def _reader(self) -> AsyncGenerator[aiosqlite.Connection, None]:
-        connection = await self._idle.get()
-        try:
-            yield connection
-        finally:
-            self._idle.put_nowait(connection)
 
 
 def _where_task(task_filter: TaskFilter) -> tuple[str, list[object]]:

@@ -223,11 +223,11 @@ def _client(transport: httpx.AsyncBaseTransport | None, base_url: str) -> httpx.
 async def _on_a_port(app: Starlette, service: Service) -> AsyncIterator[int]:
     config = EdgeConfig(app, service.settings, close_wait_s=1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = HttpServer(config)
+        server = HttpServer(config, service.supervisor)
         serving = asyncio.create_task(server.serve([listener]), name="http")
         assert await server.started_or(serving)
         yield listener.getsockname()[1]
-        server.should_exit = True
+        server.end()
         await serving
 
 

@@ -1,5 +1,7 @@
 """Refusals: problems of RFC 9457, whatever goes wrong."""
 
+import time
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -8,6 +10,7 @@ import pytest
 from taskd.api import app as application
 from taskd.api.operations import Operation
 from taskd.errors import StoreError, StoreTimeout, StoreUnavailable
+from taskd.version import __version__
 from tests.api.conftest import Show, Shown
 
 JSON = {"content-type": "application/json"}
@@ -155,23 +158,40 @@ async def test_what_the_core_cannot_do_has_its_status(
     assert any(record.exc_info for record in caplog.records) == (status == 500)
 
 
-async def test_health_is_503_where_something_is_wrong(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_health_is_503_if_nothing_can_be_stored(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
     """With what is wrong; and 200 again afterwards."""
     assert (await shown.http.get("/api/health")).json()["status"] == "ok"
-    health = shown.service.health()
-    health.problems.append("The disk is full.")
+    health = replace(shown.service.health(), problems=["The disk is full."], refusing=True)
     with monkeypatch.context() as patched:
         patched.setattr(shown.service, "health", lambda: health)
-        assert check_problem(await shown.http.get("/api/health"), 503)["detail"] == "The disk is full."
+        problem = check_problem(await shown.http.get("/api/health"), 503)
+        assert (problem["detail"], problem["problems"]) == ("The disk is full.", ["The disk is full."])
     assert (await shown.http.get("/api/health")).status_code == 200
 
 
-async def test_what_is_only_worth_knowing_is_a_notice_of_a_good_answer(shown: Shown) -> None:
-    """200, with sentences; left out where there is none."""
-    assert "notices" not in (await shown.http.get("/api/health")).json()
-    shown.service.notices.append("The database was corrupt and was put aside.")
+async def test_health_is_degraded_while_anything_is_wrong(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 with a sentence for each problem; what was put right is shown for an hour."""
+    well = (await shown.http.get("/api/health")).json()
+    assert (well["status"], well["problems"], well["database"]) == ("ok", [], "sqlite://")
+    words = "The database was corrupt and was put aside."
+    shown.service.notices[words] = time.monotonic()
     answer = await shown.http.get("/api/health")
-    assert (answer.status_code, answer.json()["notices"]) == (200, ["The database was corrupt and was put aside."])
+    assert (answer.status_code, answer.json()["status"], answer.json()["problems"]) == (200, "degraded", [words])
+    assert "taskd_healthy 0.0" in (await shown.http.get("/metrics")).text
+    shown.service.notices[words] -= 3_600
+    assert (await shown.http.get("/api/health")).json() == well
+
+
+async def test_health_without_the_token_is_status_and_version_alone(show: Show) -> None:
+    """Also while something is wrong."""
+    async with show(token="a token that is long") as shown:
+        for status in ("ok", "degraded"):
+            assert (await shown.http.get("/api/health")).json() == {"status": status, "version": __version__}
+            known = await shown.http.get("/api/health", headers={"authorization": "Bearer a token that is long"})
+            assert len(known.json()["problems"]) == (status == "degraded")
+            shown.service.notices["The secret of it."] = time.monotonic()
+        await shown.service.stop()
+        assert "problems" not in check_problem(await shown.http.get("/api/health"), 503)
 
 
 async def test_a_service_that_stops_says_so(shown: Shown) -> None:

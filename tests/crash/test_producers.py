@@ -223,7 +223,7 @@ async def test_creations_beyond_the_limit_are_refused_and_the_others_all_end(
         seconds = time.monotonic() - began
         statuses = Counter(status for answer in answers for status in answer)
         assert statuses == {201: RUNNING_MAX + QUEUED_MAX, 429: CREATIONS - RUNNING_MAX - QUEUED_MAX}
-        assert any("429" in notice for notice in served.get("/api/health")["notices"])
+        assert any("429" in notice for notice in served.get("/api/health")["problems"])
         refused = samples(served, "taskd_tasks_refused_total")[(("plugin", "waiter"),)]
         gate.touch()
         await all_ended(served)

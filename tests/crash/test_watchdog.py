@@ -182,7 +182,7 @@ def test_a_child_task_is_its_task_and_a_callback_is_nobodys(served: Served) -> N
     blocks = samples(served, "taskd_loop_blocks_total")
     assert blocks[(("plugin", ""),)] >= 1
     assert blocks[(("plugin", "child"),)] == 1
-    assert any("stood still" in notice for notice in served.get("/api/health")["notices"])
+    assert any("stood still" in notice for notice in served.get("/api/health")["problems"])
 
 
 def test_a_process_that_was_stopped_has_no_task_to_blame(tmp_path: Path) -> None:

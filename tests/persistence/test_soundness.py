@@ -239,7 +239,7 @@ async def test_a_service_whose_database_is_damaged_begins_a_new_one_and_says_so(
     (journal / "000001.journal").write_bytes(b"taskd 01" + bytes(100))
     async with running_service(tmp_path) as service:
         [notice] = service.notices
-        assert service.health().problems == []
+        assert (service.health().problems, service.health().refusing) == ([notice], False)
         assert await service.manager.tasks() == ([], None)
     [kept], [kept_journal] = (
         settings.data_dir.glob("taskd.db.corrupt-*[Z]"), settings.data_dir.glob("journal.corrupt-*")

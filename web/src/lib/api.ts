@@ -214,7 +214,7 @@ export const listTasks = (before: string | null, limit: number, signal?: AbortSi
     signal,
   );
 export const showTask = (task: string, signal?: AbortSignal) => get<Task>(taskPath(task), signal);
-export const readHealth = (signal: AbortSignal) => get<{ notices?: string[] }>('/api/health', signal);
+export const readHealth = (signal: AbortSignal) => get<{ problems?: string[] }>('/api/health', signal);
 export const listPlugins = () =>
   get<{ plugins: PluginShown[]; broken: { name: string; error: string }[] }>('/api/plugins');
 export const createTask = (plugin: string, params: unknown) => post<Task>('/api/tasks', { plugin, params });

@@ -1,5 +1,5 @@
 /**
- * Whether the service is well, in its own words: what is wrong now, and what it has to tell.
+ * Whether the service is well, in its own words: why it refuses work now, and what else is wrong.
  *
  * It is asked seldom while it is well, more often while it is not, and at once where a request
  * was refused for its own fault, but never twice within three seconds, and not while nobody looks.
@@ -13,10 +13,10 @@ const WELL_MS = 30_000;
 const ILL_MS = 3_000;
 
 export class Health {
-  /** What is wrong; '' where nothing is known to be. */
+  /** Why it can accept or store nothing; '' if that is not known to be so. */
   trouble = $state.raw('');
-  /** What it tells, but what was put away. */
-  notices = $state.raw<string[]>([]);
+  /** What is wrong although it works, but what was put away. */
+  problems = $state.raw<string[]>([]);
 
   #controller = new AbortController();
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -35,10 +35,10 @@ export class Health {
     document.removeEventListener('visibilitychange', this.#look);
   }
 
-  /** Do not tell `notice` again in this browser. */
-  dismiss(notice: string): void {
-    remember('dismissed', JSON.stringify([...this.#dismissed, notice].slice(-20)));
-    this.notices = this.notices.filter((each) => each !== notice);
+  /** Do not show `problem` again in this browser. */
+  dismiss(problem: string): void {
+    remember('dismissed', JSON.stringify([...this.#dismissed, problem].slice(-20)));
+    this.problems = this.problems.filter((each) => each !== problem);
   }
 
   get #dismissed(): string[] {
@@ -56,9 +56,9 @@ export class Health {
     if (document.hidden) return; // asked again when it is looked at
     this.#asked_at = Date.now();
     try {
-      const { notices } = await readHealth(this.#controller.signal);
+      const { problems } = await readHealth(this.#controller.signal);
       this.trouble = '';
-      this.notices = (notices ?? []).filter((notice) => !this.#dismissed.includes(notice));
+      this.problems = (problems ?? []).filter((problem) => !this.#dismissed.includes(problem));
     } catch (error) {
       const problem = problemOf(error);
       this.trouble = problem.status > 0 ? problem.message : '';

@@ -182,7 +182,7 @@ test('a service that is not well is shown to be so in its own words, until it is
   await page.getByRole('alert').getByText(words).waitFor();
   await shows(page, 4);
   expect(await axe(page)).toEqual([]);
-  answer = { status: 200, body: { status: 'ok', notices: ['A new database was begun.'] } };
+  answer = { status: 200, body: { status: 'degraded', problems: ['A new database was begun.'] } };
   await page.getByRole('alert').waitFor({ state: 'detached' });
   await page.getByText('A new database was begun.').waitFor();
   expect(await axe(page)).toEqual([]);

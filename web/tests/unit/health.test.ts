@@ -7,7 +7,10 @@ let health: Health;
 let asked = 0;
 /** What the service answers now; null: nothing. */
 let answer: { status: number; body: object } | null;
-const well = (...notices: string[]) => ({ status: 200, body: { status: 'ok', notices } });
+const well = (...problems: string[]) => ({
+  status: 200,
+  body: { status: problems.length ? 'degraded' : 'ok', problems },
+});
 const ill = { status: 503, body: { title: 'Service Unavailable', status: 503, detail: 'The disk is full.' } };
 
 beforeEach(() => {
@@ -73,17 +76,17 @@ test('a service that does not answer is not said to be ill', async () => {
   expect(health.trouble).toBe('');
 });
 
-test('a notice that was put away does not come back, also not to another page', async () => {
+test('a problem that was put away does not come back, also not to another page', async () => {
   answer = well('one', 'two');
   await begin();
-  expect(health.notices).toEqual(['one', 'two']);
+  expect(health.problems).toEqual(['one', 'two']);
   health.dismiss('one');
-  expect(health.notices).toEqual(['two']);
+  expect(health.problems).toEqual(['two']);
   await vi.advanceTimersByTimeAsync(30_000);
-  expect(health.notices).toEqual(['two']);
+  expect(health.problems).toEqual(['two']);
   health.close();
   await begin();
-  expect(health.notices).toEqual(['two']);
+  expect(health.problems).toEqual(['two']);
 });
 
 test('nothing is asked after it was closed', async () => {
