@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "taskd"
 
 # From the ground up. A module imports only from lines above its own, or from its left.
 LAYERS = """
-version errors entries settings shipped visible waiting threads metrics turns signals console descriptors
+version errors entries settings shipped visible waiting threads trees metrics turns signals console descriptors
 patterns fields folding tasks filters queries sanitise masking secrets counts outlines tracebacks
 forks holding segments journal flood parts queue progress logger hub lines speech
 persistence.base persistence.connection persistence.soundness persistence.appending persistence.committer
