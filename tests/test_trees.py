@@ -29,12 +29,12 @@ def descriptors() -> int:
 
 
 @pytest.mark.parametrize("levels", [1, OPEN_MAX, OPEN_MAX + 1, 3_000, 20_000])
-def test_any_depth_is_removed(tmp_path: Path, levels: int) -> None:
+def test_any_depth_is_removed(deep: Path, levels: int) -> None:
     """Also a path longer than PATH_MAX, with files at every hundredth level."""
-    dig(tmp_path / "tree", levels, file_every=100)
+    dig(deep / "tree", levels, file_every=100)
     before = descriptors()
-    assert str(remove(tmp_path / "tree")) == ""
-    assert (list(tmp_path.iterdir()), descriptors()) == ([], before)
+    assert str(remove(deep / "tree")) == ""
+    assert (list(deep.iterdir()), descriptors()) == ([], before)
 
 
 def test_links_are_removed_and_not_followed(tmp_path: Path) -> None:
@@ -127,22 +127,22 @@ def test_a_mount_is_not_entered(tmp_path: Path) -> None:
     assert not remove(tmp_path / "tree").count
 
 
-def test_a_removal_ends_early_when_it_is_stopped(tmp_path: Path) -> None:
+def test_a_removal_ends_early_when_it_is_stopped(deep: Path) -> None:
     """And leaves the rest to the next one."""
-    dig(tmp_path / "tree", 50)
-    assert not remove(tmp_path / "tree", stop=lambda: True).count
-    assert (tmp_path / "tree").exists()
-    assert not remove(tmp_path / "tree").count
+    dig(deep / "tree", 50)
+    assert not remove(deep / "tree", stop=lambda: True).count
+    assert (deep / "tree").exists()
+    assert not remove(deep / "tree").count
 
 
-def test_a_directory_that_is_moved_during_a_descent_is_noticed(tmp_path: Path) -> None:
+def test_a_directory_that_is_moved_during_a_descent_is_noticed(deep: Path) -> None:
     """The way back up would lead to a place outside of the tree."""
-    dig(tmp_path / "tree", OPEN_MAX + 2)
-    (tmp_path / "outside").mkdir()
-    descent = Descent(os.open(tmp_path / "tree", os.O_RDONLY))
+    dig(deep / "tree", OPEN_MAX + 2)
+    (deep / "outside").mkdir()
+    descent = Descent(os.open(deep / "tree", os.O_RDONLY))
     for _ in range(OPEN_MAX + 1):
         descent.enter(os.open("d", os.O_RDONLY, dir_fd=descent.fd))
-    (tmp_path / "tree" / "d" / "d").rename(tmp_path / "outside" / "d")
+    (deep / "tree" / "d" / "d").rename(deep / "outside" / "d")
     for _ in range(OPEN_MAX - 1):
         descent.leave()
     with pytest.raises(Moved):

@@ -52,7 +52,7 @@ class Reader:
     @property
     def unchecked(self) -> bool:
         """Whether the archive lacks checksums, so that damage to the contents of files goes unnoticed."""
-        return self._frames.unchecked > 0
+        return self._frames.blocks.unchecked > 0
 
     def members(self) -> Iterator[Member]:
         """Every entry; raises `Failed` if this is no archive, or not all of one."""

@@ -50,24 +50,24 @@ def contents(archive: str) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("levels", [OPEN_MAX - 1, OPEN_MAX, OPEN_MAX + 1, 1_500, 5_000])
-async def test_a_tree_of_any_depth_comes_back(service: Service, tmp_path: Path, levels: int) -> None:
+async def test_a_tree_of_any_depth_comes_back(service: Service, deep: Path, levels: int) -> None:
     """Also with paths that are longer than PATH_MAX, and files on the way."""
-    dig(tmp_path / "source", levels, name="directory", file_every=100)
-    (tmp_path / "source" / "last").write_text("after the deep one")
-    made = await result(service, source=tmp_path / "source", destination=tmp_path / "archives")
-    back = await restored(service, made, tmp_path / "back")
+    dig(deep / "source", levels, name="directory", file_every=100)
+    (deep / "source" / "last").write_text("after the deep one")
+    made = await result(service, source=deep / "source", destination=deep / "archives")
+    back = await restored(service, made, deep / "back")
     assert (depth(back, "directory"), (back / "last").exists()) == (levels, True)
     assert made["files"] == (levels - 1) // 100 + 1
 
 
 async def test_a_cancelled_restore_of_a_deep_tree_leaves_nothing(
-    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    service: Service, deep: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the next backup into the same directory works."""
     entries = [member("/".join(["d"] * level), DIRECTORY) for level in range(1, 1_501)]
-    archive = hostile(tmp_path / "a.tar.zst", *entries)
+    archive = hostile(deep / "a.tar.zst", *entries)
     written, cancelled = threading.Event(), threading.Event()
-    params = {"action": "restore", "archive": str(archive), "destination": str(tmp_path / "in" / "back")}
+    params = {"action": "restore", "archive": str(archive), "destination": str(deep / "in" / "back")}
 
     def syncing() -> None:
         written.set()
@@ -83,18 +83,18 @@ async def test_a_cancelled_restore_of_a_deep_tree_leaves_nothing(
         cancelled.set()
         await cancelling
         assert (await service.manager.wait(task.id)).status == "cancelled"
-    assert list((tmp_path / "in").iterdir()) == []
-    await result(service, source=archive, destination=tmp_path / "in")
+    assert list((deep / "in").iterdir()) == []
+    await result(service, source=archive, destination=deep / "in")
 
 
-async def test_what_a_killed_restore_left_is_removed_whatever_it_is(service: Service, tmp_path: Path) -> None:
+async def test_what_a_killed_restore_left_is_removed_whatever_it_is(service: Service, deep: Path) -> None:
     """However deep, and with directories that may not be written to; a pipe under such a name is not waited for."""
-    dig(tmp_path / ".back.0123456789ab.restoring", 3_000)
-    (tmp_path / ".back.0123456789ab.restoring" / "d").chmod(0o500)
-    os.mkfifo(tmp_path / ".back.0123456789ac.partial")
-    (tmp_path / "source").mkdir()
-    await result(service, source=tmp_path / "source", destination=tmp_path)
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    dig(deep / ".back.0123456789ab.restoring", 3_000)
+    (deep / ".back.0123456789ab.restoring" / "d").chmod(0o500)
+    os.mkfifo(deep / ".back.0123456789ac.partial")
+    (deep / "source").mkdir()
+    await result(service, source=deep / "source", destination=deep)
+    assert [path.name for path in deep.iterdir() if path.name.startswith(".")] == []
 
 
 async def test_a_leftover_that_cannot_be_removed_is_reported_and_fails_nothing(
