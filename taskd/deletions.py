@@ -32,7 +32,8 @@ from taskd.waiting import beside
 RETRY_S = 2.0
 # Tasks whose rows are deleted before the next are looked at.
 ROUND_TASKS_MAX = 500
-# Deleted tasks with files left that a notice names.
+# Deleted tasks with files left: how many are remembered, and how many of them a notice names.
+LEFT_MAX = 1_000
 NOTICED_MAX = 3
 
 _log = logging.getLogger("taskd.deletions")
@@ -53,14 +54,14 @@ class Deletions:
 
     @property
     def notices(self) -> list[str]:
-        """What could not be deleted since the start, in words."""
+        """Deletions since the start that left something, in words."""
         if not self._left:
             return []
         named = "; ".join(f"{task_id}: {why}" for task_id, why in [*self._left.items()][:NOTICED_MAX])
         more = len(self._left) - NOTICED_MAX
         return [
             f"{len(self._left):,} deleted {'task is' if len(self._left) == 1 else 'tasks are'} not wholly gone: {named}"
-            f"{f'; and {more:,} more' if more > 0 else ''}. Remove what is left in {self._tasks_dir} by hand."
+            f"{f'; and {more:,} more' if more > 0 else ''}. Remove the rest in {self._tasks_dir} by hand."
         ]
 
     async def delete(self, task_ids: Sequence[str]) -> int:
@@ -163,6 +164,8 @@ class Deletions:
 
     def _note(self, task_id: str, why: str) -> None:
         if self._left.get(task_id) != why:
+            if len(self._left) == LEFT_MAX:
+                del self._left[next(iter(self._left))]
             self._left[task_id] = why
             _log.warning("task %s is deleted, but %s", task_id, why)
 

@@ -23,7 +23,7 @@ OPEN_MAX = 32
 # Entries that `Left` names; it counts the others.
 NAMED_MAX = 5
 PATH_SHOWN = 200
-# Scans of a directory into which another process writes while it is removed.
+# Looks at a name, or at the entries of a directory, that another process changes while it is removed.
 SCANS_MAX = 3
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -31,7 +31,7 @@ Identity = tuple[int, int]
 
 
 def identity(about: os.stat_result) -> Identity:
-    """Return what tells two files of a running system apart."""
+    """Return the numbers that no two files of a system share."""
     return about.st_dev, about.st_ino
 
 
@@ -151,7 +151,7 @@ class _Removal:
             fd = _opened(name, self._descent.fd, self._mount)
         except OSError as error:
             if error.errno in (errno.ENOTDIR, errno.ELOOP):
-                self._unlink(name)
+                self._unlink(name, scans + 1)
             elif error.errno != errno.ENOENT:
                 self._keep(name, error)
             return
@@ -173,11 +173,16 @@ class _Removal:
                 else:
                     self._unlink(entry.name)
 
-    def _unlink(self, name: str) -> None:
+    def _unlink(self, name: str, scans: int = 0) -> None:
         try:
             os.unlink(name, dir_fd=self._descent.fd)
         except FileNotFoundError:
             pass
+        except IsADirectoryError as error:  # it has become one meanwhile
+            if scans < SCANS_MAX:
+                self._levels[-1].todo.append((name, scans))
+            else:
+                self._keep(name, error)
         except OSError as error:
             self._keep(name, error)
 
@@ -236,7 +241,7 @@ def _check_mount(fd: int, mount: int) -> None:
 
 
 def _mount_of(fd: int) -> int:
-    """Return which mount a directory is on. Linux tells bind mounts apart; elsewhere only devices differ."""
+    """Return which mount a directory is on. Linux has a number for each bind mount; elsewhere only devices differ."""
     with contextlib.suppress(OSError), open(f"/proc/self/fdinfo/{fd}") as lines:
         for line in lines:
             if line.startswith("mnt_id:"):

@@ -92,7 +92,7 @@ def write_archive(
 
 
 def _verify(fd: int, packed: Witness, output: HashingFile, log: TaskLogger, stop: threading.Event) -> None:
-    """Read the archive from disk to its end: each entry is what was read of the source, and no byte is another."""
+    """Read the archive from disk to its end; compare each entry with the witness and all bytes with their checksum."""
     found = Witness()
     os.lseek(fd, 0, os.SEEK_SET)
     with (

@@ -7,11 +7,11 @@ NAME_SHOWN = 200
 
 
 class Failed(Exception):
-    """The work cannot be done; the text says why and what to do."""
+    """The work cannot be done; the text gives the reason and what to do."""
 
 
 class Damaged(Exception):
-    """The bytes of an archive are not those that were written; the text says where."""
+    """The bytes of an archive are not those that were written; the text names the place."""
 
 
 class Stopped(concurrent.futures.CancelledError):

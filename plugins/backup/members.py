@@ -21,7 +21,7 @@ NS = 1_000_000_000
 TIME = re.compile(rb"-?\d{1,18}(\.\d{0,40})?")
 NUMBER = re.compile(rb"\d{1,19}")
 SPARSE = "GNU.sparse."
-# Of a sparse file: where there is data, and how much.
+# The parts of a sparse file that hold data, as offsets and lengths.
 Segments = list[tuple[int, int]]
 
 
@@ -56,7 +56,7 @@ class Member(tarfile.TarInfo):
         return self.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
     def content(self) -> Segments:
-        """Where there is data in the file, and how much: all of it, unless it is sparse."""
+        """Return the parts of the file that hold data: all of it, unless it is sparse."""
         return [(0, self.size)] if self.segments is None else self.segments
 
     def complete(self, records: dict[str, bytes]) -> None:

@@ -1,4 +1,4 @@
-"""Files into an archive: each is read, described and compressed; the log reports what is left out."""
+"""Files into an archive: each is read, described and compressed; the log reports the files that are left out."""
 
 import grp
 import hashlib
@@ -33,7 +33,7 @@ RECORD_BYTES = tarfile.RECORDSIZE
 # Of a path in the metadata of an entry.
 PATH_NAMED_MAX = 4_096
 
-# What is counted, as one and as many.
+# The kinds that the log counts, in the singular and the plural.
 KINDS = {
     "directory": "directories",
     "entry with extended attributes": "entries with extended attributes",
@@ -71,7 +71,7 @@ class HashingFile:
         return len(data)
 
     def sync(self) -> None:
-        """On disk, and out of the cache: what is read back now comes from the disk."""
+        """Write to the disk and empty the cache, so that a read comes from the disk."""
         try:
             os.fsync(self._fd)
         except OSError as error:
@@ -86,7 +86,7 @@ class HashingFile:
 
 
 class Packer:
-    """Packs a source into an archive, and reports what it leaves out; a witness hears what it reads."""
+    """Packs a source into an archive, and reports the files that it leaves out; a witness hears all that it reads."""
 
     def __init__(self, source: Source, log: TaskLogger, stop: threading.Event, witness: Witness | None) -> None:
         self.files = 0
@@ -190,7 +190,7 @@ class Packer:
         self._kinds["name that is not UTF-8"] += not _is_utf8(member.name)
 
     def _add_file(self, tar: "Tar", found: Found, advance: Callable[[int], None]) -> None:
-        # Opened before it is described: what is described is what is read.
+        # Opened before it is described, so that the header is that of the content.
         fd, about = opened(found.leaf, found.dir_fd, FILE)
         with open(fd, "rb", buffering=0) as file:
             if first := self._linked.get(identity(about)):
@@ -206,7 +206,7 @@ class Packer:
             self._compare(found.name, content, about, os.fstat(fd))
 
     def _read(self, advance: Callable[[int], None]) -> Callable[[bytes], None]:
-        """What is done with each piece of a file's content."""
+        """Return what to do with each piece of a file's content."""
 
         def read(data: bytes) -> None:
             check(self._stop)
@@ -273,7 +273,7 @@ class Content:
         self._on_read = on_read
 
     def read(self, size: int) -> bytes:
-        """Return up to `size` bytes of what is promised, and nothing at its end."""
+        """Return up to `size` of the promised bytes, and nothing at their end."""
         size = min(size, self._promised)
         data = b"" if self.fault else self._next(size)
         if not data and size:

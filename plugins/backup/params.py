@@ -56,7 +56,7 @@ class BackupParams(BaseModel):
     ratio_max: int = Field(
         RATIO_MAX,
         ge=1,
-        description="Restore: refuse an archive that unpacks to more than so many times its own size, above 4 GiB.",
+        description="Restore: refuse an archive that unpacks to more than 4 GiB and more than N times its own size.",
     )
 
     @model_validator(mode="after")

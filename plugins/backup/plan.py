@@ -63,7 +63,7 @@ class Plan:
         self._check_limits()
 
     def finish(self, stop: threading.Event) -> None:
-        """Look at the links, of which only all entries together tell where they lead."""
+        """Look at the links: where they lead depends on all entries together."""
         self._seen.finish()
         out = []
         for place in self.links:
@@ -80,7 +80,7 @@ class Plan:
         """Return the place of the next entry at the second reading: it must be the one that was looked at."""
         self._written.entry(member)
         if not self._written.last_agrees(self._seen):
-            raise Failed("The archive was changed while it was restored. Run again when nobody writes to it.")
+            raise Failed("The archive was changed while it was restored. Run again when no other process writes to it.")
         return self.places.place(member.name)
 
     def _check_kind(self, member: Member, place: int) -> None:

@@ -24,6 +24,8 @@ from .members import sparse_map as pax_sparse_map
 HEADER_BYTES_MAX = 16 * 1_024**2
 EXTENDED = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
 LONG = {tarfile.GNUTYPE_LONGNAME: "path", tarfile.GNUTYPE_LONGLINK: "linkpath"}
+# The records that count for all entries that follow them; others, such as a comment, are not kept.
+GLOBAL = ("path", "linkpath", "size", "mtime", "uid", "gid", "uname", "gname")
 PAIR = (SPARSE + "offset", SPARSE + "numbytes")
 
 NOT_AN_ARCHIVE = (Damaged, tarfile.TarError, zstandard.ZstdError, EOFError)
@@ -97,9 +99,8 @@ class Reader:
                     records[key] = value
                     pairs += [value] if key in PAIR else []
             elif member.type == tarfile.XGLTYPE:
-                self._global.update(pax_records(self._payload(member.size)))
-                if sum(map(len, self._global.values())) > HEADER_BYTES_MAX:
-                    self._refuse_header()
+                found = pax_records(self._payload(member.size))
+                self._global.update((key, value) for key, value in found if key in GLOBAL)
             elif (field := LONG.get(member.type)) is not None:
                 records[field] = self._payload(member.size).partition(b"\0")[0]
             else:
@@ -149,7 +150,7 @@ class Reader:
         return segments
 
     def _leading_sparse_map(self, member: Member) -> Segments:
-        """Read the map that GNU format 1.0 has before the content: a count, then so many pairs, in lines."""
+        """Read the map that GNU format 1.0 has before the content: a count, then that number of pairs, in lines."""
         content, lines, wanted = b"", 0, 1
         while lines < wanted:
             content += (block := self._block())
@@ -201,6 +202,7 @@ class Reader:
         return data
 
     def _read_file(self, size: int) -> bytes:
+        check(self._stop)
         data = self._file.read(size)
         self._sha256.update(data)
         self._at += len(data)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,18 +55,19 @@ def _planned(reader: Reader, plan: Plan, log: TaskLogger) -> Plan:
 
 @contextlib.contextmanager
 def _archive_opened(archive: Path) -> Iterator[IO[bytes]]:
-    if archive.exists() and not archive.is_file():  # opening a pipe would wait for its other end
-        raise Failed(f"The archive {archive} is not a regular file. Give a .tar.zst file.")
     try:
-        file = open(archive, "rb")  # noqa: SIM115 (only opening it is told like this)
+        # Without waiting for the other end of a pipe.
+        fd = os.open(archive, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise Failed(f"The archive {archive} cannot be read: {why(error)}. Give a .tar.zst file.") from error
-    with file:
+    with open(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise Failed(f"The archive {archive} is not a regular file. Give a .tar.zst file.")
         yield file
 
 
 def _check_free(destination: Path) -> None:
-    """Restoring over what is there would mix two trees, and could not be undone."""
+    """Refuse a destination with files in it: a restore would mix two trees, and could not be undone."""
     if not os.path.lexists(destination):
         return
     if destination.is_symlink() or not destination.is_dir() or any(destination.iterdir()):

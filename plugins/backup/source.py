@@ -1,5 +1,5 @@
 """
-What is backed up, as a tree of files in one order.
+The source of a backup, as a tree of files in one order.
 
 The root is opened once. Everything below it is reached from open directories, one name at a time and
 never through a link: a directory that is exchanged for a link while it is backed up is stored as
@@ -37,7 +37,7 @@ Problem = Callable[[str, OSError], None]
 @dataclass(slots=True)
 class Found:
     """
-    A file of the source: the path that it is stored under, where it is, and what it was when it was found.
+    A file of the source: the path that it is stored under, its name in an open directory, and its status.
 
     `fd` is a directory's own, if it could be opened.
     """
@@ -52,7 +52,7 @@ class Found:
 @dataclass(slots=True)
 class Source:
     """
-    What is backed up: `place` is its path for people and for `keep`; `fd` is the root, held open.
+    The source: `place` is its path for people and for `keep`; `fd` is the root, held open.
 
     A single file is stored as `name`, and `fd` is the directory that it is in as `leaf`. A directory's
     entries are stored as the paths below it.
@@ -91,8 +91,10 @@ class Source:
     def walk(self, problem: Problem) -> Iterator[Found]:
         """Every file with the name it is stored under: by name, a directory before the entries in it."""
         if self.name != ".":
-            about = os.stat(self.leaf, dir_fd=self.fd, follow_symlinks=False)
-            yield Found(self.name, self.leaf, self.fd, about)
+            try:
+                yield Found(self.name, self.leaf, self.fd, os.stat(self.leaf, dir_fd=self.fd, follow_symlinks=False))
+            except OSError as error:
+                problem(self.name, error)
             return
         yield Found(self.name, ".", self.fd, os.fstat(self.fd), self.fd)
         with contextlib.closing(Descent(os.dup(self.fd))) as descent:
@@ -149,7 +151,7 @@ class Source:
         return Found(name, leaf, dir_fd, about, fd)
 
     def _not_entered(self, found: Found, error: OSError, problem: Problem) -> Found | None:
-        """A directory that cannot be opened: stored as what it is by now, without its entries."""
+        """Store a directory that cannot be opened without its entries, or the file that has taken its place."""
         try:
             found.about = os.stat(found.leaf, dir_fd=found.dir_fd, follow_symlinks=False)
         except OSError as gone:

@@ -1,8 +1,8 @@
 """
 Files under temporary names: hidden, locked while they are in use, and gone at the end.
 
-What a killed process left behind holds no lock any more, and so the next task that works in the
-same directory removes it, whatever its depth. A leftover that cannot be removed is reported, and
+The files that a killed process left hold no lock any more, so the next task that works in the
+same directory removes them, whatever their depth. A leftover that cannot be removed is reported, and
 never makes that task fail.
 """
 
@@ -28,7 +28,7 @@ def temporary(
 ) -> Iterator[tuple[str, int]]:
     """
     A new hidden file (or directory) beside what it will become, and gone at the end under that
-    name. It is locked while it is in use, so that what a killed process left can be told apart.
+    name. It is locked while it is in use, unlike the files that a killed process left.
     """
     name, fd = _new_locked(parent, f".{short(stem)}.{{}}.{kind}", directory)
     try:
@@ -70,12 +70,12 @@ def remove_leftovers(parent: int, log: TaskLogger) -> None:
         try:
             fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
         except OSError as error:
-            log.warning(f"{name} cannot be removed ({why(error)}); an interrupted task had left it behind")
+            log.warning(f"{name} cannot be removed ({why(error)}); an interrupted task had left it")
             continue
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _remove(parent, name, log):
-                log.info(f"removed {name}, which an interrupted task had left behind")
+                log.info(f"removed {name}, which an interrupted task had left")
         except OSError:
             pass  # it is in use
         finally:

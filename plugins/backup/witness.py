@@ -1,8 +1,8 @@
 """
-What an archive should hold, as eight bytes for each entry: enough to tell whether it does.
+The contents that an archive should have, as eight bytes for each entry: enough to compare them.
 
-The packer says what it has read of the source; who reads the archive back says what is there.
-Where the two differ, the entry that does is known by its place. An archive that is only looked at
+The packer reports the files that it has read, and the verification the entries that it finds.
+If the two differ, the place of the difference names the entry. An archive that is only looked at
 (a restore's first reading) is remembered by the same means, without the contents.
 """
 
