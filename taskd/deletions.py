@@ -7,6 +7,9 @@ From the first step on the task is not there for anybody, and nothing takes it b
 is done in the background, one deletion after another. The row goes last: after a death at any
 point the next start finds it hidden, and does the rest.
 
+Files are removed in a thread, by descriptor, to any depth, and read-only directories too. Files that
+cannot be removed keep no other deletion back: a warning and a notice in health name them.
+
 Who reads the log at that moment keeps what was sent; the next page is a 404, a live view closes
 with 1008, an export ends with `complete: false`. Nobody sees an end with entries missing.
 """
@@ -14,7 +17,8 @@ with 1008, an export ends with `complete: false`. Nobody sees an end with entrie
 import asyncio
 import contextlib
 import logging
-import shutil
+import os
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,10 +27,14 @@ from taskd.errors import StoreError
 from taskd.persistence.base import LogPersistenceService
 from taskd.supervision import Supervisor
 from taskd.threads import in_thread
+from taskd.trees import Left, remove_tree
 
 RETRY_S = 2.0
 # Tasks whose rows are deleted before the next are looked at.
 ROUND_TASKS_MAX = 500
+# Deleted tasks with files left: how many are remembered, and how many of them a notice names.
+LEFT_MAX = 1_000
+NOTICED_MAX = 3
 
 _log = logging.getLogger("taskd.deletions")
 
@@ -41,9 +49,23 @@ class Deletions:
         self._forget = forget
         self._tasks_dir = tasks_dir
         self._due: list[str] = []
+        # Why the files, or the row, of a deleted task are left.
+        self._left: dict[str, str] = {}
         self._work = asyncio.Event()
         self._done = asyncio.Event()
         self._done.set()
+
+    @property
+    def notices(self) -> list[str]:
+        """Deletions since the start that left something, in words."""
+        if not self._left:
+            return []
+        named = "; ".join(f"{task_id}: {why}" for task_id, why in [*self._left.items()][:NOTICED_MAX])
+        more = len(self._left) - NOTICED_MAX
+        return [
+            f"{len(self._left):,} deleted {'task is' if len(self._left) == 1 else 'tasks are'} not wholly gone: {named}"
+            f"{f'; and {more:,} more' if more > 0 else ''}. Remove the rest in {self._tasks_dir} by hand."
+        ]
 
     async def delete(self, task_ids: Sequence[str]) -> int:
         """
@@ -52,7 +74,13 @@ class Deletions:
         How many there were. Raises `StoreError`; then nothing has happened.
         """
         hidden = await self._store.hide_tasks(task_ids)
-        await self._begin(hidden)
+        try:
+            await self._remove_files(hidden)
+        except RuntimeError as error:
+            _log.debug("no thread can be started: %s", error)
+        finally:
+            # Also if the caller is cancelled: nothing takes a deletion back, and `run` removes the other files.
+            self._add(hidden)
         return len(hidden)
 
     async def settled(self) -> None:
@@ -69,25 +97,38 @@ class Deletions:
             if not self._due:
                 self._done.set()
 
-    async def _begin(self, hidden: Sequence[str]) -> None:
+    def _add(self, hidden: Sequence[str]) -> None:
         # Before their rows go: the journal may still have entries of them, which a death must not bring back.
         self._forget(hidden)
-        try:
-            await in_thread(partial(self._remove_files, hidden), name="deletion of files")
-        finally:
-            # Also where whoever asked has gone: nothing takes a deletion back.
-            self._due += hidden
-            self._done.clear()
-            self._work.set()
+        self._due += hidden
+        self._done.clear()
+        self._work.set()
 
-    def _remove_files(self, task_ids: Sequence[str]) -> None:
-        for task_id in task_ids:
-            shutil.rmtree(self._tasks_dir / task_id, ignore_errors=True)
+    async def _remove_files(self, task_ids: Sequence[str]) -> None:
+        """Remove the files of these tasks. Raises `RuntimeError` if no thread can be started."""
+        stop = threading.Event()
+        remove = partial(self._remove_directories, task_ids, stop)
+        for task_id, why in (await in_thread(remove, name="deletion of files", stop=stop.set)).items():
+            self._note(task_id, f"files are left: {why}")
+
+    def _remove_directories(self, task_ids: Sequence[str], stop: threading.Event) -> dict[str, str]:
+        """In a thread. Return the tasks of which files are left, each with the reason."""
+        try:
+            directory = os.open(self._tasks_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            return dict.fromkeys(task_ids, f"{self._tasks_dir} cannot be opened ({error.strerror})")
+        try:
+            lefts = ((task_id, _removed(task_id, directory, stop)) for task_id in task_ids if not stop.is_set())
+            return {task_id: left for task_id, left in lefts if left}
+        finally:
+            os.close(directory)
 
     async def _resume(self) -> None:
         while True:
             try:
-                await self._begin(await self._store.hidden_tasks())
+                self._add(await self._store.hidden_tasks())
                 return
             except StoreError as error:
                 _log.debug("deletions are resumed later: %s", error)
@@ -97,14 +138,50 @@ class Deletions:
         while self._due:
             some = self._due[:ROUND_TASKS_MAX]
             try:
-                await self._store.purge(some)
+                await self._remove_files(some)
+                await self._purge_rows(some)
                 del self._due[: len(some)]
                 if not self._due:
                     await self._store.give_back()
-            except StoreError as error:
+            except (StoreError, RuntimeError) as error:
                 # The store fails or is locked, and who writes entries says so; here it can wait.
                 _log.debug("%d tasks are deleted later: %s", len(self._due), error)
                 await asyncio.sleep(RETRY_S)
+
+    async def _purge_rows(self, task_ids: Sequence[str]) -> None:
+        """Delete all at once, or those that can be if one of them raises an error that no retry mends."""
+        try:
+            await self._store.purge(task_ids)
+        except StoreError:
+            raise
+        except Exception as error:
+            _log.debug("%d tasks are deleted one by one: %r", len(task_ids), error)
+            for task_id in task_ids:
+                await self._purge_row(task_id)
+
+    async def _purge_row(self, task_id: str) -> None:
+        try:
+            await self._store.purge([task_id])
+        except StoreError:
+            raise
+        except Exception as error:
+            self._note(task_id, f"its log is left until the next start ({error!r:.200})")
+
+    def _note(self, task_id: str, why: str) -> None:
+        if self._left.get(task_id) != why:
+            if len(self._left) == LEFT_MAX:
+                del self._left[next(iter(self._left))]
+            self._left[task_id] = why
+            _log.warning("task %s is deleted, but %s", task_id, why)
+
+
+def _removed(task_id: str, directory: int, stop: threading.Event) -> str:
+    """Remove a task's directory; return why something of it is left, or nothing."""
+    try:
+        left: Left | str = remove_tree(task_id, dir_fd=directory, stop=stop.is_set)
+    except Exception as error:  # one task must not keep the files of the others
+        left = f"{error!r:.200}"
+    return str(left)
 
 
 @contextlib.asynccontextmanager

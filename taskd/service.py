@@ -285,6 +285,7 @@ class Service:
         if self.store.notice:
             yield self.store.notice
         yield from self.retention.notices
+        yield from self.deletions.notices
         if self.watchdog.recent:
             yield self.watchdog.recent
         if not self.manager.has_room:

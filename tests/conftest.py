@@ -3,7 +3,7 @@
 import os
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from taskd.filters import LogFilter
 from taskd.follow import Entries, follow
 from taskd.service import Service
 from taskd.settings import Settings
+from taskd.trees import remove_tree
 from tests.bars import Bars
 
 # Hundreds of processes are started: compiled each time anew, taskd would take a fifth of the whole.
@@ -57,6 +58,16 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
     """A running service with the default settings and the shipped plugins."""
     async with running_service(tmp_path) as running:
         yield running
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Path]:
+    """A directory for trees that are too deep for pytest, which removes `tmp_path` by recursion some day."""
+    (tmp_path / "deep").mkdir()
+    yield tmp_path / "deep"
+    parent = os.open(tmp_path, os.O_RDONLY)
+    remove_tree("deep", dir_fd=parent)
+    os.close(parent)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "taskd"
 
 # From the ground up. A module imports only from lines above its own, or from its left.
 LAYERS = """
-version errors exact entries settings shipped hooks visible waiting threads metrics turns signals init console
+version errors exact entries settings shipped hooks visible waiting threads trees metrics turns signals init console
 operator_log
 descriptors
 patterns fields folding tasks filters queries sanitise sources masking secrets counts outlines tracebacks supervision

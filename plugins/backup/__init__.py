@@ -1,19 +1,23 @@
 """
 Backup: a directory, a file or an SQLite database into one `.tar.zst`, and back again.
 
-What is true of it:
+These hold:
 
 - An archive has its name only when it is complete, on disk and (with `verify`) read back:
   until then it is a `.partial` file beside it, which a failure or a cancellation removes.
-  What a killed service left behind, the next backup into the same directory removes.
-- Nothing is held in memory but a piece of a file and the names of one directory. Entries are
+  The next backup into the same directory removes the files that a killed service left.
+- Memory holds no more than a piece of a file and the names of the directories above it. Entries are
   in the order of their names, so two archives of the same tree list alike.
-- What cannot be read, vanishes or changes meanwhile does not stop a backup: a WARNING says so.
-- A restore reads the whole archive first and writes nothing unless all of it is harmless. It
-  builds the tree under a hidden name beside the destination and renames it when complete.
-  Owners are not restored, nor setuid bits: what is restored belongs to whoever runs taskd.
+- A file that cannot be read, vanishes or changes meanwhile does not stop a backup: a WARNING names it.
+- Trees are read and written by descriptor (`taskd.trees`), to any depth and without following a link, so
+  no exchange of names by another process leads out of the root.
+- A restore reads the whole archive first and writes nothing unless all of it is whole and harmless. It
+  builds the tree under a hidden name beside the destination and renames it when complete. Links
+  are made last. Whatever an archive is restored from, a damaged one is never taken for a shorter one.
+- Modes, times, hard links, holes, `user.*` attributes and POSIX ACLs are restored. Owners, setuid bits
+  and other attributes are not: a restored tree belongs to the user who runs taskd. A WARNING counts them.
 
-The work is done in a thread, for a disk may be slow and the loop must not wait for it.
+The work is done in a thread, because a disk may be slow and the loop must not wait for it.
 """
 
 import threading

@@ -2,22 +2,23 @@
 
 import contextlib
 import os
-import tarfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO, cast
 
 from taskd import TaskLogger
 
-from .failures import Failed
+from .failures import Failed, shown
+from .members import Member
 from .packer import HashingFile, Packer
 from .params import SQLITE_PREFIX, BackupParams
-from .reader import READ_BYTES, Reader
+from .reader import Reader
 from .snapshot import take_snapshot
 from .source import ARCHIVE, Source
-from .temporary import made, remove_leftovers, sync_directory, temporary
+from .temporary import made, remove_leftovers, temporary
 from .witness import Witness
 
 DISK_FAILING = "The disk or the memory may be failing; the archive was removed."
@@ -25,11 +26,11 @@ DISK_FAILING = "The disk or the memory may be failing; the archive was removed."
 
 def backup(params: BackupParams, log: TaskLogger, stop: threading.Event) -> dict[str, object]:
     """The whole backup, in a thread. Raises `Stopped` soon after `stop` is set, and leaves no file then."""
-    destination = made(Path(params.destination))
-    remove_leftovers(destination, log)
-    with opened(params, destination, log, stop) as source:
-        log.info(f"backing up {source.told} into {destination}")
-        written = write_archive(source, destination, params.verify, log, stop)
+    with made(Path(params.destination)) as (destination, fd):
+        remove_leftovers(fd, log)
+        with opened(params, destination, fd, log, stop) as source:
+            log.info(f"backing up {source.place} into {destination}")
+            written = write_archive(source, destination, fd, params.verify, log, stop)
     if params.keep:
         _remove_old(written.path, params.keep, log)
     log.info(f"archive {written.path.name} is complete: {written.size:,} bytes")
@@ -52,21 +53,26 @@ class Written:
 
 
 @contextlib.contextmanager
-def opened(params: BackupParams, destination: Path, log: TaskLogger, stop: threading.Event) -> Iterator["Source"]:
+def opened(
+    params: BackupParams, destination: Path, fd: int, log: TaskLogger, stop: threading.Event
+) -> Iterator[Source]:
     """The source as a tree of files; a database as the one file of a snapshot, removed at the end."""
-    told = params.source or ""
-    if not told.startswith(SQLITE_PREFIX):
-        yield Source.of(Path(told), params.exclude, destination)
+    given = params.source or ""
+    if not given.startswith(SQLITE_PREFIX):
+        with Source.opened(Path(given), params.exclude, destination) as source:
+            yield source
         return
-    database = Path(told.removeprefix(SQLITE_PREFIX))
-    with temporary(destination, database.name, "snapshot") as (snapshot, _):
-        take_snapshot(database, snapshot, log, stop)
-        yield Source(database.resolve(), snapshot, database.name)
+    database = Path(given.removeprefix(SQLITE_PREFIX))
+    with temporary(fd, database.name, "snapshot", log) as (name, _):
+        take_snapshot(database, destination / name, log, stop)
+        yield Source(database.resolve(), fd, name, database.name)
 
 
-def write_archive(source: Source, destination: Path, verify: bool, log: TaskLogger, stop: threading.Event) -> Written:
+def write_archive(
+    source: Source, destination: Path, parent: int, verify: bool, log: TaskLogger, stop: threading.Event
+) -> Written:
     """Write, sync, read back, rename; without its last step there is no archive."""
-    with temporary(destination, source.stem().rstrip("-"), "partial") as (partial, fd):
+    with temporary(parent, source.stem().rstrip("-"), "partial", log) as (partial, fd):
         with log.group("write"):
             output = HashingFile(fd)
             witness = Witness() if verify else None
@@ -76,34 +82,38 @@ def write_archive(source: Source, destination: Path, verify: bool, log: TaskLogg
         if witness is not None:
             witness.finish()
             with log.group("verify"):
-                _verify(partial, witness, output, log, stop)
+                _verify(fd, witness, output, log, stop)
         path = _free_name(destination, source.stem())
-        os.rename(partial, path)
-        sync_directory(destination)
+        os.rename(partial, path.name, src_dir_fd=parent, dst_dir_fd=parent)
+        os.fsync(parent)
+    if needed := packer.extent.needed(output.size):
+        log.warning(f"A restore of this archive has to be given {needed}, because it is larger than the defaults allow")
     return Written(path, output.size, packer.files, output.sha256.hexdigest())
 
 
-def _verify(path: Path, packed: Witness, output: HashingFile, log: TaskLogger, stop: threading.Event) -> None:
-    """Read the archive from disk to its end: each entry is what was read of the source, and no byte is another."""
+def _verify(fd: int, packed: Witness, output: HashingFile, log: TaskLogger, stop: threading.Event) -> None:
+    """Read the archive from disk to its end; compare each entry with the witness and all bytes with their checksum."""
     found = Witness()
-    with open(path, "rb") as file, log.progress("verified", total=output.size, unit="bytes") as bar:
-        reader = Reader(file, stop, bar.update)
+    os.lseek(fd, 0, os.SEEK_SET)
+    with (
+        open(fd, "rb", buffering=0, closefd=False) as file,
+        log.progress("verified", total=output.size, unit="bytes") as bar,
+    ):
+        reader = Reader(cast(IO[bytes], file), stop, bar.update)
         for member in reader.members():
             _listen(found, member, reader)
             if not found.last_agrees(packed):
-                raise Failed(f"{member.name!r} in the archive is not what was read. {DISK_FAILING}")
+                raise Failed(f"{shown(member.name)} in the archive is not what was read. {DISK_FAILING}")
     if reader.sha256() != output.sha256.hexdigest() or len(found) != len(packed):
         raise Failed(f"The archive on disk is not what was written. {DISK_FAILING}")
-    told = "1 entry is as it was" if len(found) == 1 else f"{len(found):,} entries are as they were"
-    log.info(f"verified: {told} read, in content and metadata")
+    entries = "1 entry is as it was" if len(found) == 1 else f"{len(found):,} entries are as they were"
+    log.info(f"verified: {entries} read, in content and metadata")
 
 
-def _listen(witness: Witness, member: tarfile.TarInfo, reader: Reader) -> None:
+def _listen(witness: Witness, member: Member, reader: Reader) -> None:
     witness.entry(member)
-    if member.isreg():
-        content = reader.open(member)
-        while data := content.read(READ_BYTES):
-            witness.feed(data)
+    for _, data in reader.content():
+        witness.feed(data)
 
 
 def _free_name(destination: Path, stem: str) -> Path:

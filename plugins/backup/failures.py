@@ -3,9 +3,15 @@
 import concurrent.futures
 import threading
 
+NAME_SHOWN = 200
+
 
 class Failed(Exception):
-    """The work cannot be done; the text says why and what to do."""
+    """The work cannot be done; the text gives the reason and what to do."""
+
+
+class Damaged(Exception):
+    """The bytes of an archive are not those that were written; the text names the place."""
 
 
 class Stopped(concurrent.futures.CancelledError):
@@ -19,3 +25,8 @@ def check(stop: threading.Event) -> None:
 
 def why(error: OSError) -> str:
     return error.strerror or str(error)
+
+
+def shown(name: str) -> str:
+    """Return a name for a message, which is short however long the name is."""
+    return repr(name if len(name) <= NAME_SHOWN else f"{name[: NAME_SHOWN // 2]}…{name[-NAME_SHOWN // 2 :]}")

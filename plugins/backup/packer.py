@@ -1,31 +1,42 @@
-"""Files into an archive: what is read of them, and what is told where they cannot be read."""
+"""Files into an archive: each is read, described and compressed; the log reports the files that are left out."""
 
-import contextlib
+import grp
 import hashlib
 import os
+import pwd
 import stat
 import tarfile
 import threading
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
+from functools import lru_cache
 from typing import IO, cast
 
 import zstandard
 
 from taskd import TaskLogger
+from taskd.trees import Identity, identity
 
-from .failures import Failed, check, why
-from .reader import READ_BYTES, forget_members
-from .source import Source
+from . import attributes
+from .extent import Extent
+from .failures import Failed, check, shown, why
+from .frames import READ_BYTES
+from .members import BLOCK_BYTES, Member
+from .source import FILE, Found, Source, opened
 from .witness import Witness
 
 ZSTD_LEVEL = 3
 UNSYNCED_BYTES = 16_777_216
+# GNU tar's unit; the zeros that fill the last one compress to a few bytes.
+RECORD_BYTES = tarfile.RECORDSIZE
 
-# What is counted, as one and as many.
+# Of a path in the metadata of an entry.
+PATH_NAMED_MAX = 4_096
+
+# The kinds that the log counts, in the singular and the plural.
 KINDS = {
     "directory": "directories",
+    "entry with extended attributes": "entries with extended attributes",
     "file": "files",
     "file with holes": "files with holes",
     "hard link": "hard links",
@@ -60,7 +71,7 @@ class HashingFile:
         return len(data)
 
     def sync(self) -> None:
-        """On disk, and out of the cache: what is read back now comes from the disk."""
+        """Write to the disk and empty the cache, so that a read comes from the disk."""
         try:
             os.fsync(self._fd)
         except OSError as error:
@@ -75,16 +86,21 @@ class HashingFile:
 
 
 class Packer:
-    """Packs a source into an archive, and says what it had to leave out; a witness hears what it reads."""
+    """Packs a source into an archive, and reports the files that it leaves out; a witness hears all that it reads."""
 
     def __init__(self, source: Source, log: TaskLogger, stop: threading.Event, witness: Witness | None) -> None:
         self.files = 0
+        self.extent = Extent()
         self._kinds: Counter[str] = Counter()
         self._witness = witness
         self._source = source
         self._log = log
         self._stop = stop
         self._left_out = 0
+        # Files with several links that are in the archive, by the names under which they are.
+        self._linked: dict[Identity, str] = {}
+        self._leading_out: list[str] = []
+        self._without_attributes: list[str] = []
 
     def pack(self, output: HashingFile) -> None:
         """Write the whole archive to `output`."""
@@ -92,80 +108,105 @@ class Packer:
         with (
             self._log.progress("files", total=self._measure(), unit="bytes") as bar,
             compressor.stream_writer(cast(IO[bytes], output), closefd=False) as packed,
-            new_tar(packed) as tar,
         ):
-            for path, name in self._source.walk(self._problem):
+            tar = Tar(packed)
+            for found in self._source.walk(self._problem):
                 check(self._stop)
-                self._add(tar, path, name, bar.advance)
-                forget_members(tar)
-        kinds = (f"{count:,} {kind if count == 1 else KINDS[kind]}" for kind, count in sorted(self._kinds.items()))
+                self._add(tar, found, bar.advance)
+            tar.finish()
+        self._report()
+
+    def _report(self) -> None:
+        # Without those of which there are none.
+        counts = sorted((+self._kinds).items())
+        kinds = (f"{count:,} {kind if count == 1 else KINDS[kind]}" for kind, count in counts)
         self._log.info(f"packed {', '.join(kinds)}")
+        if links := self._leading_out:
+            self._log.info(
+                f"{len(links):,} of the links lead out of the source, such as {links[0]}: "
+                "the links are stored and not the files that they lead to"
+            )
+        if names := self._without_attributes:
+            self._log.warning(
+                f"the extended attributes of {len(names):,} {'entry' if len(names) == 1 else 'entries'} could not be "
+                f"read and are not in the archive, such as those of {names[0]}"
+            )
         if count := self._left_out:
-            told = "1 entry is" if count == 1 else f"{count:,} entries are"
-            self._log.warning(f"{told} not in the archive, or not as in the source; see above")
+            entries = "1 entry is" if count == 1 else f"{count:,} entries are"
+            self._log.warning(f"{entries} not in the archive, or not as in the source; see above")
 
     def _measure(self) -> int:
         """The bytes to read, as far as can be known before."""
         size = 0
-        for path, _ in self._source.walk(lambda name, error: None):
+        for found in self._source.walk(lambda name, error: None):
             check(self._stop)
-            with contextlib.suppress(OSError):
-                about = path.lstat()
-                size += about.st_size if stat.S_ISREG(about.st_mode) else 0
+            size += found.about.st_size if stat.S_ISREG(found.about.st_mode) else 0
         return size
 
-    def _add(self, tar: tarfile.TarFile, path: Path, name: str, advance: Callable[[int], None]) -> None:
+    def _add(self, tar: "Tar", found: Found, advance: Callable[[int], None]) -> None:
         try:
-            kind = stat.S_IFMT(path.lstat().st_mode)
+            kind = stat.S_IFMT(found.about.st_mode)
             if kind == stat.S_IFREG:
-                self._add_file(tar, path, name, advance)
-            elif kind in (stat.S_IFDIR, stat.S_IFLNK):
-                member = tar.gettarinfo(path, name)
-                self._count(member, "directory" if member.isdir() else "symbolic link")
-                tar.addfile(member)
-                self._look_at_link(member)
+                self._add_file(tar, found, advance)
+            elif kind == stat.S_IFDIR:
+                member = self._described(found.name, found.about, tarfile.DIRTYPE)
+                self._read_attributes(member, found.fd)
+                self._add_header(tar, member, "directory")
+            elif kind == stat.S_IFLNK:
+                target = os.readlink(found.leaf, dir_fd=found.dir_fd)
+                member = self._described(found.name, found.about, tarfile.SYMTYPE, target)
+                self._add_header(tar, member, "symbolic link")
+                if leads_out(member):
+                    self._leading_out.append(f"{shown(member.name)} (to {shown(target)})")
             else:
-                self._leave_out(name, "it is a socket, a pipe or a device, which an archive cannot hold")
+                self._leave_out(found.name, "it is a socket, a pipe or a device, which an archive cannot hold")
         except OSError as error:
-            self._problem(name, error)
+            self._problem(found.name, error)
 
-    def _count(self, member: tarfile.TarInfo, kind: str) -> None:
-        """The entry that is added now."""
+    def _described(self, name: str, about: os.stat_result, kind: bytes, linkname: str = "") -> Member:
+        member = Member.of(name, about, kind, linkname)
+        member.uname, member.gname = user_name(about.st_uid), group_name(about.st_gid)
+        return member
+
+    def _read_attributes(self, member: Member, fd: int | None) -> None:
+        try:
+            member.attributes = attributes.read(fd) if fd is not None else {}
+        except OSError:
+            self._without_attributes.append(shown(member.name))
+
+    def _add_header(self, tar: "Tar", member: Member, kind: str) -> None:
+        """Write the headers of the entry that is added now, and count it."""
+        header = member.header()
+        tar.write(header)
         if self._witness is not None:
             self._witness.entry(member)
         self.files += not member.isdir()
+        self.extent.files += 1
+        self.extent.names_bytes += len(member.name.rpartition("/")[2]) + len(member.linkname)
+        self.extent.content_bytes += member.size
+        self.extent.header_bytes += len(header)
         self._kinds[kind] += 1
-        if not _is_utf8(member.name):
-            self._kinds["name that is not UTF-8"] += 1
+        self._kinds["entry with extended attributes"] += bool(member.attributes)
+        self._kinds["name that is not UTF-8"] += not _is_utf8(member.name)
 
-    def _look_at_link(self, member: tarfile.TarInfo) -> None:
-        if member.issym() and _leads_out(member):
-            self._log.warning(
-                f"{member.name!r} is a link to {member.linkname!r}, outside of the source: only the link is "
-                "stored, and a restore refuses this archive unless skip_links=true, which leaves the link out"
-            )
-
-    def _add_file(self, tar: tarfile.TarFile, path: Path, name: str, advance: Callable[[int], None]) -> None:
-        # Opened before it is described: what is described is what is read. Not waiting for a pipe
-        # that has just taken the file's place, nor following a link.
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    def _add_file(self, tar: "Tar", found: Found, advance: Callable[[int], None]) -> None:
+        # Opened before it is described, so that the header is that of the content.
+        fd, about = opened(found.leaf, found.dir_fd, FILE)
         with open(fd, "rb", buffering=0) as file:
-            member = tar.gettarinfo(arcname=name, fileobj=file)
-            about = os.fstat(fd)
-            if about.st_nlink == 1:
-                # `tarfile` would remember every file, in case another is a hard link to it.
-                tar.inodes.pop((about.st_ino, about.st_dev), None)  # type: ignore[attr-defined]
-            if member.islnk():
-                self._count(member, "hard link")
-                tar.addfile(member)
-            elif member.isreg():
-                self._count(member, "file with holes" if about.st_blocks * 512 < member.size else "file")
-                content = Content(cast(IO[bytes], file), member.size, self._read(advance))
-                tar.addfile(member, cast(IO[bytes], content))
-                self._compare(name, content, member, os.fstat(fd))
+            if first := self._linked.get(identity(about)):
+                self._add_header(tar, self._described(found.name, about, tarfile.LNKTYPE, first), "hard link")
+                return
+            member = self._described(found.name, about, tarfile.REGTYPE)
+            self._read_attributes(member, fd)
+            self._add_header(tar, member, "file with holes" if about.st_blocks * 512 < member.size else "file")
+            if about.st_nlink > 1:
+                self._linked[identity(about)] = found.name
+            content = Content(cast(IO[bytes], file), member.size, self._read(advance))
+            tar.write_content(content)
+            self._compare(found.name, content, about, os.fstat(fd))
 
     def _read(self, advance: Callable[[int], None]) -> Callable[[bytes], None]:
-        """What is done with each piece of a file's content."""
+        """Return what to do with each piece of a file's content."""
 
         def read(data: bytes) -> None:
             check(self._stop)
@@ -175,46 +216,74 @@ class Packer:
 
         return read
 
-    def _compare(self, name: str, content: "Content", before: tarfile.TarInfo, after: os.stat_result) -> None:
+    def _compare(self, name: str, content: "Content", before: os.stat_result, after: os.stat_result) -> None:
         if content.fault:
             self._leave_out(name, f"it {content.fault}: the missing {content.missing:,} bytes are zeros in the archive")
-        elif after.st_size != before.size or after.st_mtime != before.mtime:
-            self._log.warning(f"{name!r} changed while it was read: the archive may mix the old and the new")
+        elif (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+            self._log.warning(f"{shown(name)} changed while it was read: the archive may mix the old and the new")
 
     def _problem(self, name: str, error: OSError) -> None:
         if name == self._source.name:
-            raise Failed(f"The source {self._source.told} cannot be read: {why(error)}.") from error
+            raise Failed(f"The source {self._source.place} cannot be read: {why(error)}.") from error
         gone = isinstance(error, FileNotFoundError)
         self._leave_out(name, "it vanished meanwhile" if gone else f"it cannot be read ({why(error)})")
 
     def _leave_out(self, name: str, why: str) -> None:
         self._left_out += 1
-        self._log.warning(f"{name!r} is left out: {why}", path=name)
+        self._log.warning(f"{shown(name)} is left out: {why}", path=name[:PATH_NAMED_MAX])
+
+
+class Tar:
+    """An archive that is written: headers, contents, and the blocks at its end."""
+
+    def __init__(self, packed: zstandard.ZstdCompressionWriter) -> None:
+        self._packed = packed
+        self._size = 0
+
+    def write(self, data: bytes) -> None:
+        """Write the next bytes."""
+        self._packed.write(data)
+        self._size += len(data)
+
+    def write_content(self, content: "Content") -> None:
+        """Write the content of a file to its end, and fill its last block."""
+        while data := content.read(READ_BYTES):
+            self.write(data)
+        self.write(bytes(-self._size % BLOCK_BYTES))
+
+    def finish(self) -> None:
+        """Write two blocks of zeros, and fill the last record."""
+        self.write(bytes(2 * BLOCK_BYTES))
+        self.write(bytes(-self._size % RECORD_BYTES))
 
 
 class Content:
     """
     Exactly `size` bytes of a file, for an archive whose header has promised them.
 
-    Where the file has fewer, or fails, the rest is zeros, and `fault` says so.
+    If the file has fewer, or fails, the rest is zeros, and `fault` is why.
     """
 
     def __init__(self, file: IO[bytes], size: int, on_read: Callable[[bytes], None]) -> None:
+        # Bytes that the archive has been promised, and bytes that the file has not had so far.
+        self._promised = size
         self.missing = size
         self.fault = ""
         self._file = file
         self._on_read = on_read
 
-    def read(self, size: int = -1) -> bytes:
-        data = b"" if self.fault else self._next(min(size, self.missing))
-        if not data:
+    def read(self, size: int) -> bytes:
+        """Return up to `size` of the promised bytes, and nothing at their end."""
+        size = min(size, self._promised)
+        data = b"" if self.fault else self._next(size)
+        if not data and size:
             self.fault = self.fault or "shrank while it was read"
-            self._on_read(zeros := bytes(size))
-            return zeros
-        self.missing -= len(data)
+            data = bytes(size)
+        else:
+            self.missing -= len(data)
+        self._promised -= len(data)
         self._on_read(data)
-        # `tarfile` takes a short piece for the end of the file.
-        return data if len(data) == size else data + self.read(size - len(data))
+        return data
 
     def _next(self, size: int) -> bytes:
         try:
@@ -224,20 +293,43 @@ class Content:
             return b""
 
 
-def new_tar(packed: zstandard.ZstdCompressionWriter) -> tarfile.TarFile:
-    tar = tarfile.open(  # noqa: SIM115 (the caller closes it)
-        fileobj=packed, mode="w", format=tarfile.PAX_FORMAT, errors="surrogateescape"
-    )
-    tar.copybufsize = READ_BYTES  # type: ignore[attr-defined] # documented, and missing from the stubs
-    return tar
+@lru_cache(1_024)
+def user_name(uid: int) -> str:
+    """Return a user's name, or nothing if there is none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return ""
+
+
+@lru_cache(1_024)
+def group_name(gid: int) -> str:
+    """Return a group's name, or nothing if there is none."""
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return ""
 
 
 def _is_utf8(name: str) -> bool:
     """Whether a name is text, and not bytes that stand for themselves."""
-    return not any("\udc80" <= character <= "\udcff" for character in name)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
-def _leads_out(member: tarfile.TarInfo) -> bool:
-    """True where a symbolic link, taken alone, leads out of the root of its archive."""
-    joined = os.path.normpath(os.path.join(os.path.dirname(member.name), member.linkname))
-    return os.path.isabs(joined) or joined.split("/")[0] == ".."
+def leads_out(member: Member) -> bool:
+    """Whether a symbolic link, taken alone, leads out of the root of its archive."""
+    if member.linkname.startswith("/"):
+        return True
+    depth = member.name.count("/")
+    for part in member.linkname.split("/"):
+        if part == "..":
+            depth -= 1
+        elif part not in ("", "."):
+            depth += 1
+        if depth < 0:
+            return True
+    return False

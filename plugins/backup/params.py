@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from .extent import BYTES_MAX, FILES_MAX, RATIO_MAX
+
 SQLITE_PREFIX = "sqlite:///"
 
 
@@ -45,11 +47,16 @@ class BackupParams(BaseModel):
     verify: bool = Field(True, description="Backup: read the archive back before it gets its name.")
     skip_links: bool = Field(
         False,
-        description="Restore: leave out links that lead out of the destination instead of refusing all.",
+        description="Restore: leave out links that lead out of the destination. They are restored as links otherwise.",
     )
-    files_max: int = Field(2_000_000, ge=1, description="Restore: refuse an archive of more entries than this.")
+    files_max: int = Field(FILES_MAX, ge=1, description="Restore: refuse an archive of more entries than this.")
     bytes_max: int = Field(
-        1024**4, ge=1, description="Restore: refuse an archive whose files have more bytes than this."
+        BYTES_MAX, ge=1, description="Restore: refuse an archive whose files have more bytes than this."
+    )
+    ratio_max: int = Field(
+        RATIO_MAX,
+        ge=1,
+        description="Restore: refuse an archive that unpacks to more than 4 GiB and more than N times its own size.",
     )
 
     @model_validator(mode="after")

@@ -1,29 +1,39 @@
-"""An archive from start to end, and what its entries may be called."""
+"""
+An archive, read once from start to end.
+
+Every byte has to be where it belongs: an archive that is cut, damaged or followed by something else is
+never taken for a shorter one. `members` ends without an error only if each zstd frame reached its
+end, each header has the checksum of its bytes, each record of an extended header follows the one before,
+and two blocks of zeros end the archive, with nothing but zeros after them.
+"""
 
 import hashlib
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
-from typing import IO, Any, Self, cast
+from typing import IO
 
 import zstandard
 
-from .failures import Failed, check
+from .failures import Damaged, Failed, check
+from .frames import READ_BYTES, Frames, is_zeros
+from .members import BLOCK_BYTES, SPARSE, Member, Segments, header_number, old_sparse_map, pax_records, segments_of
+from .members import sparse_map as pax_sparse_map
 
-READ_BYTES = 1_048_576
-HEADER_BYTES_MAX = 1_048_576
-NAME_BYTES_MAX = 4_095
+# A header is read whole into memory and states its own length.
+HEADER_BYTES_MAX = 16 * 1_024**2
+EXTENDED = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
+LONG = {tarfile.GNUTYPE_LONGNAME: "path", tarfile.GNUTYPE_LONGLINK: "linkpath"}
+# The records that count for all entries that follow them; others, such as a comment, are not kept.
+GLOBAL = ("path", "linkpath", "size", "mtime", "uid", "gid", "uname", "gname")
+PAIR = (SPARSE + "offset", SPARSE + "numbytes")
 
-# What `tarfile` raises for bytes that were never a tar archive, or are one on purpose.
-NOT_AN_ARCHIVE = (
-    *(tarfile.TarError, zstandard.ZstdError, EOFError, ValueError),
-    *(LookupError, OverflowError, RecursionError),
-)
+NOT_AN_ARCHIVE = (Damaged, tarfile.TarError, zstandard.ZstdError, EOFError)
 
 
 class Reader:
     """
-    Reads an archive once from start to end, never holding more than a piece of it.
+    Reads an archive, never holding more of it than a piece and one header.
 
     `sha256()` is the checksum of the file's bytes, known after all members were read.
     """
@@ -34,62 +44,165 @@ class Reader:
         self._show = show
         self._sha256 = hashlib.sha256()
         self._at = 0
-        self._allowed = 0
-        self._tar: tarfile.TarFile | None = None
-        decompressor = zstandard.ZstdDecompressor()
-        self._content = decompressor.stream_reader(
-            cast(IO[bytes], _Tee(self._read_file)), read_size=READ_BYTES, read_across_frames=True
-        )
+        self._frames = Frames(self._read_file)
+        self._global: dict[str, bytes] = {}
+        self._header_bytes = 0
+        # Of the current member: its content, and bytes of it and its padding that are still to be read.
+        self._segments: Segments = []
+        self._left = 0
 
-    def members(self) -> Iterator[tarfile.TarInfo]:
-        """Every entry; raises `Failed` where this is no archive, or not all of one."""
+    @property
+    def unchecked(self) -> bool:
+        """Whether the archive lacks checksums, so that damage to the contents of files goes unnoticed."""
+        return self._frames.blocks.unchecked > 0
+
+    def members(self) -> Iterator[Member]:
+        """Every entry; raises `Failed` if this is no archive, or not all of one."""
         try:
-            self._allow(0)
-            with tarfile.open(
-                fileobj=cast(IO[bytes], self), mode="r|", tarinfo=_Member, errors="surrogateescape"
-            ) as tar:
-                self._tar = tar
-                while member := tar.next():
-                    forget_members(tar)
-                    self._allow(member.size)
-                    yield member
-                self._drain(tar)
+            while member := self._next():
+                yield member
+                self._skip()
+            self._finish()
         except NOT_AN_ARCHIVE as error:
             raise Failed(f"This is not a complete .tar.zst archive: {error}. Give another archive.") from error
 
-    def open(self, member: tarfile.TarInfo) -> IO[bytes]:
-        """The content of the member that was given last, if it is a file."""
-        file = self._tar.extractfile(member) if self._tar else None
-        assert file is not None
-        return file
+    def content(self) -> Iterator[tuple[int, bytes]]:
+        """The data of the member that was given last, in pieces, each with its offset in the file."""
+        try:
+            for offset, length in self._segments:
+                end = offset + length
+                while offset < end:
+                    data = self._exactly(min(READ_BYTES, end - offset))
+                    self._left -= len(data)
+                    yield offset, data
+                    offset += len(data)
+        except NOT_AN_ARCHIVE as error:
+            raise Failed(f"This is not a complete .tar.zst archive: {error}. Give another archive.") from error
 
     def sha256(self) -> str:
         return self._sha256.hexdigest()
 
-    def read(self, size: int) -> bytes:
-        """For `tarfile`: decompressed bytes, as many as the entry before may have."""
-        check(self._stop)
-        self._allowed -= size
-        if self._allowed < 0:
-            raise Failed(f"A header of this archive is larger than {HEADER_BYTES_MAX:,} bytes: it is refused.")
-        return self._content.read(size)
+    def _next(self) -> Member | None:
+        """Read the headers of the next entry; None at the end of the archive."""
+        self._header_bytes = 0
+        records: dict[str, bytes] = {}
+        pairs: list[bytes] = []
+        while True:
+            block = self._block()
+            if not any(block):
+                if records:
+                    raise Damaged("it ends after an extended header")
+                return None
+            member = self._member(block)
+            if member.type in EXTENDED:
+                for key, value in pax_records(self._payload(member.size)):
+                    records[key] = value
+                    pairs += [value] if key in PAIR else []
+            elif member.type == tarfile.XGLTYPE:
+                found = pax_records(self._payload(member.size))
+                self._global.update((key, value) for key, value in found if key in GLOBAL)
+            elif (field := LONG.get(member.type)) is not None:
+                records[field] = self._payload(member.size).partition(b"\0")[0]
+            else:
+                if member.type in (tarfile.AREGTYPE, tarfile.DIRTYPE) and "path" in records and not block[156]:
+                    # The oldest format marks a directory by its name, of which the block may have only a part.
+                    member.type = tarfile.DIRTYPE if records["path"].endswith(b"/") else tarfile.AREGTYPE
+                member.complete(self._global | records)
+                self._begin(member)
+                self._read_sparse_map(member, block, records, pairs)
+                member.header_bytes = self._header_bytes
+                return member
 
-    def _allow(self, content: int) -> None:
-        # A header is read whole into memory and says itself how long it is. So between two
-        # members no more may be read than the first one's content and a reasonable header.
-        if content < 0:
-            raise Failed("An entry of this archive has a negative size: it is refused.")
-        self._allowed = content + HEADER_BYTES_MAX
+    def _member(self, block: bytes) -> Member:
+        try:
+            return Member.frombuf(block, "utf-8", "surrogateescape")
+        except tarfile.HeaderError as error:
+            raise Damaged(f"one of its headers is damaged ({error})") from error
 
-    def _drain(self, tar: tarfile.TarFile) -> None:
-        """Read what follows the last member: only there are the marks of a complete archive."""
-        ended = cast(Any, tar.fileobj).tell() >= tar.offset + tarfile.BLOCKSIZE
-        while self._content.read(READ_BYTES):
+    def _begin(self, member: Member) -> None:
+        self._segments = member.content() if member.isreg() else []
+        self._left = member.stored + -member.stored % BLOCK_BYTES
+
+    def _read_sparse_map(self, member: Member, block: bytes, records: dict[str, bytes], pairs: list[bytes]) -> None:
+        """Find where the data of a sparse file is: in its header, in more blocks of it, or before its content."""
+        if not member.isreg():
+            return
+        if member.type == tarfile.GNUTYPE_SPARSE:
+            segments = self._old_sparse_map(block)
+            size = header_number(block[483:495])
+        elif records.get(SPARSE + "major") == b"1":
+            segments = self._leading_sparse_map(member)
+            size = _size_of(records)
+        elif SPARSE + "map" in records or pairs:
+            segments = pax_sparse_map(records, pairs)
+            size = _size_of(records)
+        else:
+            return
+        member.complete_sparse(records, [segment for segment in segments if segment[1]], size)
+        self._segments = member.content()
+
+    def _old_sparse_map(self, block: bytes) -> Segments:
+        segments, more = old_sparse_map(block[386:482], 4), block[482]
+        while more:
+            block = self._block()
+            segments += old_sparse_map(block, 21)
+            more = block[504]
+        return segments
+
+    def _leading_sparse_map(self, member: Member) -> Segments:
+        """Read the map that GNU format 1.0 has before the content: a count, then that number of pairs, in lines."""
+        content, lines, wanted = b"", 0, 1
+        while lines < wanted:
+            content += (block := self._block())
+            member.stored -= BLOCK_BYTES
+            self._left -= BLOCK_BYTES
+            if member.stored < 0:
+                raise Damaged("the map of a sparse file does not end")
+            lines += block.count(b"\n")
+            if lines and wanted == 1:
+                (_, count), *_ = segments_of([b"0", content.partition(b"\n")[0]])
+                wanted = 1 + 2 * count
+        return segments_of(content.split(b"\n", wanted)[1:wanted])
+
+    def _payload(self, size: int) -> bytes:
+        """Read the content of an extended header."""
+        if not 0 <= size <= HEADER_BYTES_MAX:
+            self._refuse_header()
+        self._header_bytes += size
+        payload = self._exactly(size + -size % BLOCK_BYTES)
+        return payload[:size]
+
+    def _block(self) -> bytes:
+        self._header_bytes += BLOCK_BYTES
+        if self._header_bytes > HEADER_BYTES_MAX:
+            self._refuse_header()
+        return self._exactly(BLOCK_BYTES)
+
+    def _refuse_header(self) -> None:
+        raise Failed(f"A header of this archive is larger than {HEADER_BYTES_MAX:,} bytes: it is refused.")
+
+    def _skip(self) -> None:
+        while self._left:
+            self._left -= len(self._exactly(min(READ_BYTES, self._left)))
+
+    def _finish(self) -> None:
+        """Read what follows the first block of zeros."""
+        if any(self._exactly(BLOCK_BYTES)):
+            raise Damaged("a block of zeros is in the middle of it")
+        while data := self._frames.read(READ_BYTES):
             check(self._stop)
-        if not ended:
+            if not is_zeros(data):
+                raise Damaged("something follows its end")
+
+    def _exactly(self, size: int) -> bytes:
+        check(self._stop)
+        data = self._frames.read(size)
+        if len(data) < size:
             raise EOFError("it ends too early")
+        return data
 
     def _read_file(self, size: int) -> bytes:
+        check(self._stop)
         data = self._file.read(size)
         self._sha256.update(data)
         self._at += len(data)
@@ -97,39 +210,6 @@ class Reader:
         return data
 
 
-class _Member(tarfile.TarInfo):
-    """An entry. `tarfile` takes a header that is none, behind the first, for the end: that would be half a tree."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        try:
-            return super().frombuf(buf, encoding, errors)
-        except tarfile.InvalidHeaderError as error:  # type: ignore[attr-defined] # missing from the stubs
-            raise tarfile.ReadError(f"one of its headers is damaged ({error})") from error
-
-
-class _Tee:
-    """A readable made of a function."""
-
-    def __init__(self, read: Callable[[int], bytes]) -> None:
-        self.read = read
-
-
-def forget_members(tar: tarfile.TarFile) -> None:
-    """Free what `tarfile` keeps of every member for a second look that we never take."""
-    cast(Any, tar).members.clear()
-
-
-def safe_name(name: str) -> str:
-    """A member's name as a path below the root, or `Failed`."""
-    check_length(name)
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if name.startswith("/") or ".." in parts or "\0" in name or not name:
-        raise Failed(f"The archive holds {name!r}, which would be outside of the destination: it is refused.")
-    return "/".join(parts) or "."
-
-
-def check_length(name: str) -> None:
-    """No system takes a longer name, and to look at one with a million parts takes long."""
-    if len(name) > NAME_BYTES_MAX:
-        raise Failed(f"The archive has a name of {len(name):,} characters, {name[:60]!r} …: it is refused.")
+def _size_of(records: dict[str, bytes]) -> int:
+    (_, size), *_ = segments_of([b"0", records.get(SPARSE + "realsize", records.get(SPARSE + "size", b""))])
+    return size

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import IO
 
 from taskd import TaskLogger
 
-from .failures import Failed, why
+from .failures import Failed, check, why
+from .frames import is_zeros
 from .params import BackupParams
 from .plan import Plan
-from .reader import Reader, safe_name
-from .temporary import made, remove_leftovers, sync_directory, temporary
+from .reader import Reader
+from .temporary import is_still, made, remove_leftovers, temporary
 from .tree import Tree
 
 
@@ -26,33 +28,46 @@ def restore(params: BackupParams, log: TaskLogger, stop: threading.Event) -> dic
         size = os.fstat(file.fileno()).st_size
         log.info(f"restoring {archive} into {destination}")
         with log.group("check"), log.progress("checked", total=size, unit="bytes") as bar:
-            plan = Plan(params, size, log)
-            for member in Reader(file, stop, bar.update).members():
-                plan.add(member)
+            plan = _planned(Reader(file, stop, bar.update), Plan(params, size, log), log)
             plan.finish(stop)
-            _check_room(destination, plan.size)
+            _check_room(destination, plan.room)
         file.seek(0)
         with log.group("write"), log.progress("restored", total=plan.size, unit="bytes") as bar:
-            write_tree(Reader(file, stop), plan, destination, bar.advance, log)
+            write_tree(Reader(file, stop), plan, destination, stop, bar.advance, log)
     what = "file or link" if plan.files == 1 else "files and links"
     log.info(f"restored {plan.files:,} {what}, {plan.size:,} bytes")
     return {"files": plan.files, "bytes": plan.size}
 
 
+def _planned(reader: Reader, plan: Plan, log: TaskLogger) -> Plan:
+    """Read the archive to its end, for the plan."""
+    for member in reader.members():
+        plan.add(member)
+        for _, data in reader.content():
+            plan.room += 0 if is_zeros(data) else len(data)
+    if reader.unchecked:
+        log.warning(
+            "The archive was compressed without checksums: damage to the contents of files cannot be noticed. "
+            "Archives of this plugin and of the zstd command have them"
+        )
+    return plan
+
+
 @contextlib.contextmanager
 def _archive_opened(archive: Path) -> Iterator[IO[bytes]]:
-    if archive.exists() and not archive.is_file():  # opening a pipe would wait for its other end
-        raise Failed(f"The archive {archive} is not a regular file. Give a .tar.zst file.")
     try:
-        file = open(archive, "rb")  # noqa: SIM115 (only opening it is told like this)
+        # Without waiting for the other end of a pipe.
+        fd = os.open(archive, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise Failed(f"The archive {archive} cannot be read: {why(error)}. Give a .tar.zst file.") from error
-    with file:
+    with open(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise Failed(f"The archive {archive} is not a regular file. Give a .tar.zst file.")
         yield file
 
 
 def _check_free(destination: Path) -> None:
-    """Restoring over what is there would mix two trees, and could not be undone."""
+    """Refuse a destination with files in it: a restore would mix two trees, and could not be undone."""
     if not os.path.lexists(destination):
         return
     if destination.is_symlink() or not destination.is_dir() or any(destination.iterdir()):
@@ -68,23 +83,37 @@ def _check_room(destination: Path, size: int) -> None:
         raise Failed(f"The archive holds {size:,} bytes and {there} has room for {free:,}. Make room first.")
 
 
-def write_tree(reader: Reader, plan: Plan, destination: Path, advance: Callable[[int], None], log: TaskLogger) -> None:
+def write_tree(
+    reader: Reader,
+    plan: Plan,
+    destination: Path,
+    stop: threading.Event,
+    advance: Callable[[int], None],
+    log: TaskLogger,
+) -> None:
     """Write all below a hidden directory beside the destination, which then takes its name."""
-    parent = made(destination.parent)
-    remove_leftovers(parent, log)
-    with temporary(parent, destination.name, "restoring", directory=True) as (root, _):
-        try:
-            _fill(Tree(root, reader, advance), plan)
-            os.sync()
-            os.rename(root, parent / destination.name)
-        except OSError as error:
-            raise Failed(f"The tree cannot be written at {destination}: {why(error)}.") from error
-        sync_directory(parent)
+    with made(destination.parent) as (_, parent):
+        remove_leftovers(parent, log)
+        with temporary(parent, destination.name, "restoring", log, directory=True) as (name, root):
+            try:
+                with contextlib.closing(Tree(root, plan, reader, stop, advance)) as tree:
+                    _fill(tree, reader, plan, stop)
+                    tree.report(log)
+                if not is_still(name, root, parent):
+                    raise Failed(f"The tree for {destination} was moved while it was written. Run again.")
+                os.rename(name, destination.name, src_dir_fd=parent, dst_dir_fd=parent)
+            except OSError as error:
+                raise Failed(f"The tree cannot be written at {destination}: {why(error)}.") from error
+            os.fsync(parent)
 
 
-def _fill(tree: "Tree", plan: Plan) -> None:
-    for member in tree.reader.members():
-        plan.confirm(member)
-        if safe_name(member.name) not in plan.skipped:
-            tree.add(member)
+def _fill(tree: Tree, reader: Reader, plan: Plan, stop: threading.Event) -> None:
+    for member in reader.members():
+        place = plan.confirm(member)
+        if place not in plan.skipped:
+            tree.add(place, member)
     tree.finish()
+    os.sync()
+    check(stop)
+    # Last: a kill while the disk was busy would leave a directory that its owner might not be able to open.
+    tree.finish_root()

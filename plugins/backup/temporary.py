@@ -1,8 +1,9 @@
 """
 Files under temporary names: hidden, locked while they are in use, and gone at the end.
 
-What a killed process left behind holds no lock any more, and so the next task that works in the
-same directory removes it.
+The files that a killed process left hold no lock any more, so the next task that works in the
+same directory removes them, whatever their depth. A leftover that cannot be removed is reported, and
+never makes that task fail.
 """
 
 import contextlib
@@ -10,11 +11,11 @@ import fcntl
 import os
 import re
 import secrets
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from taskd import TaskLogger
+from taskd.trees import DIRECTORY, identity, remove_tree
 
 from .failures import Failed, why
 
@@ -22,60 +23,70 @@ PARTIAL = re.compile(r"\..+\.[0-9a-f]{12}\.(partial|snapshot|restoring)")
 
 
 @contextlib.contextmanager
-def temporary(parent: Path, stem: str, kind: str, *, directory: bool = False) -> Iterator[tuple[Path, int]]:
+def temporary(
+    parent: int, stem: str, kind: str, log: TaskLogger, *, directory: bool = False
+) -> Iterator[tuple[str, int]]:
     """
     A new hidden file (or directory) beside what it will become, and gone at the end under that
-    name. It is locked while it is in use, so that what a killed process left can be told apart.
+    name. It is locked while it is in use, unlike the files that a killed process left.
     """
-    path, fd = _new_locked(parent, f".{short(stem)}.{{}}.{kind}", directory)
+    name, fd = _new_locked(parent, f".{short(stem)}.{{}}.{kind}", directory)
     try:
-        yield path, fd
+        yield name, fd
     finally:
-        _remove(path)
+        _remove(parent, name, log)
         os.close(fd)
 
 
-def _new_locked(parent: Path, pattern: str, directory: bool) -> tuple[Path, int]:
-    flags = os.O_RDONLY if directory else os.O_RDWR | os.O_CREAT | os.O_EXCL
+def _new_locked(parent: int, pattern: str, directory: bool) -> tuple[str, int]:
+    flags = DIRECTORY if directory else os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:
-        path = parent / pattern.format(secrets.token_hex(6))
+        name = pattern.format(secrets.token_hex(6))
         try:
             if directory:
-                path.mkdir(mode=0o700)
-            fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
+                os.mkdir(name, 0o700, dir_fd=parent)
+            fd = os.open(name, flags, 0o600, dir_fd=parent)
         except OSError as error:
-            raise Failed(f"{parent} cannot be written to: {why(error)}. Give another directory.") from error
+            raise Failed(f"The directory of {name} cannot be written to: {why(error)}. Give another one.") from error
         with contextlib.suppress(OSError):
             fcntl.flock(fd, fcntl.LOCK_SH)
         # Another task that looks for leftovers may have come between the making and the lock.
-        if path.exists():
-            return path, fd
+        if is_still(name, fd, parent):
+            return name, fd
         os.close(fd)
 
 
-def remove_leftovers(parent: Path, log: TaskLogger) -> None:
-    """Remove what a killed service left unfinished: nobody holds its lock any more."""
-    for path in [path for path in parent.iterdir() if PARTIAL.fullmatch(path.name)]:
-        with contextlib.suppress(OSError):
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove(path)
-                log.info(f"removed {path.name}, which an interrupted task had left behind")
-            finally:
-                os.close(fd)
+def is_still(name: str, fd: int, parent: int) -> bool:
+    """Whether a name stands for an open file."""
+    try:
+        return identity(os.stat(name, dir_fd=parent, follow_symlinks=False)) == identity(os.fstat(fd))
+    except OSError:
+        return False
 
 
-def _remove(path: Path) -> None:
-    if not path.is_dir() or path.is_symlink():
-        path.unlink(missing_ok=True)
-        return
-    path.chmod(0o700)
-    for directory, names, _ in os.walk(path):
-        for inner in (Path(directory, name) for name in names):
-            if not inner.is_symlink():
-                inner.chmod(0o700)
-    shutil.rmtree(path, ignore_errors=True)
+def remove_leftovers(parent: int, log: TaskLogger) -> None:
+    """Remove what a killed service left unfinished: no process holds its lock any more."""
+    for name in [name for name in os.listdir(parent) if PARTIAL.fullmatch(name)]:
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+        except OSError as error:
+            log.warning(f"{name} cannot be removed ({why(error)}); an interrupted task had left it")
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _remove(parent, name, log):
+                log.info(f"removed {name}, which an interrupted task had left")
+        except OSError:
+            pass  # it is in use
+        finally:
+            os.close(fd)
+
+
+def _remove(parent: int, name: str, log: TaskLogger) -> bool:
+    left = remove_tree(name, dir_fd=parent)
+    if left.count:
+        log.warning(f"temporary files cannot be removed: {left}. Remove {name} by hand")
+    return not left.count
 
 
 def short(name: str) -> str:
@@ -83,17 +94,16 @@ def short(name: str) -> str:
     return os.fsencode(name)[:120].decode(errors="ignore").replace("{", "").replace("}", "") or "root"
 
 
-def sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def made(destination: Path) -> Path:
+@contextlib.contextmanager
+def made(destination: Path) -> Iterator[tuple[Path, int]]:
+    """The directory, made if it is not there, and held open until this is left. Raises `Failed`."""
     try:
         destination.mkdir(parents=True, exist_ok=True)
+        path = destination.resolve()
+        fd = os.open(path, DIRECTORY)
     except OSError as error:
         raise Failed(f"The destination {destination} cannot be made: {why(error)}. Give a directory.") from error
-    return destination.resolve()
+    try:
+        yield path, fd
+    finally:
+        os.close(fd)

@@ -1,14 +1,15 @@
 """
-What an archive should hold, as eight bytes for each entry: enough to tell whether it does.
+The contents that an archive should have, as eight bytes for each entry: enough to compare them.
 
-The packer says what it has read of the source; who reads the archive back says what is there.
-Where the two differ, the entry that does is known by its place. An archive that is only looked at
+The packer reports the files that it has read, and the verification the entries that it finds.
+If the two differ, the place of the difference names the entry. An archive that is only looked at
 (a restore's first reading) is remembered by the same means, without the contents.
 """
 
-import tarfile
 from array import array
 from hashlib import blake2b
+
+from .members import Member
 
 DIGEST_BYTES = 8
 
@@ -23,7 +24,7 @@ class Witness:
     def __len__(self) -> int:
         return len(self._digests) + (self._open is not None)
 
-    def entry(self, member: tarfile.TarInfo) -> None:
+    def entry(self, member: Member) -> None:
         """The next entry. Its content, if there is any, is fed after this."""
         self._close()
         self._open = blake2b(_metadata(member), digest_size=DIGEST_BYTES)
@@ -52,9 +53,9 @@ class Witness:
             self._open = None
 
 
-def _metadata(member: tarfile.TarInfo) -> bytes:
-    told = (
+def _metadata(member: Member) -> bytes:
+    metadata = (
         *(member.name.rstrip("/"), member.linkname, member.type, member.size, member.mode & 0o7777),
-        *(float(member.mtime), member.uid, member.gid, member.uname, member.gname),
+        *(member.mtime_ns, member.uid, member.gid, member.uname, member.gname, sorted(member.attributes.items())),
     )
-    return repr(told).encode()
+    return repr(metadata).encode()

@@ -36,16 +36,17 @@ def archive_of(path: Path, *members: tarfile.TarInfo) -> Path:
 @pytest.mark.parametrize(
     "members",
     [
-        [member("/tmp/taskd-pwned")], [member("../pwned")], [member("a/../../pwned")], [member("out", LINK, "/etc")],
-        [member("up", LINK, ".."), member("up/pwned")], [member("hard", HARD, "/etc/passwd")],
+        [member("/tmp/taskd-pwned")], [member("../pwned")], [member("a/../../pwned")],
+        [member("out", LINK, "/etc"), member("out/x")], [member("up", LINK, ".."), member("up/pwned")],
+        [member("hard", HARD, "/etc/passwd")],
         [member("hard", HARD, "../kept")], [member("device", tarfile.BLKTYPE)], [member("pipe", tarfile.FIFOTYPE)],
-        [member("twice"), member("twice", LINK, "../kept")], [member("a/" * 5_000 + "b")],
+        [member("twice"), member("twice", LINK, "../kept")], [member("a/" * 5_000 + "b" * 256)],
     ],
 )  # fmt: skip
 def test_nothing_is_written_outside_and_nothing_at_all(
     here: Target, tmp_path: Path, members: list[tarfile.TarInfo]
 ) -> None:
-    """An absolute name, `..`, a link that leads out, a device: the whole archive is refused, and says why."""
+    """An absolute name, `..`, an entry below a link, a device: the whole archive is refused, and says why."""
     (tmp_path / "kept").write_text("kept")
     archive = archive_of(tmp_path / "bad.tar.zst", member("harmless"), *members)
     params = {"action": "restore", "archive": str(archive), "destination": str(tmp_path / "in" / "back")}
