@@ -180,7 +180,6 @@ def logs(server: dict[str, Any], /, task: str, follow: bool, output: str, seq: b
         if follow and asked[option] is not None:
             raise click.UsageError(f"--{option} does not go with -f.")
     client = Client(**server)
-    searched = asked["search"]
     task_id, parameters = client.find(task), _parameters(asked)
     if follow:
         return _follow(client, task_id, parameters, output, seq)
@@ -190,10 +189,20 @@ def logs(server: dict[str, Any], /, task: str, follow: bool, output: str, seq: b
             printer.entries(entries)
             matched = True
     if not matched:
-        # A field is shown behind the message as if it belonged to it.
-        is_field = any("=" in text for text in searched)
-        say("no match" + ("; --search looks in messages, --meta KEY=VALUE in fields" if is_field else ""))
+        say(f"no match{_hint(asked)}")
     return 0
+
+
+def _hint(asked: dict[str, Any]) -> str:
+    """Return what a filter without a match was probably meant to be."""
+    # The printer shows fields after the message, so they look like a part of it.
+    if any("=" in text for text in asked["search"]):
+        return "; --search looks in messages, --meta KEY=VALUE in fields"
+    wild = next((name for name in asked["source"] if "*" in name.removesuffix(".*")), None)
+    if wild is None:
+        return ""
+    stem = wild.partition("*")[0].rstrip(".") or "NAME"
+    return f"; --source {wild} is no pattern: {stem} is one source, {stem}.* takes it and all below it"
 
 
 @clients.command()

@@ -451,6 +451,14 @@ def test_who_searches_for_a_field_is_told_of_meta(served: Served) -> None:
     assert told == "taskd: no match; --search looks in messages, --meta KEY=VALUE in fields\n"
 
 
+@pytest.mark.parametrize(("source", "hint"), [("ta*", "ta is one source, ta.*"), ("*", "NAME is one source, NAME.*")])
+def test_a_source_with_a_star_that_matches_nothing_gets_a_hint(served: Served, source: str, hint: str) -> None:
+    """A shell's pattern is a habit; only `NAME.*` means more than one source."""
+    served.wait_end(served.submit("talk"))
+    printed = served.taskd("logs", "@last", "--source", source).stderr
+    assert printed == f"taskd: no match; --source {source} is no pattern: {hint} takes it and all below it\n"
+
+
 def test_an_export_whose_server_is_killed_is_recognised_as_incomplete(tmp_path: Path) -> None:
     with Served(tmp_path) as served:
         task_id = served.submit("talk", count=800, word="x" * 60_000)
