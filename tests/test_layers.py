@@ -10,12 +10,11 @@ PACKAGE = Path(__file__).parent.parent / "taskd"
 
 # From the ground up. A module imports only from lines above its own, or from its left.
 LAYERS = """
-version errors exact entries settings shipped hooks visible waiting threads trees metrics turns signals init console
-operator_log
-descriptors
-patterns fields folding tasks filters queries sanitise sources masking secrets counts outlines tracebacks supervision
-results
-forks holding segments journal flood late parts queue progress logger hub bars lines speech
+version errors exact entries settings shipped hooks visible waiting threads trees metrics turns signals init
+console operator_log descriptors
+patterns fields folding tasks sanitise sources filters queries masking secrets counts outlines tracebacks
+supervision results forks holding segments journal flood late parts queue progress logger hub
+bars lines speech
 persistence.base persistence.connection persistence.soundness persistence.appending persistence.committer
 persistence.schema persistence.blocks persistence.search persistence.indexer persistence.purging
 persistence.checkpoints persistence.sqlite persistence
@@ -24,7 +23,7 @@ rereading writer pages exporting follow context plugins execution endings
 live deletions manager watchdog retention strays recovery service
 api api.schemas api.operations api.responses api.auth api.following api.tasks api.logs api.live api.stream api.export
 api.health api.metrics api.page api.openapi api.app heads
-connections protocols memory server addresses answers trust client frames printer tables replacing arguments flags
+connections protocols memory server addresses answers trust client frames printer arguments tables replacing flags
 template commands cli demo
 """
 ORDER = {name: place for place, name in enumerate(LAYERS.split())}

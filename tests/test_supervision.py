@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from aiosqlite.core import _STOP_RUNNING_SENTINEL
 
+from taskd.deletions import Deletions
 from taskd.hub import LogHub
 from taskd.journal import Journal
 from taskd.persistence.checkpoints import Checkpointer
 from taskd.persistence.committer import Committer
 from taskd.persistence.indexer import Indexer
-from taskd.persistence.sqlite import SqliteStore
 from taskd.retention import Retention
 from taskd.service import Service
 from taskd.settings import Settings
@@ -185,7 +185,7 @@ async def delete_talk(service: Service) -> None:
         ("committer", Committer, "_next", run_talk),
         ("indexer", Indexer, "_take_bite", run_talk),
         ("checkpointer", Checkpointer, "_is_quiet", run_talk),
-        ("deletions", SqliteStore, "purge", delete_talk),
+        ("deletions", Deletions, "_purge", delete_talk),
         ("retention", Retention, "make_pass", run_talk),
         ("journal watch", Journal, "replace_lost", run_talk),
         ("journal sync", Journal, "sync", run_talk),
