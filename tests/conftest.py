@@ -8,6 +8,7 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from taskd.entries import LogEntry
@@ -33,6 +34,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Know the bars R1 to R17 and R23."""
     config.addinivalue_line("markers", "bar(id): shows one of the bars of tests/bars.py; `make torture` runs these")
     config.pluginmanager.register(Bars(), "bars")
+    # A busy machine is no fault: no example has a time limit of its own.
+    hypothesis.settings.register_profile("taskd", deadline=None)
+    hypothesis.settings.load_profile("taskd")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

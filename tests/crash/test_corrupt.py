@@ -118,7 +118,7 @@ def test_a_database_damaged_at_rest_is_kept_and_told_of(tmp_path: Path, left: Pa
             assert served.stop() == 0, what
         there = kept(served)
         said = "".join(served.said)
-        assert bool(there) == ("damaged" in said), (what, said)
+        assert bool(there) == (".corrupt-" in said), (what, said)
         assert len([path for path in there if not path.name.endswith(("-wal", "-shm"))]) <= 1, (what, there)
         if there:
             assert before in [path.read_bytes() for path in there] or name == "taskd.db", what

@@ -289,8 +289,10 @@ async def test_a_search_that_is_left_is_broken_off(databases: dict[str, Path], t
         reading.cancel()
         assert await store.count(TASK, LogFilter(), Span()) == COUNT
     async with open_persistence(Settings(data_dir=tmp_path, query_timeout_s=0.001)) as store:
-        with pytest.raises(StoreTimeout):
-            await store.count(TASK, slow, Span())
+        # Several: if the loop is late, a search is over before anything looks at the time.
+        searches = [store.count(TASK, slow, Span()) for _ in range(50)]
+        outcomes = await asyncio.gather(*searches, return_exceptions=True)
+        assert any(isinstance(outcome, StoreTimeout) for outcome in outcomes)
 
 
 def test_nothing_folds_beyond_what_the_tables_are_made_of() -> None:

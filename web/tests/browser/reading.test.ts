@@ -331,7 +331,7 @@ test('the detail shows fields, which filter, and the exception', async ({ open, 
   await log(page).getByText('indexed').click();
   await detail.getByRole('button', { name: 'documents' }).click();
   await expect.poll(() => page.url()).toContain('meta.index=documents');
-  await page.getByText('1 of 7 lines').waitFor();
+  await page.getByText('1 of 6 lines').waitFor();
 });
 
 test('copying gives what was said, also of rows that are not mounted', async ({ open, server }) => {
