@@ -6,44 +6,41 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 from taskd import TaskContext, TaskLogger
 
 from .failures import Failed
 from .params import GitParams
-from .repository import branch_of, head_of
+from .repository import branch_of, head_of, look, report_submodules
 from .runner import Runner
 from .work import holding
 
 
 async def clone(git: Runner, params: GitParams) -> dict[str, object]:
     """A new repository in a directory that did not exist, or was empty."""
-    directory = _new_directory(params, git.context)
+    in_thread = git.context.run_in_thread
+    directory = await in_thread(_new_directory, params, git.context)
     url = git.remote(params.repository or "")
     options = [f"--branch={params.branch}"] if params.branch else []
     options += [f"--depth={params.depth}"] if params.depth else []
-    await git.context.run_in_thread(_remove_leftovers, directory, git.log)
+    await in_thread(_remove_leftovers, directory, git.log)
     git.log.info(f"cloning {url} into {directory}")
-    with _staging(directory) as staging:
+    async with _staging(git.context, directory) as staging:
         # Not "local": that would link the other's object files, and does not know a depth.
         await git.run(
-            *(
-                "clone",
-                "--progress",
-                "--upload-pack=git-upload-pack",
-                "--no-local",
-                "--no-recurse-submodules",
-                "--template=",
-            ),
-            *(*options, "--", url, str(staging)),
+            *("clone", "--progress", "--upload-pack=git-upload-pack", "--no-local", "--no-recurse-submodules"),
+            *("--template=", *options, "--", url, str(staging)),
             cwd=directory.parent,
             before=holding(staging),
         )
-        await git.context.run_in_thread(_take_name, staging, directory)
-    commit = await head_of(git, directory)
-    return {"directory": str(directory), "branch": await branch_of(git, directory), "commit": commit}
+        await in_thread(_take_name, staging, directory)
+    place = await look(git, directory)
+    await report_submodules(git, place)
+    commit = await head_of(git, place.directory)
+    return {"directory": str(directory), "branch": await branch_of(git, place.directory), "commit": commit}
 
 
 def _new_directory(params: GitParams, context: TaskContext) -> Path:
@@ -66,17 +63,17 @@ def _take_name(staging: Path, directory: Path) -> None:
         raise Failed(f"The clone cannot take the name {directory}: {error.strerror}.") from error
 
 
-@contextlib.contextmanager
-def _staging(directory: Path) -> Iterator[Path]:
+@contextlib.asynccontextmanager
+async def _staging(context: TaskContext, directory: Path) -> AsyncIterator[Path]:
     """
     A new hidden directory beside the one that it will become, and gone at the end under that name.
-    We hold a lock on it, and so does git, so that what was left behind can be told apart.
+    We hold a lock on it, and so does git, so that leftovers can be told apart.
     """
-    path, fd = _new_locked(directory)
+    path, fd = await context.run_in_thread(_new_locked, directory)
     try:
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        await context.run_in_thread(partial(shutil.rmtree, path, ignore_errors=True))
         os.close(fd)
 
 

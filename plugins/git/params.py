@@ -1,6 +1,7 @@
 """The parameters, and everything that git must not be talked into by them."""
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 from urllib.parse import unquote, urlsplit
 
@@ -60,8 +61,8 @@ def _check_url(url: str, scheme: str) -> None:
         raise ValueError(f"the protocol {scheme} is not spoken: use {', '.join(PROTOCOLS)} or a path")
     parts = urlsplit(url)
     _check_host(unquote(parts.netloc), unquote(parts.path).lstrip("/"))
-    if scheme == "file" and parts.netloc not in ("", "localhost"):
-        raise ValueError("file:// names a file of this machine: expected file:///absolute/path")
+    if scheme == "file":
+        file_path(url)
 
 
 def _check_host(host: str, path: str) -> None:
@@ -69,6 +70,21 @@ def _check_host(host: str, path: str) -> None:
         raise ValueError("its user, host or path begins with '-', which ssh could take for an option: that is refused")
     if _CONTROL.search(host + path):
         raise ValueError("it has control characters in it: that is refused")
+
+
+def is_file_url(repository: str) -> bool:
+    return repository[:7].lower() == "file://"
+
+
+def file_path(url: str) -> Path:
+    """Return the path that git takes from a file URL; `?` and `#` are characters of it. Raises `ValueError`."""
+    try:
+        path = unquote(url[7:], errors="strict")
+    except UnicodeDecodeError as error:
+        raise ValueError("its path is not UTF-8") from error
+    if not path.startswith("/") or path.startswith("//"):
+        raise ValueError("file:// names a file of this machine: expected file:///absolute/path")
+    return Path(path)
 
 
 def is_ssh(repository: str) -> bool:

@@ -1,106 +1,73 @@
-"""The repository to work in: where it is, what is checked out, whom it talks to."""
+"""The repository to work in: that git may be let near it, and what is checked out."""
 
+import os
 from pathlib import Path
 
+from .configuration import check_configuration
 from .failures import Failed
-from .params import GitParams, plain, repository_of
+from .params import GitParams
+from .places import Place, find_place, hooks_in
 from .runner import Runner
+from .texts import fields_of, readable, text_of
 
+NAMES_SHOWN = 5
+WHERE = ("--path-format=absolute", "--git-dir", "--git-common-dir")
+# Files that a configuration includes are not read: `include.path` itself is refused.
+LISTING = ("--list", "--show-scope", "--show-origin", "--no-includes", "-z")
 IDENTITY = ("taskd", "taskd@localhost")
-NAMES_CHARACTERS_MAX = 300
-
-# Names in a configuration whose values are run, whatever else is said; as git matches them.
-PROGRAMS = r"^(filter\..*\.(clean|smudge|process)|remote\..*\.(uploadpack|receivepack|vcs))$"
-HELPERS = r"^credential\.(.*\.)?helper$"
-NOT_OF_GIT = "!^[a-z-]*$"
+BRANCHES = "refs/heads/"
 
 
-async def worktree(git: Runner, params: GitParams) -> Path:
-    """The repository to work in, and not one that happens to lie around it."""
-    directory = _existing(params.directory or params.repository or "")
-    git.env["GIT_CEILING_DIRECTORIES"] = str(directory.parent)
-    await _refuse_elsewhere(git, directory)
-    await _refuse_configured(git, directory, PROGRAMS)
-    return directory
+async def opened(git: Runner, params: GitParams) -> Place:
+    """Return the repository to work in, after a look at it. Raises `Failed` if it is refused."""
+    place = await look(git, params.directory or params.repository or "")
+    older = place.git_dir / "taskd"
+    if await git.context.run_in_thread(os.path.lexists, older):
+        git.log.info(f"{older} is of an older taskd and is ignored: it can be removed")
+    return place
 
 
-def _existing(path: str) -> Path:
-    directory = Path(path).resolve()
-    if not directory.is_dir():
-        raise Failed(f"There is no directory {directory}. Give that of a repository, or clone one first.")
-    return directory
-
-
-async def _refuse_elsewhere(git: Runner, directory: Path) -> None:
-    """Its files are in it: the configuration (`core.worktree`) may say that they are those of another directory."""
-    about = await git.read("rev-parse", "--is-bare-repository", "--is-inside-work-tree", "--show-prefix", cwd=directory)
-    if about[0] == "false" and (about[1] == "false" or any(about[2:])):
+async def look(git: Runner, path: str | Path) -> Place:
+    """Return the repository in the directory `path`. Raises `Failed` if it, or its configuration, is refused."""
+    place = await git.context.run_in_thread(find_place, str(path), git.context.settings.git_file_roots)
+    found = await git.output("rev-parse", *WHERE, cwd=place.directory)
+    if found != os.fsencode(f"{place.git_dir}\n{place.common_dir}\n"):
         raise Failed(
-            f"{directory} is not the working tree of its repository, whose files are elsewhere (core.worktree): "
-            "that is refused. Give the directory that the files are in."
+            f"git takes {os.fsdecode(found).splitlines()[0]} for the repository of {place.directory}, and not "
+            f"{place.git_dir}: that is refused. Give the directory of a repository."
         )
+    check_configuration(place, await git.output("config", *LISTING, cwd=place.directory))
+    return place
 
 
-async def _refuse_configured(git: Runner, directory: Path, names: str, *values: str) -> None:
-    """
-    Refuse what the repository's own configuration would have git run, and no option of ours keeps it
-    from. What the user's configuration says is the user's to decide.
-    """
-    lines = await git.read(
-        *("config", "--show-scope", "--name-only", "--get-regexp", names, *values), cwd=directory, check=False
-    )
-    found = sorted({line.partition("\t")[2] for line in lines if line.startswith(("local\t", "worktree\t"))})
-    if found:
-        raise Failed(
-            f"The configuration of {directory} has git run programs ({', '.join(found)[:NAMES_CHARACTERS_MAX]}): that "
-            "is refused. If you trust them, move them to the configuration of taskd's user (git config --global)."
-        )
+async def report_hooks(git: Runner, place: Place) -> None:
+    if names := await git.context.run_in_thread(hooks_in, place):
+        git.log.info(f"the hooks of {place.directory} are not run: {', '.join(names)}")
+
+
+async def submodules_in(git: Runner, place: Place) -> list[bytes]:
+    """Return the paths of the submodules in the index."""
+    entries = fields_of(await git.output("ls-files", "--stage", "-z", cwd=place.directory))
+    return [entry.partition(b"\t")[2] for entry in entries if entry.startswith(b"160000 ")]
+
+
+async def report_submodules(git: Runner, place: Place) -> None:
+    if paths := await submodules_in(git, place):
+        shown = ", ".join(readable(text_of(path)) for path in paths[:NAMES_SHOWN])
+        git.log.info(f"submodules are left as they are: {shown}{' …' if len(paths) > NAMES_SHOWN else ''}")
 
 
 async def head_of(git: Runner, directory: Path) -> str | None:
-    """The full hash of the commit that is checked out; None before the first."""
+    """Return the full hash of the commit that is checked out; None before the first."""
     lines = await git.read("rev-parse", "--verify", "--quiet", "HEAD", cwd=directory, check=False)
     return lines[0] if lines else None
 
 
 async def branch_of(git: Runner, directory: Path) -> str | None:
-    """The branch that is checked out; None where a commit is, without one."""
-    lines = await git.read("symbolic-ref", "--quiet", "--short", "HEAD", cwd=directory, check=False)
-    return lines[0] if lines else None
-
-
-async def remote_of(git: Runner, params: GitParams, directory: Path) -> str:
-    """The remote to talk to, after a look at where it leads."""
-    await _refuse_configured(git, directory, HELPERS, NOT_OF_GIT)
-    given = params.repository if params.directory else None
-    if given and ("/" in given or ":" in given):
-        url = git.remote(given)
-        # The repository's own configuration may lead it elsewhere (`insteadOf`).
-        _check_urls(git, url, directory, await git.read("ls-remote", "--get-url", "--", url, cwd=directory))
-        return url
-    name = given or await _usual_remote(git, directory)
-    urls = await git.read("remote", "get-url", "--all", "--", name, cwd=directory, check=False)
-    urls += await git.read("remote", "get-url", "--push", "--all", "--", name, cwd=directory, check=False)
-    if not urls:
-        raise Failed(f"{directory} has no remote {name!r}. Give its URL as `repository`, or add the remote.")
-    _check_urls(git, name, directory, urls)
-    return name
-
-
-def _check_urls(git: Runner, name: str, directory: Path, urls: list[str]) -> None:
-    """What a configuration says is no better than what is given."""
-    for url in urls:
-        try:
-            repository_of(plain(url))
-        except ValueError as error:
-            raise Failed(f"The remote {name!r} of {directory} is refused: {error}.") from error
-        git.refuse_file_url(url)
-
-
-async def _usual_remote(git: Runner, directory: Path) -> str:
-    branch = await branch_of(git, directory)
-    lines = await git.read("config", "--get", f"branch.{branch}.remote", cwd=directory, check=False)
-    return lines[0] if lines else "origin"
+    """Return the branch that is checked out; None if a commit is, without one."""
+    # Not --short: that is `heads/main` if there is a tag `main`.
+    lines = await git.read("symbolic-ref", "--quiet", "HEAD", cwd=directory, check=False)
+    return lines[0].removeprefix(BRANCHES) if lines else None
 
 
 async def identify(git: Runner, directory: Path) -> None:

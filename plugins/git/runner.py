@@ -3,6 +3,7 @@
 import base64
 import os
 import re
+import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
@@ -10,12 +11,16 @@ from urllib.parse import quote, unquote, urlsplit
 from taskd import TaskContext
 
 from .failures import Failed, failed
-from .params import PROTOCOLS, SCHEME, is_ssh
+from .params import PROTOCOLS, SCHEME, file_path, is_file_url, is_ssh
 from .progress import Bars
 
 LAST_WORDS = 20
+# What a command prints goes to the file $0, of at most 64 MiB (in blocks of 512 bytes).
+TO_FILE = 'ulimit -f 131072; exec "$@" >"$0"'
 
-# What a repository or a user may have configured to run programs, or to reach further.
+# Over the configuration of taskd's user, and a second layer under `configuration.py`: a repository may
+# be changed between the look at its configuration and a command. None of these runs programs, enters
+# submodules, or leaves a process that outlives the command.
 SAFE = {
     "core.hooksPath": "/dev/null",
     "core.fsmonitor": "false",
@@ -30,15 +35,21 @@ SAFE = {
     "gpg.ssh.program": "ssh-keygen",
     "core.quotePath": "false",
     "log.showSignature": "false",
+    "color.ui": "false",
+    "diff.submodule": "short",
+    "status.submoduleSummary": "false",
     "submodule.recurse": "false",
     "fetch.recurseSubmodules": "false",
     "push.recurseSubmodules": "no",
     "protocol.ext.allow": "never",
-    # A clean-up that goes on behind our back would outlive the task.
+    "transfer.bundleURI": "false",
     "gc.auto": "0",
     "maintenance.auto": "false",
     "advice.detachedHead": "false",
 }
+
+# A diff that runs nothing and enters no submodule.
+QUIET_DIFF = ("--no-ext-diff", "--no-textconv", "--no-color", "--submodule=short")
 
 # Of git's own variables only these are the user's to decide; GIT_DIR and its like would mislead.
 KEPT_VARIABLES = re.compile(r"(?!GIT_|SSH_ASKPASS|DISPLAY$|TASKD_TOKEN$)|GIT_(AUTHOR|COMMITTER|SSL|SSH|CONFIG_GLOBAL)")
@@ -68,22 +79,35 @@ class Runner:
         if code:
             raise failed(_command(words), code, last_words, cwd)
 
-    async def read(self, *words: str, cwd: Path, check: bool = True) -> list[str]:
-        """The lines that a command prints, for us and not for the log; none where it fails and need not work."""
-        lines: list[str] = []
-        said: list[str] = []
+    async def output(self, *words: str, cwd: Path, check: bool = True) -> bytes:
+        """
+        Return what a command prints, byte for byte; nothing if it fails and `check` is False. Raises `Failed`.
+
+        It goes through a file of ours: as lines of a log, names of files would lose their odd bytes.
+        """
+        path = own_directory(self.context) / f"output.{secrets.token_hex(8)}"
+        last_words: list[str] = []
 
         def on_line(stream: str, line: str) -> bool:
-            (lines if stream == "stdout" else said).append(line)
+            last_words.append(line)
+            del last_words[:-LAST_WORDS]
             return True
 
-        code = await self._process(words, cwd, on_line)
-        if code and check:
-            raise failed(_command(words), code, said, cwd)
-        return [] if code else lines
+        try:
+            code = await self._process(words, cwd, on_line, ("sh", "-c", TO_FILE, str(path)))
+            if code and check:
+                raise failed(_command(words), code, last_words, cwd)
+            return b"" if code else await self.context.run_in_thread(path.read_bytes)
+        finally:
+            path.unlink(missing_ok=True)
+
+    async def read(self, *words: str, cwd: Path, check: bool = True) -> list[str]:
+        """Return the lines that a command prints; none if it fails and `check` is False. Raises `Failed`."""
+        output = await self.output(*words, cwd=cwd, check=check)
+        return output.decode(errors="backslashreplace").splitlines()
 
     async def works(self, *words: str, cwd: Path) -> bool:
-        """Whether a command that asks something says yes."""
+        """Run a command that answers by its exit code, and return whether that is 0."""
         return await self._process(words, cwd, lambda stream, line: True) == 0
 
     async def _process(
@@ -98,28 +122,28 @@ class Runner:
             [*before, "git", *safe, *words],
             source="git",
             cwd=cwd,
-            env=self.env,
+            # Git looks for a repository in `cwd` and in no directory around it.
+            env=self.env | ({"GIT_CEILING_DIRECTORIES": str(cwd.parent)} if cwd else {}),
             check=False,
             on_line=on_line,
         )
         return result.returncode
 
     def refuse_file_url(self, repository: str) -> None:
-        """Raise `Failed` where it is a file URL outside of `git_file_roots`, also where it is not needed."""
-        parts = urlsplit(repository)
-        if parts.scheme == "file":
-            self._file_url(Path(unquote(parts.path)))
+        """Raise `Failed` if it is a file URL outside of `git_file_roots`, even if it is not used."""
+        if is_file_url(repository):
+            self._file_url(file_path(repository))
 
     def remote(self, repository: str) -> str:
         """
-        The repository as git is given it: a path made absolute, a file URL checked against
+        Return the repository as git is given it: a path made absolute, a file URL checked against
         `git_file_roots`, credentials taken out of an http(s) URL.
         """
         if is_ssh(repository):
             return repository
+        if is_file_url(repository):
+            return self._file_url(file_path(repository))
         parts = urlsplit(repository)
-        if parts.scheme == "file":
-            return self._file_url(Path(unquote(parts.path)))
         if parts.scheme == "https" and "@" in parts.netloc:
             return self._without_credentials(repository)
         return repository if SCHEME.match(repository) else os.path.abspath(repository)
@@ -128,9 +152,9 @@ class Runner:
         real = path.resolve()
         roots = [root.resolve() for root in self.context.settings.git_file_roots]
         if not any(real.is_relative_to(root) for root in roots):
-            told = ", ".join(map(str, roots)) or "none"
+            shown = ", ".join(map(str, roots)) or "none"
             raise Failed(
-                f"file://{path} is refused: it is not below one of git_file_roots ({told}). "
+                f"file://{path} is refused: it is not below one of git_file_roots ({shown}). "
                 "Give a plain path, or let the operator add the directory to the setting."
             )
         return f"file://{quote(str(real))}"
@@ -151,6 +175,13 @@ class Runner:
         return clean
 
 
+def own_directory(context: TaskContext) -> Path:
+    """Return the directory of this plugin, in the service's own data: nothing of ours lies in a repository."""
+    path = (context.settings.data_dir / "git").resolve()
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
 def _command(words: tuple[str, ...]) -> str:
     """What git was asked to do: its first word that is not an option."""
     return next((word for word in words if not word.startswith("-")), words[0])
@@ -166,6 +197,9 @@ def _environment() -> dict[str, str]:
         "GIT_ASKPASS": "",
         "GIT_PROXY_COMMAND": "",
         "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_ATTR_NOSYSTEM": "1",
+        # An object that is missing is an error: fetching it would have git run what the repository names.
+        "GIT_NO_LAZY_FETCH": "1",
         "GIT_OPTIONAL_LOCKS": "0",
         # Its words in English, for the advice; its file names in UTF-8.
         "LC_ALL": "C.UTF-8",

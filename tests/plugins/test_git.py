@@ -13,60 +13,11 @@ import pytest
 from taskd.entries import LogEntry
 from taskd.errors import ParamsInvalid
 from taskd.service import Service
-from taskd.tasks import Task
 from tests.conftest import messages, read_all, running_service
 from tests.plugins.daemon import git_daemon
+from tests.plugins.repositories import git, own_file, result, run
 
-
-@pytest.fixture(autouse=True)
-def _own_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody's own git configuration, and a name to commit as."""
-    config = tmp_path / "gitconfig"
-    config.write_text("[user]\n\tname = Ada\n\temail = ada@example.org\n[init]\n\tdefaultBranch = main\n")
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
-    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
-
-
-def git(directory: Path, *words: str) -> str:
-    """What git itself says."""
-    done = subprocess.run(["git", *words], cwd=directory, check=True, stdout=subprocess.PIPE, text=True)
-    return done.stdout.strip()
-
-
-@pytest.fixture
-def origin(tmp_path: Path) -> Path:
-    """A bare repository with two commits."""
-    work = tmp_path / "work"
-    work.mkdir()
-    git(work, "init", "--quiet")
-    for number in (1, 2):
-        (work / "file").write_text(f"{number}\n")
-        git(work, "add", ".")
-        git(work, "commit", "--quiet", "-m", f"commit {number}")
-    git(tmp_path, "clone", "--quiet", "--bare", "work", "origin.git")
-    return tmp_path / "origin.git"
-
-
-@pytest.fixture
-def checkout(tmp_path: Path, origin: Path) -> Path:
-    """A clone of `origin`."""
-    git(tmp_path, "clone", "--quiet", str(origin), "checkout")
-    return tmp_path / "checkout"
-
-
-async def run(service: Service, action: str, **params: Any) -> Task:
-    """A git task, ended."""
-    params = {name: str(value) if isinstance(value, Path) else value for name, value in params.items()}
-    task = await service.manager.submit("git", {"action": action, **params})
-    return await service.manager.wait(task.id)
-
-
-async def result(service: Service, action: str, **params: Any) -> dict[str, Any]:
-    """The result of a git task that succeeded."""
-    task = await run(service, action, **params)
-    assert task.status == "succeeded", task.error
-    assert isinstance(task.result, dict)
-    return task.result
+pytestmark = pytest.mark.usefixtures("git_configuration")
 
 
 def progress_labels(entries: list[LogEntry]) -> set[str]:
@@ -307,8 +258,9 @@ def killed(origin: Path, checkout: Path, tmp_path: Path) -> str:
     after = git(work, "rev-parse", "HEAD")
     git(work, "push", "--quiet", str(origin), "main")
     git(checkout, "fetch", "--quiet")
-    (checkout / ".git/taskd").mkdir()
-    (checkout / ".git/taskd/intent").write_text(json.dumps({"before": before, "after": after}))
+    intent = own_file(tmp_path / "data", checkout, "intent")
+    intent.write_text(json.dumps({"before": before, "after": after}))
+    intent.with_suffix(".gits").touch()
     (checkout / ".git/index.lock").write_text("half")
     (checkout / "file").write_text("new\n")
     (checkout / "-new").write_text("n")
@@ -331,8 +283,8 @@ async def test_a_pull_that_was_killed_is_finished_by_whoever_comes_next(
     told = messages(await read_all(service, task.id))
     [kept] = [text.split()[-1] for text in told if text.startswith("finishing a pull that was killed")]
     assert git(checkout, "show", f"{kept}:mine") == "changed here"
-    assert [text for text in told if text.endswith("index.lock, which a git that was killed had left behind")]
-    assert sorted(os.listdir(checkout / ".git/taskd")) == ["gits", "task"]
+    assert [text for text in told if text.endswith("index.lock, which a git that was killed had left")]
+    assert os.listdir(service.settings.data_dir / "git") == []
 
 
 async def test_a_lock_of_somebody_elses_git_is_left_alone(service: Service, checkout: Path) -> None:
@@ -362,7 +314,7 @@ async def test_a_pull_that_is_cancelled_while_it_writes_files_writes_them_to_the
     git(checkout, "clean", "--quiet", "-fd")
     (checkout / ".git/index.lock").unlink()
     git(checkout, "reset", "--quiet", "--hard", f"{killed}~1")
-    intent = checkout / ".git/taskd/intent"
+    intent = own_file(service.settings.data_dir, checkout, "intent")
     intent.unlink()
     task = await service.manager.submit("git", {"action": "pull", "directory": str(checkout)})
     while not (intent.exists() and "after" in intent.read_text()):
@@ -381,7 +333,7 @@ async def test_the_git_that_writes_files_says_nothing_while_it_does(
     git(checkout, "config", "--global", "filter.slow.smudge", "sleep 0.8; cat")
     git(checkout, "clean", "--quiet", "-fd")
     (checkout / ".git/index.lock").unlink()
-    (checkout / ".git/taskd/intent").unlink()
+    own_file(service.settings.data_dir, checkout, "intent").unlink()
     git(checkout, "-c", "filter.slow.smudge=cat", "reset", "--quiet", "--hard", f"{killed}~1")
     task = await run(service, "pull", directory=checkout)
     assert (task.result or {})["updated"]
@@ -456,114 +408,6 @@ async def test_a_url_that_runs_or_reads_is_refused_in_every_parameter(
     task = await run(service, **params, repository="file:///etc")
     assert "file:///etc is refused: it is not below one of git_file_roots (none)" in (task.error or "")
     assert not list(tmp_path.rglob("pwned*"))
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("filter.x.clean", "{touch}; cat"),
-        ("filter.x.smudge", "{touch}; cat"),
-        ("filter.x.process", "{touch}"),
-        ("remote.origin.uploadpack", "{touch}; git-upload-pack"),
-        ("remote.origin.receivepack", "{touch}; git-receive-pack"),
-        ("remote.other.vcs", "ext"),
-    ],
-)
-async def test_what_a_repositorys_own_configuration_would_run_is_refused(
-    service: Service, checkout: Path, tmp_path: Path, key: str, value: str
-) -> None:
-    """By every action, also where another file is included; what the user configured is the user's to decide."""
-    (checkout / ".git/info/attributes").write_text("* filter=x\n")
-    (checkout / "new").touch()
-    git(checkout, "config", "--file", str(tmp_path / "more"), key, value.format(touch=f"touch {tmp_path}/pwned"))
-    for name, more, actions in ((key, value, ACTIONS[1:]), ("include.path", str(tmp_path / "more"), ("pull",))):
-        git(checkout, "config", name, more)
-        for action in actions:
-            task = await run(service, action, directory=checkout, message="m")
-            assert f"has git run programs ({key}): that is refused" in (task.error or ""), action
-        git(checkout, "config", "--unset", name)
-    (checkout / ".git/info/attributes").unlink()
-    git(checkout, "config", "--global", key, value.format(touch="true"))
-    await result(service, "status", directory=checkout)
-    assert not (tmp_path / "pwned").exists()
-
-
-@pytest.mark.parametrize(
-    "configured",
-    [
-        {
-            **{
-                f"core.{name}": "{touch}"
-                for name in ("fsmonitor", "editor", "pager", "askPass", "alternateRefsCommand")
-            },
-            "diff.external": "{touch}",
-            "diff.x.textconv": "{touch}",
-            "merge.x.driver": "{touch}",
-            "gpg.program": "{touch}",
-            "commit.gpgSign": "true",
-            "push.gpgSign": "if-asked",
-            "merge.autoStash": "true",
-            "branch.main.mergeOptions": "--no-ff --strategy=none",
-            "hook.x.command": "{touch}",
-            "hook.x.event": "pre-commit",
-            "core.hooksPath": "{hooks}",
-        },
-        {"core.gitProxy": "{touch}", "remote.origin.url": "git://127.0.0.1:1/r"},
-        {"core.sshCommand": "{touch}", "remote.origin.url": "ssh://127.0.0.1:1/r"},
-        {"credential.helper": "!{touch}"},
-    ],
-)
-async def test_what_a_repositorys_own_configuration_names_is_not_run(
-    service: Service, origin: Path, checkout: Path, tmp_path: Path, configured: dict[str, str]
-) -> None:
-    """Where an option of ours comes before it, the work is done as if it were not there."""
-    (tmp_path / "touch").write_text(f"#!/bin/sh\ntouch {tmp_path}/pwned\ncat\n")
-    (tmp_path / "touch").chmod(0o755)
-    for hook in ("pre-commit", "pre-push", "post-checkout", "post-merge", "reference-transaction"):
-        (tmp_path / "hooks").mkdir(exist_ok=True)
-        (tmp_path / "hooks" / hook).symlink_to(tmp_path / "touch")
-    work = tmp_path / "work"
-    (checkout / ".git/objects/info/alternates").write_text(f"{work}/.git/objects\n")
-    (checkout / ".git/info/attributes").write_text("* diff=x merge=x\n")
-    for name, value in configured.items():
-        git(checkout, "config", name, value.format(touch=tmp_path / "touch", hooks=tmp_path / "hooks"))
-    git(work, "commit", "--quiet", "--allow-empty", "-m", "3")
-    git(work, "push", "--quiet", str(origin), "main")
-    for action in ("pull", "status", "log", "commit", "push"):
-        (checkout / "new").write_text(action)
-        task = await run(service, action, directory=checkout, message="m")
-        away = "remote.origin.url" in configured or "credential.helper" in configured
-        assert task.status == ("failed" if away and action in ("pull", "push") else "succeeded"), task.error
-    assert not (tmp_path / "pwned").exists()
-
-
-async def test_a_credential_helper_of_gits_own_is_no_program_of_the_repositorys(
-    service: Service, checkout: Path
-) -> None:
-    """Only what is more than its name is refused."""
-    git(checkout, "config", "credential.https://example.org.helper", "store")
-    await result(service, "pull", directory=checkout)
-
-
-async def test_a_repository_whose_files_are_elsewhere_is_refused(
-    service: Service, checkout: Path, tmp_path: Path
-) -> None:
-    """Its configuration must not lead a commit, or a pull, into another directory."""
-    (tmp_path / "precious").mkdir()
-    for elsewhere in (tmp_path / "precious", tmp_path):
-        git(checkout, "config", "core.worktree", str(elsewhere))
-        task = await run(service, "commit", directory=checkout, message="m")
-        assert "whose files are elsewhere (core.worktree): that is refused" in (task.error or "")
-
-
-async def test_a_url_that_the_repository_leads_elsewhere_is_looked_at_too(service: Service, checkout: Path) -> None:
-    """`insteadOf` makes another of a harmless one."""
-    for target, why in {"ext::sh -c touch% ": "would run a program", "file:///etc/": "not below one of"}.items():
-        git(checkout, "config", f"url.{target}.insteadOf", "https://example.org/")
-        for action in ("pull", "push"):
-            task = await run(service, action, directory=checkout, repository="https://example.org/pwned")
-            assert why in (task.error or "")
-        git(checkout, "config", "--remove-section", f"url.{target}")
 
 
 async def test_a_pull_without_the_signature_that_is_asked_for_changes_nothing(
