@@ -13,6 +13,7 @@ them in a task's code. All of this is only for a process that is taskd's own (`t
 
 import builtins
 import contextlib
+import faulthandler
 import functools
 import gc
 import locale
@@ -36,6 +37,9 @@ from taskd.speaking import current
 # Modules in which a patched function would reach the service and all tasks.
 _PATCHED = (builtins, time, socket)
 _LIMITS = [value for name, value in vars(resource).items() if name.startswith("RLIMIT_")]
+# A timer that outlives its task would end the process with its signal.
+_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+_HANDLED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF)
 # Loggers of what the service is made of, that write to its stderr through the root.
 _LIBRARIES = ("aiosqlite", "asyncio", "uvicorn", "uvicorn.asgi", "uvicorn.access", "websockets")
 
@@ -77,7 +81,9 @@ class SharedState:
                 if now != self._before[name] and now != since[name]:
                     part.write(self._before[name])
         os.umask(self._umask)  # cannot be read without a change
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        for timer in _TIMERS:
+            signal.setitimer(timer, 0)
+        faulthandler.cancel_dump_traceback_later()
         self._signals.take_back()
         own_loggers()
 
@@ -160,6 +166,10 @@ def _limit(number: int) -> _Part:
     return _Part(lambda: resource.getrlimit(number), write)
 
 
+def _handler(number: signal.Signals) -> _Part:
+    return _Part(lambda: signal.getsignal(number), lambda handler: signal.signal(number, handler), loading=False)
+
+
 def _logger(name: str) -> _Part:
     logger = logging.getLogger(name)
 
@@ -203,6 +213,7 @@ PARTS: dict[str, _Part] = {
     "profile function": _Part(sys.getprofile, sys.setprofile),
     "threads' trace function": _Part(threading.gettrace, threading.settrace),
     "threads' profile function": _Part(threading.getprofile, threading.setprofile),
+    "exception hook": _attribute(sys, "excepthook"),
     "unraisable hook": _attribute(sys, "unraisablehook"),
     "threads' hook": _attribute(threading, "excepthook"),
     "socket timeout": _Part(socket.getdefaulttimeout, socket.setdefaulttimeout),
@@ -219,5 +230,6 @@ PARTS: dict[str, _Part] = {
     **{f"logger {name}": _logger(name) for name in _LIBRARIES},
     "disabled loggers": _Part(_disabled, _enable_but, loading=False),
     **{f"functions of {module.__name__}": _functions(module) for module in _PATCHED},
+    **{f"handler of {number.name}": _handler(number) for number in _HANDLED},
     **{f"limit {number}": _limit(number) for number in _LIMITS},
 }

@@ -13,7 +13,7 @@ import pytest
 from tests.served import Served, wait_until
 
 PLUGINS = '''
-import asyncio, builtins, ctypes, gc, locale, logging, logging.config, os, resource
+import asyncio, builtins, ctypes, faulthandler, gc, locale, logging, logging.config, os, resource
 import signal, socket, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,6 +34,8 @@ CHANGES = {
     "print": lambda: setattr(builtins, "print", None),
     "time": lambda: (setattr(time, "time", lambda: 0.0), setattr(time, "monotonic", lambda: 0.0)),
     "alarm": lambda: (signal.signal(signal.SIGALRM, lambda *_: 1 / 0), signal.alarm(3_600)),
+    "timers": lambda: [signal.setitimer(timer, 3_600) for timer in (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)],
+    "handler": lambda: (signal.signal(signal.SIGUSR1, signal.SIG_IGN), setattr(sys, "excepthook", print)),
     "signals": lambda: [signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)],
     "C signals": lambda: ctypes.CDLL(None).signal(signal.SIGTERM, ctypes.c_void_p(1)),
     "mask": lambda: signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()),
@@ -86,6 +88,16 @@ class Taker(Plugin):
             await asyncio.sleep(0.01)
 
 
+class Later(Plugin):
+    """Asks for the process's end in two seconds, or looks on until then."""
+    name = "later"
+    def execute(self, params):
+        if "look_on_s" in params:
+            time.sleep(params["look_on_s"])
+        else:
+            faulthandler.dump_traceback_later(2, exit=True)
+
+
 class Look(Plugin):
     """How the process is, as far as it can be seen."""
     name = "look"
@@ -96,11 +108,11 @@ class Look(Plugin):
             "directory": os.getcwd(), "umask": mask, "recursion": sys.getrecursionlimit(),
             "switch": sys.getswitchinterval(), "gc": [gc.isenabled(), gc.get_threshold(), gc.get_debug()],
             "trace": [str(sys.gettrace()), str(sys.getprofile())],
-            "hooks": [sys.unraisablehook.__name__, threading.excepthook.__name__],
+            "hooks": [sys.excepthook.__name__, sys.unraisablehook.__name__, threading.excepthook.__name__],
             "socket": [socket.getdefaulttimeout(), str(socket.socket)], "locale": locale.setlocale(locale.LC_ALL),
             "limits": resource.getrlimit(resource.RLIMIT_CORE), "print": str(print),
-            "time": [str(time.time), str(time.monotonic)], "timer": signal.getitimer(signal.ITIMER_REAL),
-            "signals": [str(signal.getsignal(each)) for each in (2, 15, 1, 13, 17)],
+            "time": [str(time.time), str(time.monotonic)], "timers": [signal.getitimer(each) for each in (0, 1, 2)],
+            "signals": [str(signal.getsignal(each)) for each in (2, 15, 1, 13, 17, 10)],
             "mask": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
             "root": [root.level, [str(each) for each in root.handlers], len(root.filters), root.manager.disable],
             "handlers": [len(each.filters) for each in root.handlers],
@@ -233,6 +245,12 @@ def test_what_a_plugin_changes_of_the_process_is_taken_back_at_its_end(shared: S
     said = [entry["message"] for entry in shared.entries(task["id"])]
     assert [word for word in said if "customer" in word] == ["customer 4711", "customer 4711 again"]
     assert [line for line in shared.said if "customer" in line] == []
+
+
+def test_an_end_of_the_process_that_a_task_asked_for_does_not_outlive_the_task(shared: Served) -> None:
+    """`faulthandler` would end it from a thread that no handler sees."""
+    run(shared, "later")
+    run(shared, "later", look_on_s=2.5)
 
 
 @pytest.mark.parametrize("what", CHANGES)
