@@ -1,5 +1,5 @@
 """
-The bars R1 to R17 and R23: what is promised under faults, load and attack, measured.
+The bars R1 to R17, R20 and R23: what is promised under faults, load and attack, measured.
 
 A test that shows a bar is marked with it, `@pytest.mark.bar("R3")`, and says what it measured with
 pytest's `record_property`. It has two sizes: short in `make test`, where `scaled(2, 100)` is 2, and
@@ -39,6 +39,7 @@ BARS = {
     "R15": "schemathesis, all checks, and a WebSocket fuzz: no 5xx, no schema violation, no crash",
     "R16": "the poison list x every field: stored escaped, neighbours intact, writer alive",
     "R17": "one hour at 500 entries/s with a reader holding a snapshot: memory and descriptors flat, WAL bounded",
+    "R20": "1,000 random git configurations, hostile .git directories: no program, nothing outside, the loop goes on",
     "R23": "each long-lived part made to raise: in health and on stderr, started again, its work goes on",
 }
 

@@ -31,7 +31,7 @@ from taskd import Level, Plugin, TaskContext
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Know the bars R1 to R17 and R23."""
+    """Know the bars R1 to R17, R20 and R23."""
     config.addinivalue_line("markers", "bar(id): shows one of the bars of tests/bars.py; `make torture` runs these")
     config.pluginmanager.register(Bars(), "bars")
     # A busy machine is no fault: no example has a time limit of its own.

@@ -48,6 +48,8 @@ def why(command: str, code: int, words: list[str], where: Path | None) -> str:
     told = told.removeprefix("fatal: ").removeprefix("error: ").strip() or (said[-1] if said else "")
     if told.startswith(NO_REPOSITORY) and where is not None:
         told = f"{where} is {told.partition(' (or any of')[0]}"  # git names no directory
+    if told.endswith(":"):  # the reason is on the line after
+        told = " ".join([told, *said[-1:]])
     text = "\n".join(words)
     advice = next((advice for pattern, advice in ADVICE if re.search(pattern, text)), "Its words in the log say more.")
     if code < 0:

@@ -2,15 +2,14 @@
 
 import asyncio
 import os
-import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from taskd.service import Service
 from tests.conftest import messages, read_all, running_service
+from tests.plugins.hostile import HOSTILE, Mutation, snapshot
 from tests.plugins.repositories import git, own_file, result, run
 
 pytestmark = pytest.mark.usefixtures("git_configuration")
@@ -141,84 +140,19 @@ async def test_newer_formats_of_repositories_are_accepted(service: Service, tmp_
 # The files of a repository
 
 
-def _links(name: str) -> Callable[[Path, Path], None]:
-    def make(dot_git: Path, bait: Path) -> None:
-        path = dot_git / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.symlink_to(bait / name.replace("/", "-"))
-
-    return make
-
-
-def _fifo(name: str) -> Callable[[Path, Path], None]:
-    def make(dot_git: Path, bait: Path) -> None:
-        (dot_git / name).parent.mkdir(parents=True, exist_ok=True)
-        (dot_git / name).unlink(missing_ok=True)
-        os.mkfifo(dot_git / name)
-
-    return make
-
-
-def _hard_link(dot_git: Path, bait: Path) -> None:
-    (dot_git / "FETCH_HEAD").unlink(missing_ok=True)
-    os.link(bait / "file", dot_git / "FETCH_HEAD")
-
-
-def _linked_dot_git(dot_git: Path, bait: Path) -> None:
-    dot_git.rename(bait / "git")
-    dot_git.symlink_to(bait / "git")
-
-
-def _anothers_repository(dot_git: Path, bait: Path) -> None:
-    shutil.copytree(dot_git, bait / "another/.git")
-    shutil.rmtree(dot_git)
-    dot_git.write_text(f"gitdir: {bait}/another/.git\n")
-
-
-def _anothers_common_directory(dot_git: Path, bait: Path) -> None:
-    shutil.copytree(dot_git, bait / "another/.git")
-    (dot_git / "commondir").write_text(f"{bait}/another/.git\n")
-
-
-def _anothers_objects(dot_git: Path, bait: Path) -> None:
-    shutil.copytree(dot_git / "objects", bait / "objects")
-    (dot_git / "objects/info/alternates").write_text(f"{bait}/objects\n")
-
-
-def _anothers_files(dot_git: Path, bait: Path) -> None:
-    git(dot_git.parent, "config", "core.worktree", str(bait))
-
-
-def _great_configuration(dot_git: Path, bait: Path) -> None:
-    with (dot_git / "config").open("ab") as file:
-        file.write(b"#\n" * 1_000_000)
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        *map(_links, ("index", "HEAD", "FETCH_HEAD", "COMMIT_EDITMSG", "logs", "logs/HEAD", "objects", "refs/heads")),
-        *map(_links, ("packed-refs", "objects/pack", "taskd/names", "config", "info/exclude", "commondir")),
-        *map(_fifo, ("HEAD", "config", "index", "commondir", "objects/info/alternates", "taskd/intent", "refs/x")),
-        _hard_link, _linked_dot_git, _anothers_repository, _anothers_common_directory, _anothers_objects,
-        _anothers_files, _great_configuration,
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("make", HOSTILE)
 async def test_a_repository_whose_files_lead_elsewhere_is_refused(
-    service: Service, checkout: Path, tmp_path: Path, make: Callable[[Path, Path], None]
+    service: Service, checkout: Path, tmp_path: Path, make: Mutation
 ) -> None:
     """By every action: git would follow, wait, or write over them. Nothing there changes."""
     bait = tmp_path / "bait"
     bait.mkdir()
     (bait / "file").write_text("precious\n")
     make(checkout / ".git", bait)
-    before = {path: (path.lstat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in bait.rglob("*")}
+    before = snapshot(bait)
     for error in await refusals(service, checkout):
         assert "refused" in (error or "")
-    assert {
-        path: (path.lstat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in bait.rglob("*")
-    } == before
+    assert snapshot(bait) == before
 
 
 async def test_working_trees_and_git_directories_that_belong_together_are_accepted(
