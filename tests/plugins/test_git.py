@@ -4,9 +4,11 @@ import asyncio
 import json
 import os
 import re
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -224,7 +226,11 @@ async def test_a_daemon_that_is_not_there_is_told(service: Service, checkout: Pa
     with git_daemon(tmp_path) as url:
         task = await run(service, "clone", repository=f"{url}/nowhere.git")
         assert "access denied or repository not exported" in (task.error or "")
-    task = await run(service, "pull", directory=checkout, repository=f"{url}/origin.git")
+    # Bound and not listening: no other test has a server there.
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", urlsplit(url).port or 0))
+        task = await run(service, "pull", directory=checkout, repository=f"{url}/origin.git")
     assert "Check the address and the network" in (task.error or "")
 
 
