@@ -189,6 +189,7 @@ class Heart:
 
 @pytest.mark.bar("R20")
 @pytest.mark.timeout(scaled(300, 7_200))
+@pytest.mark.skipif(not TORTURE, reason="a minute even in its short form: `make torture` runs it")
 async def test_no_repository_has_anything_run_or_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Record
 ) -> None:
