@@ -3,16 +3,17 @@ Git: clone, pull, commit, push, status and log, with the `git` of this machine.
 
 Git is given a list of words, never a line for a shell, and it is not trusted with more than it
 needs: no parameter may look like an option, only https, ssh, git and (below `git_file_roots`)
-file are spoken, hooks, submodules, prompts and the system's configuration are off, and what a
-remote says is text in the log and nothing else. Credentials of an http(s) URL travel in the
+file are spoken, hooks, submodules, prompts, lazy fetches and the system's configuration are off, and
+a remote's output is text in the log and nothing else. Credentials of an http(s) URL travel in the
 environment, so that neither the log, the list of processes nor `.git/config` has them.
 
-What a repository's own configuration would have git run is either passed over (hooks, `core.fsmonitor`,
-`core.sshCommand`, …) or, where no option keeps git from it (content filters, a remote's `uploadpack`,
-credential helpers that are commands), the task is refused: without its filters the files would not be
-what they should. What the configuration of taskd's user says is the user's to decide, but for
-`core.sshCommand`: set `GIT_SSH_COMMAND` for the service instead. A push to a repository on this
-machine runs that one's own hooks, as its side of the push.
+A repository is data, not configuration. Before git works in one, `places.py` refuses links, FIFOs
+and pointers in it that lead elsewhere, and `configuration.py` every key that is not known to be
+harmless. The configuration of taskd's user is that user's to decide, but for `core.sshCommand`: set
+`GIT_SSH_COMMAND` for the service instead. A push to a repository on this machine has git work in that
+one too: it is looked at in the same way, and refused if it has hooks. The look comes before each
+command that changes files, and cannot be one with it: who may write to a repository while a task
+works in it is trusted.
 
 A clone is made under a hidden name beside its directory and renamed when it is complete. A pull
 only ever goes forward: where both sides have new commits, a person has to decide. Work that was

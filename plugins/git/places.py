@@ -12,7 +12,7 @@ Whoever can change the repository between this look and git's own reading is tru
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,17 +51,17 @@ class Place:
         return self.git_dir in (self.directory, self.directory / ".git")
 
 
-def find_place(path: str, roots: Sequence[Path]) -> Place:
+def find_place(path: str, roots: Sequence[Path], cancelled: Callable[[], bool]) -> Place:
     """
     Return where the repository in the directory `path` is. Raises `Failed` if there is none, or if
-    something in it is refused; `roots` are where its objects may also be.
+    something in it is refused; `roots` are where its objects may also be. Once `cancelled`, ends early.
     """
     directory = Path(path).resolve()
     if not directory.is_dir():
         raise Failed(f"There is no directory {directory}. Give that of a repository, or clone one first.")
     try:
         place = _place(directory)
-        _check_files(place)
+        _check_files(place, cancelled)
         _check_sizes(place)
         _check_alternates(place.common_dir / "objects", roots)
     except OSError as error:
@@ -87,6 +87,8 @@ def read_regular(path: Path, bytes_max: int) -> bytes:
 def hooks_in(place: Place) -> list[str]:
     """Return the names of the hooks that git would run if it were not kept from it."""
     hooks = place.common_dir / "hooks"
+    if hooks.is_symlink():
+        return ["hooks"]  # not followed: the names there are not the repository's
     if not hooks.is_dir():
         return []
     return sorted(file.name for file in hooks.iterdir() if "." not in file.name and os.access(file, os.X_OK))
@@ -121,12 +123,12 @@ def _pointed(pointer: Path, prefix: bytes = b"") -> Path:
     return (pointer.parent / os.fsdecode(content.removeprefix(prefix).rstrip(b"\r\n"))).resolve()
 
 
-def _check_files(place: Place) -> None:
+def _check_files(place: Place, cancelled: Callable[[], bool]) -> None:
     """Refuse what git would follow, wait for, or write to although it has another name elsewhere."""
     tops = {place.common_dir} if place.git_dir.is_relative_to(place.common_dir) else {place.common_dir, place.git_dir}
     for top in map(str, tops):
         folders = [top]
-        while folders:
+        while folders and not cancelled():
             folder = folders.pop()
             with os.scandir(folder) as entries:
                 for entry in entries:

@@ -118,6 +118,6 @@ async def _look_at_target(git: Runner, path: Path) -> None:
     target = await look(git, directory)
     if hooks := await git.context.run_in_thread(hooks_in, target):
         raise Failed(
-            f"A push to {target.directory} would have taskd's user run its hooks ({', '.join(hooks)}): that is "
+            f"A push to {target.directory} would have taskd's user run its hooks ({', '.join(hooks[:5])}): that is "
             "refused. Push to it over ssh, or remove them."
         )

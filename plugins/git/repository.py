@@ -29,7 +29,9 @@ async def opened(git: Runner, params: GitParams) -> Place:
 
 async def look(git: Runner, path: str | Path) -> Place:
     """Return the repository in the directory `path`. Raises `Failed` if it, or its configuration, is refused."""
-    place = await git.context.run_in_thread(find_place, str(path), git.context.settings.git_file_roots)
+    context = git.context
+    roots = context.settings.git_file_roots
+    place = await context.run_in_thread(find_place, str(path), roots, lambda: context.cancelled)
     found = await git.output("rev-parse", *WHERE, cwd=place.directory)
     if found != os.fsencode(f"{place.git_dir}\n{place.common_dir}\n"):
         raise Failed(
@@ -42,7 +44,7 @@ async def look(git: Runner, path: str | Path) -> Place:
 
 async def report_hooks(git: Runner, place: Place) -> None:
     if names := await git.context.run_in_thread(hooks_in, place):
-        git.log.info(f"the hooks of {place.directory} are not run: {', '.join(names)}")
+        git.log.info(f"the hooks of {place.directory} are not run: {', '.join(map(readable, names[:NAMES_SHOWN]))}")
 
 
 async def submodules_in(git: Runner, place: Place) -> list[bytes]:

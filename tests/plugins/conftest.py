@@ -11,7 +11,7 @@ from tests.plugins.repositories import git
 def git_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The configuration of a user who has a name to commit as, and of no other."""
     config = tmp_path / "gitconfig"
-    config.write_text("[user]\n\tname = Ada\n\temail = ada@example.org\n[init]\n\tdefaultBranch = main\n")
+    config.write_text("[user]\nname = Ada\nemail = ada@example.org\n[init]\ndefaultBranch = main\n[gc]\nauto = 0\n")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     return config

@@ -32,12 +32,15 @@ KILLS = int(os.environ.get("TASKD_TEST_KILLS", "2"))
 FILES = 300
 MIGRATIONS = 12
 ROWS = 4_000
+SERVED = ("--bare", "--config=receive.autogc=false")
 
 
 def git(directory: Path, *words: str) -> str:
     """What git itself says, with nobody's own configuration."""
     environment = os.environ | {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
     identity = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-c", "init.defaultBranch=main")
+    # A newer git cleans up in the background after a command, and a clone made meanwhile has a link to its lock.
+    words = ("-c", "maintenance.auto=false", *words)
     done = subprocess.run(
         ["git", *identity, *words], cwd=directory, check=True, stdout=subprocess.PIPE, text=True, env=environment
     )
@@ -126,8 +129,8 @@ class World:
         git(work, "add", ".")
         git(work, "commit", "--quiet", "-m", "before")
         self.before = git(work, "rev-parse", "HEAD")
-        git(self.root, "clone", "--quiet", "--bare", "work", "served/pulled.git")
-        git(self.root, "clone", "--quiet", "--bare", "work", "served/pushed.git")
+        git(self.root, "clone", "--quiet", *SERVED, "work", "served/pulled.git")
+        git(self.root, "clone", "--quiet", *SERVED, "work", "served/pushed.git")
         for number in range(FILES):
             (work / f"{number}").write_bytes(rng.randbytes(4_000)) if number % 3 else (work / f"{number}").unlink()
             (work / f"new-{number}").write_bytes(rng.randbytes(4_000))

@@ -2,9 +2,10 @@
 Random configurations and hostile `.git` directories, in every action of the git plugin (R20).
 
 The keys are those of `git help --config` of the git that is installed and of 2.39, 2.47 and 2.55
-(`git-keys.txt`), spelt at random, with values that are programs, URLs, paths and odd bytes; half
-of the configurations have only keys that the plugin takes for harmless. Whatever the plugin makes of
-it, no program runs, nothing outside of the repository changes, and the service's loop goes on.
+(`git-keys.txt`), spelt at random, with values that are programs, URLs, paths and odd bytes. A third of
+the configurations have only keys that the plugin takes for harmless, a third those that are known to
+run programs. Whatever the plugin makes of it, no program runs, nothing outside of the repository
+changes, and the service's loop goes on.
 
 `TASKD_TEST_SEED` repeats a run.
 """
@@ -33,6 +34,13 @@ WAIT_S = 20.0
 LOOP_LAG_MAX_S = 0.5
 SEED = int(os.environ.get("TASKD_TEST_SEED", "0")) or random.randrange(1, 2**32)
 ODD = (b"\xff", b"x", b"origin", b"main", b"sub", b"https://example.org", b"a.b", b" ", b"\xc3\xa9", b"*", b"..", b"X")
+PROGRAMS = (
+    *(b"filter.*.clean", b"filter.*.smudge", b"filter.*.process", b"diff.*.textconv", b"merge.*.driver"),
+    *(b"core.fsmonitor", b"core.hooksPath", b"core.sshCommand", b"core.alternateRefsCommand", b"hook.*.command"),
+    *(b"remote.*.uploadpack", b"remote.*.receivepack", b"remote.*.url", b"credential.helper", b"diff.external"),
+)
+# Subsections that a remote, the branch or the attributes name.
+NAMED = (b"x", b"X", b"\xff", b"main", b"origin")
 ATTRIBUTES = (
     b"* filter=x diff=x merge=x\n*.t filter=\xff diff=\xff\n*.u filter=X\n"
     b"*.v filter=main working-tree-encoding=UTF-16\n"
@@ -109,8 +117,8 @@ class World:
         return directory
 
     def _configure(self, directory: Path, rng: random.Random) -> None:
-        keys = rng.choice([self.keys, self.harmless])
-        text = b"".join(self._setting(rng.choice(keys), rng) for _ in range(rng.randint(1, 6)))
+        keys = rng.choice([self.keys, self.harmless, PROGRAMS])
+        text = b"".join(self._setting(rng.choice(keys), keys is PROGRAMS, rng) for _ in range(rng.randint(1, 6)))
         config = directory / ".git/config"
         if not config.is_file():  # it is a FIFO, or not there any more
             return
@@ -125,22 +133,23 @@ class World:
         with config.open("ab") as file:
             file.write(text)
 
-    def _setting(self, key: bytes, rng: random.Random) -> bytes:
+    def _setting(self, key: bytes, runs: bool, rng: random.Random) -> bytes:
         section, _, rest = key.partition(b".")
         subsection, _, name = rest.rpartition(b".")
         if b"<" in subsection or b"*" in subsection:
-            subsection = rng.choice(ODD)
+            subsection = rng.choice(NAMED if runs else ODD)
         name = b"".join(part for part in (name.replace(b"*", b"x").replace(b"<", b"").replace(b">", b""),)) or b"x"
         if rng.random() < 0.3:
             section, name = section.upper(), name.swapcase()
         head = b'[%s "%s"]' % (section, subsection) if subsection else b"[%s]" % section
-        return b"%s\n\t%s%s\n" % (head, name, rng.choice([b"", b" = " + self._value(rng), b" = " + self._value(rng)]))
+        value = os.fsencode(self.canary) if runs and rng.random() < 0.7 else self._value(rng)
+        return b"%s\n\t%s%s\n" % (head, name, b" = " + value if rng.random() < 0.9 else b"")
 
     def _value(self, rng: random.Random) -> bytes:
         canary, bait = os.fsencode(self.canary), os.fsencode(self.root / "bait")
         return rng.choice(
             [
-                canary, b"!" + canary, b"ext::" + canary, b"file://" + bait + b"/repository.git",
+                b'"%s %%O %%A %%B"' % canary, b"!" + canary, b"ext::" + canary, b"file://" + bait + b"/repository.git",
                 bait + b"/repository.git", bait, bait + b"/made", bait + b"/file", b'"%s; %%s"' % canary, b"|" + canary,
                 b"true", b"false", b"1", b"0", b"-1", b"99999999999999999999", b"\xff\xfe", b'"a\\nb"', b"../../..",
                 b"/dev/zero", b"refs/heads/main", b"+refs/heads/*:refs/heads/*", b"x", b"always", b"pre-commit",
