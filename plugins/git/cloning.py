@@ -14,6 +14,7 @@ from taskd import TaskContext, TaskLogger
 
 from .failures import Failed
 from .params import GitParams
+from .remotes import check_clone
 from .repository import branch_of, head_of, look, report_submodules
 from .runner import Runner
 from .work import holding
@@ -29,11 +30,12 @@ async def clone(git: Runner, params: GitParams) -> dict[str, object]:
     await in_thread(_remove_leftovers, directory, git.log)
     git.log.info(f"cloning {url} into {directory}")
     async with _staging(git.context, directory) as staging:
+        await check_clone(git, url, staging)
         # Not "local": that would link the other's object files, and does not know a depth.
         await git.run(
             *("clone", "--progress", "--upload-pack=git-upload-pack", "--no-local", "--no-recurse-submodules"),
             *("--template=", *options, "--", url, str(staging)),
-            cwd=directory.parent,
+            cwd=staging,  # and not beside it: that may be in another repository
             before=holding(staging),
         )
         await in_thread(_take_name, staging, directory)

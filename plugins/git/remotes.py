@@ -28,14 +28,19 @@ class Remote:
     receive_pack: str = "git-receive-pack"
 
 
+async def check_clone(git: Runner, url: str, directory: Path) -> None:
+    """Raise `Failed` if git, run in `directory`, would clone from a URL that is refused."""
+    _check(git, Remote(url, True), directory, await _fetch_url(git, url, directory))
+
+
 async def fetched_from(git: Runner, params: GitParams, place: Place) -> Remote:
     """Return the remote to fetch from. Raises `Failed` if a URL of it is refused."""
     remote = await _remote(git, params, place, "branch.{}.remote")
     if remote.is_url:
-        urls = await _fetch_url(git, remote.name, place)
+        urls = await _fetch_url(git, remote.name, place.directory)
     else:
         urls = await _configured(git, remote.name, place)
-    _check(git, remote, place, urls)
+    _check(git, remote, place.directory, urls)
     return remote
 
 
@@ -46,7 +51,7 @@ async def pushed_to(git: Runner, params: GitParams, place: Place) -> Remote:
         urls = await _push_url(git, remote.name, place)
     else:
         urls = await _configured(git, remote.name, place, "--push")
-    _check(git, remote, place, urls)
+    _check(git, remote, place.directory, urls)
     here = [path for url in urls if (path := _local_path(url, place)) is not None]
     for path in here:
         await _look_at_target(git, path)
@@ -74,8 +79,8 @@ async def _configured(git: Runner, name: str, place: Place, *push: str) -> list[
     return output.splitlines()
 
 
-async def _fetch_url(git: Runner, url: str, place: Place) -> list[bytes]:
-    return [(await git.output("ls-remote", "--get-url", "--", url, cwd=place.directory)).removesuffix(b"\n")]
+async def _fetch_url(git: Runner, url: str, directory: Path) -> list[bytes]:
+    return [(await git.output("ls-remote", "--get-url", "--", url, cwd=directory)).removesuffix(b"\n")]
 
 
 async def _push_url(git: Runner, url: str, place: Place) -> list[bytes]:
@@ -86,19 +91,19 @@ async def _push_url(git: Runner, url: str, place: Place) -> list[bytes]:
         if key.startswith(b"url.") and key.endswith(b".pushinsteadof") and os.fsencode(url).startswith(prefix):
             bases[prefix] = key[len(b"url.") : -len(b".pushinsteadof")]
     if not bases:
-        return await _fetch_url(git, url, place)
+        return await _fetch_url(git, url, place.directory)
     longest = max(bases, key=len)
     return [bases[longest] + os.fsencode(url)[len(longest) :]]
 
 
-def _check(git: Runner, remote: Remote, place: Place, urls: list[bytes]) -> None:
+def _check(git: Runner, remote: Remote, directory: Path, urls: list[bytes]) -> None:
     """Refuse URLs that would be refused as a parameter, and allow git only the protocols of the others."""
     protocols = set()
     for url in urls:
         try:
             text = repository_of(plain(url.decode()))
         except ValueError as error:
-            raise Failed(f"The remote {remote.name!r} of {place.directory} is refused: {error}.") from error
+            raise Failed(f"The remote {remote.name!r} of {directory} is refused: {error}.") from error
         git.refuse_file_url(text)
         scheme = SCHEME.match(text)
         protocols.add(scheme[1].lower() if scheme else "ssh" if is_ssh(text) else "file")

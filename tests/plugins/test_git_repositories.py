@@ -228,6 +228,21 @@ async def test_a_url_that_the_users_configuration_rewrites_for_a_push_is_looked_
     assert git(tmp_path / "outside/r", "rev-parse", "main") == git(checkout, "rev-parse", "main")
 
 
+async def test_a_url_that_the_users_configuration_rewrites_for_a_clone_is_looked_at(
+    service: Service, checkout: Path, tmp_path: Path
+) -> None:
+    """It may lead out of the directory that was meant; a repository around the new one rewrites nothing."""
+    git(checkout, "config", "--global", f"url.file://{tmp_path}/mirror/.insteadOf", "https://example.org/")
+    git(checkout, "config", f"url.{tmp_path}/origin.git.insteadOf", "https://127.0.0.1:1/r")
+    for url, error in {
+        "https://example.org/../origin.git": "not below one of git_file_roots",
+        "https://127.0.0.1:1/r": "git clone failed",
+    }.items():
+        task = await run(service, "clone", repository=url, directory=checkout / "clone")
+        assert error in (task.error or "")
+        assert not (checkout / "clone").exists()
+
+
 @pytest.mark.parametrize("key", ["remote.origin.pushurl", "remote.other.url"])
 async def test_a_push_looks_at_the_urls_that_it_pushes_to(service: Service, checkout: Path, key: str) -> None:
     """Also if it is the branch's own remote for pushes that has them."""
