@@ -10,7 +10,7 @@ Keys are compared as bytes, as git prints them: section and name in lower case, 
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .failures import Failed
@@ -83,16 +83,16 @@ VALUES = {
 }
 
 
-def check_configuration(place: Place, listing: bytes) -> None:
+def check_configuration(place: Place, listings: Sequence[tuple[Path, bytes]]) -> None:
     """
     Raise `Failed` if the repository's own configuration sets a key that is not known to be harmless;
-    `listing` is that of `git config --list --show-scope --show-origin -z`.
+    `listings` are its files, each with what `git config --list -z` prints of it.
     """
     leads_back = place.embedded or place.git_dir != place.common_dir
     refused = []
-    for origin, key, value in _settings(listing):
+    for path, key, value in _settings(listings):
         if not _is_harmless(place, key, value):
-            refused.append(f"{_shown(key)} (in {_shown(origin.removeprefix(b'file:'))})")
+            refused.append(f"{_shown(key)} (in {_shown(os.fsencode(os.path.relpath(path, place.directory)))})")
         leads_back |= key == b"core.worktree"
     if refused:
         raise Failed(_refusal(place.directory, refused))
@@ -103,13 +103,12 @@ def check_configuration(place: Place, listing: bytes) -> None:
         )
 
 
-def _settings(listing: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """Origin, key and value of each setting in the files of the repository itself."""
-    fields = listing.split(b"\0")
-    for scope, origin, setting in zip(fields[0::3], fields[1::3], fields[2::3], strict=False):
-        if scope in (b"local", b"worktree"):
+def _settings(listings: Sequence[tuple[Path, bytes]]) -> Iterator[tuple[Path, bytes, bytes]]:
+    """File, key and value of each setting."""
+    for path, listing in listings:
+        for setting in listing.split(b"\0")[:-1]:
             key, _, value = setting.partition(b"\n")
-            yield origin, key, value
+            yield path, key, value
 
 
 def _is_harmless(place: Place, key: bytes, value: bytes) -> bool:

@@ -84,6 +84,12 @@ def read_regular(path: Path, bytes_max: int) -> bytes:
     return content
 
 
+def configuration_files(place: Place) -> list[Path]:
+    """Return the files of the repository's own configuration."""
+    paths = (place.common_dir / "config", place.git_dir / "config.worktree")
+    return [path for path in paths if os.path.lexists(path)]
+
+
 def hooks_in(place: Place) -> list[str]:
     """Return the names of the hooks that git would run if it were not kept from it."""
     hooks = place.common_dir / "hooks"
@@ -150,8 +156,8 @@ def _check(entry: os.DirEntry[str], top: str) -> None:
 
 
 def _check_sizes(place: Place) -> None:
-    for path in (place.common_dir / "config", place.git_dir / "config.worktree"):
-        if os.path.lexists(path) and os.lstat(path).st_size > CONFIG_BYTES_MAX:
+    for path in configuration_files(place):
+        if os.lstat(path).st_size > CONFIG_BYTES_MAX:
             raise _refusal(path, f"has more than {CONFIG_BYTES_MAX:,} bytes")
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 from .configuration import check_configuration
 from .failures import Failed
 from .params import GitParams
-from .places import Place, find_place, hooks_in
-from .runner import Runner
+from .places import Place, configuration_files, find_place, hooks_in
+from .runner import Runner, own_directory
 from .texts import fields_of, readable, text_of
 
 NAMES_SHOWN = 5
 WHERE = ("--path-format=absolute", "--git-dir", "--git-common-dir")
 # Files that a configuration includes are not read: `include.path` itself is refused.
-LISTING = ("--list", "--show-scope", "--show-origin", "--no-includes", "-z")
+LISTING = ("--list", "--no-includes", "-z")
 IDENTITY = ("taskd", "taskd@localhost")
 BRANCHES = "refs/heads/"
 
@@ -32,14 +32,19 @@ async def look(git: Runner, path: str | Path) -> Place:
     context = git.context
     roots = context.settings.git_file_roots
     place = await context.run_in_thread(find_place, str(path), roots, lambda: context.cancelled)
+    check_configuration(place, [(path, await _listed(git, path)) for path in configuration_files(place)])
     found = await git.output("rev-parse", *WHERE, cwd=place.directory)
     if found != os.fsencode(f"{place.git_dir}\n{place.common_dir}\n"):
         raise Failed(
             f"git takes {os.fsdecode(found).splitlines()[0]} for the repository of {place.directory}, and not "
             f"{place.git_dir}: that is refused. Give the directory of a repository."
         )
-    check_configuration(place, await git.output("config", *LISTING, cwd=place.directory))
     return place
+
+
+async def _listed(git: Runner, path: Path) -> bytes:
+    """Return the settings in a file, read as a file: in its repository git would follow them to read them."""
+    return await git.output("config", f"--file={path}", *LISTING, cwd=own_directory(git.context))
 
 
 async def report_hooks(git: Runner, place: Place) -> None:

@@ -21,6 +21,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -28,7 +29,7 @@ from pathlib import Path
 
 from .failures import Failed, Killed
 from .places import Place
-from .repository import look, report_hooks
+from .repository import look, report_hooks, submodules_in
 from .runner import QUIET_DIFF, Runner, own_directory
 
 WAIT_S = 30.0
@@ -83,9 +84,12 @@ class Work:
 
     async def add_all(self, nested: list[bytes]) -> None:
         """Stage all changes, but not the repositories at the paths `nested`, which git would enter."""
+        await self._add("--all", nested)
+
+    async def _add(self, what: str, nested: list[bytes]) -> None:
         names = self._file("names")
         names.write_bytes(b"\0".join([b":(top)", *(b":(top,exclude,literal)" + path for path in nested)]))
-        await self.run("add", "--all", f"--pathspec-from-file={names}", "--pathspec-file-nul")
+        await self.run("add", what, f"--pathspec-from-file={names}", "--pathspec-file-nul")
         names.unlink()
 
     async def forward(self, before: str | None, after: str) -> None:
@@ -220,23 +224,44 @@ class Work:
         Give every file that differs between the two the content of `after`. None of them had a
         local change when the intent was written; what they are now is kept as a commit all the same.
         """
-        kept = await self._git.read(*IDENTITY, "stash", "create", "kept by taskd", cwd=self._directory, check=False)
-        for commit in kept:
+        if commit := await self._kept():
             await self._git.read("update-ref", f"refs/taskd/kept/{commit[:12]}", commit, cwd=self._directory)
             self._git.log.warning(f"finishing a pull that was killed; its files as they were found are commit {commit}")
-        for kind, command in (
-            ("D", ("rm", "--quiet", "--force", "--ignore-unmatch")),
-            ("d", ("restore", f"--source={after}", "--staged", "--worktree", "--quiet")),
+        for kind, command, option in (
+            # The files of a submodule stay, as they do in a pull.
+            ("D", ("rm", "--quiet", "--force", "--ignore-unmatch"), "--ignore-submodules=all"),
+            ("D", ("rm", "--quiet", "--cached", "--force", "--ignore-unmatch"), "--ignore-submodules=none"),
+            ("d", ("restore", f"--source={after}", "--staged", "--worktree", "--quiet"), "--ignore-submodules=none"),
         ):
-            await self._give_paths(kind, command, before, after)
+            await self._give_paths(kind, option, command, before, after)
         await self._git.read("update-ref", "-m", "pull: finished by taskd", "HEAD", after, before, cwd=self._directory)
         self._git.log.warning(f"finished a pull that was killed: {before} to {after}")
 
-    async def _give_paths(self, kind: str, command: tuple[str, ...], before: str, after: str) -> None:
+    async def _kept(self) -> str | None:
+        """
+        Return a commit of the files as they are; None if they are as in HEAD. It is made by an index of
+        ours and not by `git stash`, which runs git in submodules, by their own configuration.
+        """
+        index, env = self._file("index"), self._git.env
+        index.with_name(f"{index.name}.lock").unlink(missing_ok=True)
+        await self._git.context.run_in_thread(shutil.copyfile, self._place.git_dir / "index", index)
+        self._git.env = env | {"GIT_INDEX_FILE": str(index)}
+        try:
+            await self._add("--update", await submodules_in(self._git, self._place))
+            [tree] = await self._git.read("write-tree", cwd=self._directory)
+            if [tree] == await self._git.read("rev-parse", "HEAD^{tree}", cwd=self._directory):
+                return None
+            words = ("commit-tree", tree, "-p", "HEAD", "-m", "kept by taskd")
+            return "".join(await self._git.read(*IDENTITY, *words, cwd=self._directory))
+        finally:
+            self._git.env = env
+            index.unlink(missing_ok=True)
+
+    async def _give_paths(self, kind: str, option: str, command: tuple[str, ...], before: str, after: str) -> None:
         """Run `command` for the files that a pull deletes (`kind` D) or has (d)."""
         names = self._file("names")
         await self._git.read(
-            *("diff", *QUIET_DIFF, "--no-renames", "--name-only", "-z", f"--diff-filter={kind}"),
+            *("diff", *QUIET_DIFF, "--no-renames", option, "--name-only", "-z", f"--diff-filter={kind}"),
             *(f"--output={names}", before, after),
             cwd=self._directory,
         )

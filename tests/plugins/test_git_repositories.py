@@ -342,6 +342,55 @@ async def test_a_killed_pull_is_finished_without_entering_submodules(
     assert not (tmp_path / "pwned").exists()
 
 
+async def test_a_killed_pull_keeps_what_it_finds_without_entering_submodules(
+    service: Service, hostile: Path, tmp_path: Path
+) -> None:
+    """Also if the content of a file decides whether it changed, which git asks the filter of the submodule for."""
+    git(hostile, "commit", "--quiet", "--allow-empty", "-m", "4")
+    before = git(hostile, "rev-parse", "HEAD~1")
+    after = git(hostile, "rev-parse", "HEAD")
+    git(hostile, "update-ref", "refs/heads/main", before)
+    (hostile / "sub/file").write_text("9\n")
+    (hostile / "file").write_text("mine\n")
+    killed(service, hostile, before, after)
+    task = await run(service, "push", directory=hostile)
+    assert task.status == "succeeded", task.error
+    [kept] = git(hostile, "for-each-ref", "--format=%(refname)", "refs/taskd/kept").splitlines()
+    assert git(hostile, "show", f"{kept}:file") == "mine"
+    assert not (tmp_path / "pwned").exists()
+
+
+async def test_a_killed_pull_leaves_the_files_of_a_submodule_that_it_removes(service: Service, hostile: Path) -> None:
+    """As a pull does; in the index there is no more of it."""
+    before = git(hostile, "rev-parse", "HEAD")
+    git(hostile, "rm", "--quiet", "--cached", "sub")
+    git(hostile, "commit", "--quiet", "-m", "4")
+    after = git(hostile, "rev-parse", "HEAD")
+    git(hostile, "reset", "--quiet", before)
+    killed(service, hostile, before, after)
+    task = await run(service, "push", directory=hostile)
+    assert task.status == "succeeded", task.error
+    assert (hostile / "sub/file").read_text() == "changed\n"
+    assert git(hostile, "ls-files", "--", "sub") == ""
+
+
+def killed(service: Service, checkout: Path, before: str, after: str) -> None:
+    """Leave what a killed pull leaves."""
+    intent = own_file(service.settings.data_dir, checkout, "intent")
+    intent.write_text(f'{{"before": "{before}", "after": "{after}"}}')
+    intent.with_suffix(".gits").touch()
+
+
+async def test_a_configuration_is_read_without_what_it_includes(
+    service: Service, checkout: Path, tmp_path: Path
+) -> None:
+    """The file may be a pipe, for which git would wait."""
+    os.mkfifo(tmp_path / "pipe")
+    git(checkout, "config", "include.path", str(tmp_path / "pipe"))
+    task = await run(service, "status", directory=checkout)
+    assert "include.path (in " in (task.error or "")
+
+
 async def test_hooks_that_are_not_run_are_named(service: Service, checkout: Path, canary: Path) -> None:
     """A commit that passes without them is no surprise."""
     (checkout / ".git/hooks/pre-commit").symlink_to(canary)
