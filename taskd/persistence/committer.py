@@ -25,7 +25,16 @@ import aiosqlite
 
 from taskd.errors import StoreError, StoreUnavailable
 from taskd.persistence.appending import Append, append_all
-from taskd.persistence.connection import CLOSED, CORRUPT, Operation, T, code_of, in_thread, store_error
+from taskd.persistence.connection import (
+    CLOSED,
+    CORRUPT,
+    Operation,
+    T,
+    ThreadEnded,
+    code_of,
+    in_thread,
+    store_error,
+)
 from taskd.persistence.soundness import Soundness
 from taskd.supervision import Supervisor
 from taskd.waiting import first
@@ -178,7 +187,8 @@ class Committer:
     async def _failed(self, error: Exception) -> StoreError:
         told = self._soundness.told(error)
         self._fault, self._fault_at = str(told), monotonic()
-        if isinstance(error, sqlite3.Error) and code_of(error) == sqlite3.SQLITE_IOERR:
+        broken = isinstance(error, sqlite3.Error) and code_of(error) == sqlite3.SQLITE_IOERR
+        if broken or isinstance(error, ThreadEnded):
             await self.let_go()
         return told
 

@@ -139,6 +139,10 @@ async def in_thread(connection: aiosqlite.Connection, operation: Operation[T]) -
                     raise ThreadEnded(_THREAD_ENDED)
     finally:
         done.cancel()
+    error = done.exception()
+    if error is not None and not isinstance(error, Exception):
+        # SystemExit, which something raised in the thread, would end the service if it were raised here.
+        raise ThreadEnded(_THREAD_ENDED) from error
     return done.result()
 
 

@@ -177,3 +177,18 @@ async def test_a_read_that_is_given_up_in_the_middle_leaves_no_transaction_open(
             with pytest.raises(StoreTimeout):
                 await interruptible(connection, read, 0.01)
             assert not connection.in_transaction
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+async def test_what_would_end_the_process_in_a_thread_of_the_database_fails_the_operation_alone(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    """A plugin can raise it in any thread; in the loop it would end the service."""
+
+    def interrupted(raw: sqlite3.Connection) -> None:
+        raise error
+
+    async with connect(str(tmp_path / "one.db")) as connection:
+        with pytest.raises(StoreUnavailable, match="ended the thread"):
+            await interruptible(connection, interrupted, 5)
+        assert await interruptible(connection, lambda raw: raw.execute("SELECT 1").fetchone(), 5) == (1,)
