@@ -47,7 +47,7 @@ def threads_captured() -> Iterator[None]:
         capturing = speaking()
         if capturing is not None and getattr(self, "_target", None) not in _WORKERS:
             mark_owner(self, capturing)
-            vars(self)["run"] = functools.partial(_run, self, capturing)
+            vars(self)["run"] = functools.partial(_run, self, capturing, vars(self).get("run"))
         started(self)
 
     @functools.wraps(submitted)
@@ -70,9 +70,12 @@ def threads_captured() -> Iterator[None]:
             pool.submit = submitted  # type: ignore[method-assign]
 
 
-def _run(thread: threading.Thread, capturing: Capturing) -> None:
-    """Call the thread's own `run` as the task that started it."""
-    del vars(thread)["run"]
+def _run(thread: threading.Thread, capturing: Capturing, replaced: Callable[[], object] | None) -> None:
+    """Call the thread's own `run` as the task that started it: `replaced` if it had one set on it, else its class's."""
+    if replaced is None:
+        del vars(thread)["run"]
+    else:
+        vars(thread)["run"] = replaced
     token = current.set(capturing)
     try:
         thread.run()

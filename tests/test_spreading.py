@@ -51,6 +51,21 @@ async def test_a_thread_that_a_task_starts_speaks_for_it() -> None:
 
 
 @captured
+async def test_a_thread_whose_run_was_set_on_it_does_that() -> None:
+    """It is not only a class that says what a thread does."""
+    speaker, thread = Speaker(), threading.Thread()
+    work = thread.run = lambda: say("set")  # type: ignore[method-assign]
+
+    def speak() -> None:
+        thread.start()
+        thread.join()
+
+    await speaker.run(speak)
+    assert [message for _, _, message in speaker.told()] == ["set", "set"]
+    assert thread.run is work
+
+
+@captured
 async def test_a_worker_of_a_pool_speaks_for_whoever_handed_it_the_call(caplog: pytest.LogCaptureFixture) -> None:
     """Whoever had started it."""
     with capture_installed(Level.INFO), ThreadPoolExecutor(1) as pool:
