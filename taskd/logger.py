@@ -77,7 +77,7 @@ class TaskLogger:
 
     def _say_more(self, level: Level, message: object, more: tuple[object, ...], metadata: dict[str, Any]) -> None:
         fields = {**self._bound, **metadata} if self._bound else metadata
-        error = _error_in(fields.pop("exc_info", None))
+        error = error_in(fields.pop("exc_info", None))
         if more:
             fields = {"args": list(more), **fields}
         if error is None:
@@ -128,7 +128,7 @@ class TaskLogger:
         await self._queue.drain()
 
 
-def _error_in(exc_info: object) -> BaseException | None:
+def error_in(exc_info: object) -> BaseException | None:
     """Return the exception that `exc_info` means, as stdlib logging takes it: one, a tuple with one, or True."""
     try:
         if isinstance(exc_info, BaseException):

@@ -35,7 +35,7 @@ from typing import Any
 
 from taskd.entries import Level
 from taskd.hooks import hooked
-from taskd.logger import as_level
+from taskd.logger import as_level, error_in
 from taskd.sanitise import RAISED, clean_text
 from taskd.speaking import Capturing, current, speaking, speaking_as
 from taskd.streams import is_service_stream
@@ -246,7 +246,7 @@ def _say(capturing: Capturing, record: logging.LogRecord) -> None:
     speaker = capturing.speaker(record.name)
     level = _LEVELS.get(record.levelno) or as_level(record.levelno)
     metadata = _metadata(record)
-    raised = record.exc_info[1] if record.exc_info else None
+    raised = error_in(record.exc_info)
     if raised is None and record.exc_text:  # of a record that came from elsewhere
         message = f"{message}\n{record.exc_text}"
     if raised is not None:

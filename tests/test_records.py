@@ -92,6 +92,16 @@ async def test_an_exception_and_a_stack_are_told(library: logging.Logger) -> Non
     assert "in speak" in here.message
 
 
+@pytest.mark.parametrize("exc_info", [True, "Traceback", ("a",), ("a", "b", "c"), (None, None, None), 1.5])
+@captured
+async def test_an_exception_that_is_none_does_not_fail_the_task(library: logging.Logger, exc_info: Any) -> None:
+    """Stdlib logging, too, lets no call fail for it: a record made elsewhere may have anything there."""
+    speaker = Speaker()
+    record = logging.makeLogRecord({"name": "far.away", "msg": "handed", "levelno": 40, "exc_info": exc_info})
+    await speaker.run(lambda: library.handle(record))
+    assert [(entry.message, entry.metadata) for entry in speaker.entries()] == [("handed", None)]
+
+
 @captured
 async def test_an_adapter_and_a_record_made_elsewhere_are_captured(library: logging.Logger) -> None:
     """All records pass by the same place."""
