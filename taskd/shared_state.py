@@ -8,11 +8,14 @@ Changes that were made before it began belong to others and stay. While plugins 
 of this changes for good, except what they set up for their own logging.
 
 Signals that taskd depends on are not changed even for a moment: `signal.signal` does nothing for
-them in a task's code. All of this is only for a process that is taskd's own (`taskd.server`).
+them in a task's code. What a task's handler of another signal raises reaches that task's code alone:
+a signal interrupts whatever runs, and in the loop's own callbacks it would close a socket of the
+service. All of this is only for a process that is taskd's own (`taskd.server`).
 """
 
 import builtins
 import contextlib
+import faulthandler
 import functools
 import gc
 import locale
@@ -29,9 +32,10 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from taskd.entries import Level
 from taskd.operator_log import own_loggers
 from taskd.signals import PROTECTED, StopSignals
-from taskd.speaking import current
+from taskd.speaking import Capturing, current
 
 # Modules in which a patched function would reach the service and all tasks.
 _PATCHED = (builtins, time, socket)
@@ -77,7 +81,9 @@ class SharedState:
                 if now != self._before[name] and now != since[name]:
                     part.write(self._before[name])
         os.umask(self._umask)  # cannot be read without a change
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
+            signal.setitimer(timer, 0)
+        faulthandler.cancel_dump_traceback_later()  # which may end the process
         self._signals.take_back()
         own_loggers()
 
@@ -119,11 +125,30 @@ def take_back(since: State) -> None:
 def _protecting(set_signal: Callable[[int, Any], Any]) -> Any:
     @functools.wraps(set_signal)
     def protecting(signalnum: int, handler: Any) -> Any:
-        if current.get() is not None and signalnum in PROTECTED:
+        capturing = current.get()
+        if capturing is not None and signalnum in PROTECTED:
             return signal.getsignal(signalnum)
+        if capturing is not None and callable(handler):
+            handler = _raising_in(capturing, handler)
         return set_signal(signalnum, handler)
 
     return protecting
+
+
+def _raising_in(capturing: Capturing, handler: Callable[[int, Any], object]) -> Callable[[int, Any], None]:
+    """A task's signal handler, of which the task's own code gets what it raises, and its log what interrupts others."""
+
+    @functools.wraps(handler)
+    def handle(number: int, frame: Any) -> None:
+        try:
+            handler(number, frame)
+        except BaseException as error:
+            if current.get() is capturing:
+                raise
+            message = f"exception in the handler of {signal.Signals(number).name}, which interrupted other code"
+            capturing.logger.tell_exception(Level.ERROR, message, error, {})
+
+    return handle
 
 
 def _read() -> State:
@@ -206,6 +231,9 @@ PARTS: dict[str, _Part] = {
     "unraisable hook": _attribute(sys, "unraisablehook"),
     "threads' hook": _attribute(threading, "excepthook"),
     "socket timeout": _Part(socket.getdefaulttimeout, socket.setdefaulttimeout),
+    "threads' stack size": _Part(threading.stack_size, threading.stack_size),
+    "digits of integers": _Part(sys.get_int_max_str_digits, sys.set_int_max_str_digits),
+    "processors": _Part(lambda: os.sched_getaffinity(0), lambda numbers: os.sched_setaffinity(0, numbers)),
     "locale": _Part(lambda: locale.setlocale(locale.LC_ALL), lambda name: locale.setlocale(locale.LC_ALL, name)),
     "priority": _Part(
         lambda: os.getpriority(os.PRIO_PROCESS, 0), lambda nice: os.setpriority(os.PRIO_PROCESS, 0, nice)

@@ -1,6 +1,7 @@
 """What a process has only once: a plugin takes nothing of it from the service or from other tasks."""
 
 import contextlib
+import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 from tests.served import Served, wait_until
 
 PLUGINS = '''
-import asyncio, builtins, ctypes, gc, locale, logging, logging.config, os, resource
+import asyncio, builtins, ctypes, faulthandler, gc, locale, logging, logging.config, os, resource
 import signal, socket, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,6 +35,11 @@ CHANGES = {
     "print": lambda: setattr(builtins, "print", None),
     "time": lambda: (setattr(time, "time", lambda: 0.0), setattr(time, "monotonic", lambda: 0.0)),
     "alarm": lambda: (signal.signal(signal.SIGALRM, lambda *_: 1 / 0), signal.alarm(3_600)),
+    "other timers": lambda: [signal.setitimer(timer, 3_600) for timer in (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)],
+    "last words": lambda: faulthandler.dump_traceback_later(1.0, exit=True),
+    "stack size": lambda: threading.stack_size(1 << 20),
+    "digits": lambda: sys.set_int_max_str_digits(640),
+    "processors": lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}),
     "signals": lambda: [signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)],
     "C signals": lambda: ctypes.CDLL(None).signal(signal.SIGTERM, ctypes.c_void_p(1)),
     "mask": lambda: signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()),
@@ -99,7 +105,8 @@ class Look(Plugin):
             "hooks": [sys.unraisablehook.__name__, threading.excepthook.__name__],
             "socket": [socket.getdefaulttimeout(), str(socket.socket)], "locale": locale.setlocale(locale.LC_ALL),
             "limits": resource.getrlimit(resource.RLIMIT_CORE), "print": str(print),
-            "time": [str(time.time), str(time.monotonic)], "timer": signal.getitimer(signal.ITIMER_REAL),
+            "time": [str(time.time), str(time.monotonic)], "timers": [signal.getitimer(timer) for timer in range(3)],
+            "threads": [threading.stack_size(), sys.get_int_max_str_digits(), len(os.sched_getaffinity(0))],
             "signals": [str(signal.getsignal(each)) for each in (2, 15, 1, 13, 17)],
             "mask": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
             "root": [root.level, [str(each) for each in root.handlers], len(root.filters), root.manager.disable],
@@ -116,6 +123,24 @@ class Innocent(Plugin):
     def execute(self, params):
         logging.getLogger("report").info("customer 4711")
         logging.getLogger("report").warning("customer 4711 again")
+
+
+class Alarmed(Plugin):
+    """Has a signal raise, in the loop, in its own code, and when it has ended."""
+    name = "alarmed"
+    async def execute(self, params, context):
+        def ring(number, frame):
+            raise TimeoutError("too long")
+        signal.signal(signal.SIGALRM, ring)
+        signal.signal(signal.SIGUSR1, ring)
+        asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGUSR1)
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        await asyncio.sleep(0.5)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        try:
+            time.sleep(5)
+        except TimeoutError:
+            return "interrupted"
 
 
 class Executor(Plugin):
@@ -262,6 +287,17 @@ def test_a_stop_is_heard_while_a_plugin_holds_the_signals(tmp_path: Path, what: 
         # The handlers are Python's then, which the system shows as caught.
         wait_until(lambda: int(status.read_text().split("SigCgt:")[1].split()[0], 16) >> (signal.SIGTERM - 1) & 1)
         assert running.stop() == 0
+
+
+def test_a_signal_that_a_plugin_has_raise_interrupts_its_own_code_alone(shared: Served) -> None:
+    """Raised in a callback of the loop it would close the listening socket, and nobody would be answered any more."""
+    task = shared.wait_end(shared.submit("alarmed"))
+    assert task["result"] == "interrupted", task["error"]
+    told = [entry["message"].partition("\n")[0] for entry in shared.entries(task["id"]) if entry["level"] == "ERROR"]
+    assert "exception in the handler of SIGALRM, which interrupted other code" in told
+    before = len(shared.said)
+    os.kill(shared.process.pid, signal.SIGUSR1)
+    wait_until(lambda: any("which interrupted other code" in line for line in shared.said[before:]))
 
 
 def test_a_client_that_leaves_does_not_end_a_service_whose_plugin_wants_sigpipe(tmp_path: Path) -> None:
