@@ -16,6 +16,7 @@ service. All of this is only for a process that is taskd's own (`taskd.server`).
 import builtins
 import contextlib
 import faulthandler
+import fcntl
 import functools
 import gc
 import locale
@@ -62,6 +63,7 @@ class SharedState:
         self._signals = signals
         self._umask = os.umask(0o077)
         os.umask(self._umask)
+        self._standard = _copies_of_standard()
         self._before = _read()
 
     def loaded(self) -> None:
@@ -80,12 +82,35 @@ class SharedState:
                 now = part.read()
                 if now != self._before[name] and now != since[name]:
                     part.write(self._before[name])
+        self._open_standard()
         os.umask(self._umask)  # cannot be read without a change
         for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
             signal.setitimer(timer, 0)
         faulthandler.cancel_dump_traceback_later()  # which may end the process
         self._signals.take_back()
         own_loggers()
+
+    def _open_standard(self) -> None:
+        """Open those of 0, 1 and 2 that are closed: the next socket would take their place, and hear what we log."""
+        for number, kept_copy in self._standard.items():
+            try:
+                os.fstat(number)
+            except OSError:
+                os.dup2(kept_copy, number)
+
+    def close(self) -> None:
+        """Close what was kept open."""
+        for kept_copy in self._standard.values():
+            os.close(kept_copy)
+
+
+def _copies_of_standard() -> dict[int, int]:
+    """Copies of the descriptors 0, 1 and 2, of those that are open."""
+    copies = {}
+    for number in range(3):
+        with contextlib.suppress(OSError):
+            copies[number] = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
+    return copies
 
 
 _kept: SharedState | None = None
@@ -102,6 +127,7 @@ def kept(signals: StopSignals) -> Iterator[SharedState]:
         yield _kept
     finally:
         signal.signal = patched
+        _kept.close()
         _kept = before
 
 

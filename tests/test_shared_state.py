@@ -143,6 +143,16 @@ class Alarmed(Plugin):
             return "interrupted"
 
 
+class Closer(Plugin):
+    """Closes the three standard descriptors, as `open(sys.stderr.fileno(), "w")` does when it is collected."""
+    name = "closer"
+    async def execute(self, params, context):
+        before = [os.readlink(f"/proc/self/fd/{number}") for number in range(3)]
+        for number in range(3) if params.get("close") else ():
+            open(number, "rb" if number == 0 else "wb").close()
+        return before
+
+
 class Executor(Plugin):
     """Takes the default executor, as examples on the web do."""
     name = "executor"
@@ -298,6 +308,15 @@ def test_a_signal_that_a_plugin_has_raise_interrupts_its_own_code_alone(shared: 
     before = len(shared.said)
     os.kill(shared.process.pid, signal.SIGUSR1)
     wait_until(lambda: any("which interrupted other code" in line for line in shared.said[before:]))
+
+
+def test_standard_descriptors_that_a_plugin_closes_are_opened_again(shared: Served) -> None:
+    """Else the next client's connection gets the number 2, and is told what the service logs."""
+    before = run(shared, "closer", close=True)
+    assert run(shared, "closer") == before
+    said = len(shared.said)
+    run(shared, "taker", what="directory", warned=True)
+    wait_until(lambda: warned(shared, said))
 
 
 def test_a_client_that_leaves_does_not_end_a_service_whose_plugin_wants_sigpipe(tmp_path: Path) -> None:
