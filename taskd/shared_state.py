@@ -8,9 +8,9 @@ Changes that were made before it began belong to others and stay. While plugins 
 of this changes for good, except what they set up for their own logging.
 
 Signals that taskd depends on are not changed even for a moment: `signal.signal` does nothing for
-them in a task's code. What a task's handler of another signal raises reaches that task's code alone:
-a signal interrupts whatever runs, and in the loop's own callbacks it would close a socket of the
-service. All of this is only for a process that is taskd's own (`taskd.server`).
+them in a task's code, nor while plugins load. What a task's handler of another signal raises reaches
+that task's code alone: a signal interrupts whatever runs, and in the loop's own callbacks it would
+close a socket of the service. All of this is only for a process that is taskd's own (`taskd.server`).
 """
 
 import builtins
@@ -64,10 +64,12 @@ class SharedState:
         self._umask = os.umask(0o077)
         os.umask(self._umask)
         self._standard = _copies_of_standard()
+        self.loading = True
         self._before = _read()
 
     def loaded(self) -> None:
         """The plugins are loaded: what they set up for their logging is kept, all else is as before."""
+        self.loading = False
         self.take_back(dict.fromkeys(PARTS), loading=True)
         now = _read()
         self._before |= {name: now[name] for name, part in PARTS.items() if not part.loading}
@@ -152,7 +154,8 @@ def _protecting(set_signal: Callable[[int, Any], Any]) -> Any:
     @functools.wraps(set_signal)
     def protecting(signalnum: int, handler: Any) -> Any:
         capturing = current.get()
-        if capturing is not None and signalnum in PROTECTED:
+        loading = _kept is not None and _kept.loading
+        if (capturing is not None or loading) and signalnum in PROTECTED:
             return signal.getsignal(signalnum)
         if capturing is not None and callable(handler):
             handler = _raising_in(capturing, handler)

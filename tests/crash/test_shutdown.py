@@ -90,7 +90,8 @@ def handles(pid: int, number: int) -> bool:
     return bool(caught >> (signal.SIGTERM - 1) & 1 and (caught >> (number - 1) & 1 or number == signal.SIGHUP))
 
 
-BLOCKS = ["time.sleep(3_600)", "while True: pass", "os.mkfifo(begun + '.fifo'); open(begun + '.fifo')"]
+REFUSES = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(3_600)"
+BLOCKS = [REFUSES, "time.sleep(3_600)", "while True: pass", "os.mkfifo(begun + '.fifo'); open(begun + '.fifo')"]
 
 
 @pytest.mark.parametrize("blocks", BLOCKS)
