@@ -8,12 +8,16 @@ Changes that were made before it began belong to others and stay. While plugins 
 of this changes for good, except what they set up for their own logging.
 
 Signals that taskd depends on are not changed even for a moment: `signal.signal` does nothing for
-them in a task's code. All of this is only for a process that is taskd's own (`taskd.server`).
+them in a task's code, nor while plugins load, and no import blocks them. What a task's handler of
+another signal raises reaches that task's code alone: a signal interrupts whatever runs, and in the
+loop's own callbacks it would close a socket of the service. All of this is only for a process that is
+taskd's own (`taskd.server`).
 """
 
 import builtins
 import contextlib
 import faulthandler
+import fcntl
 import functools
 import gc
 import locale
@@ -25,14 +29,15 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from taskd.entries import Level
 from taskd.operator_log import own_loggers
 from taskd.signals import PROTECTED, StopSignals
-from taskd.speaking import current
+from taskd.speaking import Capturing, current
 
 # Modules in which a patched function would reach the service and all tasks.
 _PATCHED = (builtins, time, socket)
@@ -62,10 +67,13 @@ class SharedState:
         self._signals = signals
         self._umask = os.umask(0o077)
         os.umask(self._umask)
+        self._standard = _copies_of_standard()
+        self.loading = True
         self._before = _read()
 
     def loaded(self) -> None:
         """The plugins are loaded: what they set up for their logging is kept, all else is as before."""
+        self.loading = False
         self.take_back(dict.fromkeys(PARTS), loading=True)
         now = _read()
         self._before |= {name: now[name] for name, part in PARTS.items() if not part.loading}
@@ -80,12 +88,35 @@ class SharedState:
                 now = part.read()
                 if now != self._before[name] and now != since[name]:
                     part.write(self._before[name])
+        self._open_standard()
         os.umask(self._umask)  # cannot be read without a change
         for timer in _TIMERS:
             signal.setitimer(timer, 0)
-        faulthandler.cancel_dump_traceback_later()
+        faulthandler.cancel_dump_traceback_later()  # which may end the process
         self._signals.take_back()
         own_loggers()
+
+    def _open_standard(self) -> None:
+        """Open those of 0, 1 and 2 that are closed: the next socket would take their place, and hear what we log."""
+        for number, kept_copy in self._standard.items():
+            try:
+                os.fstat(number)
+            except OSError:
+                os.dup2(kept_copy, number)
+
+    def close(self) -> None:
+        """Close what was kept open."""
+        for kept_copy in self._standard.values():
+            os.close(kept_copy)
+
+
+def _copies_of_standard() -> dict[int, int]:
+    """Copies of the descriptors 0, 1 and 2, of those that are open."""
+    copies = {}
+    for number in range(3):
+        with contextlib.suppress(OSError):
+            copies[number] = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
+    return copies
 
 
 _kept: SharedState | None = None
@@ -96,12 +127,13 @@ def kept(signals: StopSignals) -> Iterator[SharedState]:
     """Keep the state of now for the length of a `with` block."""
     global _kept
     before, _kept = _kept, SharedState(signals)
-    patched = signal.signal
-    signal.signal = _protecting(patched)
+    patched = signal.signal, signal.pthread_sigmask
+    signal.signal, signal.pthread_sigmask = _protecting(signal.signal), _letting_in(signal.pthread_sigmask)
     try:
         yield _kept
     finally:
-        signal.signal = patched
+        signal.signal, signal.pthread_sigmask = patched
+        _kept.close()
         _kept = before
 
 
@@ -125,11 +157,41 @@ def take_back(since: State) -> None:
 def _protecting(set_signal: Callable[[int, Any], Any]) -> Any:
     @functools.wraps(set_signal)
     def protecting(signalnum: int, handler: Any) -> Any:
-        if current.get() is not None and signalnum in PROTECTED:
+        capturing = current.get()
+        loading = _kept is not None and _kept.loading
+        if (capturing is not None or loading) and signalnum in PROTECTED:
             return signal.getsignal(signalnum)
+        if capturing is not None and callable(handler):
+            handler = _raising_in(capturing, handler)
         return set_signal(signalnum, handler)
 
     return protecting
+
+
+def _letting_in(set_mask: Callable[..., Any]) -> Any:
+    @functools.wraps(set_mask)
+    def letting_in(how: int, numbers: Iterable[int]) -> Any:
+        if _kept is not None and _kept.loading and how != signal.SIG_UNBLOCK:
+            numbers = set(numbers) - PROTECTED
+        return set_mask(how, numbers)
+
+    return letting_in
+
+
+def _raising_in(capturing: Capturing, handler: Callable[[int, Any], object]) -> Callable[[int, Any], None]:
+    """A task's signal handler, of which the task's own code gets what it raises, and its log what interrupts others."""
+
+    @functools.wraps(handler)
+    def handle(number: int, frame: Any) -> None:
+        try:
+            handler(number, frame)
+        except BaseException as error:
+            if current.get() is capturing:
+                raise
+            message = f"exception in the handler of {signal.Signals(number).name}, which interrupted other code"
+            capturing.logger.tell_exception(Level.ERROR, message, error, {})
+
+    return handle
 
 
 def _read() -> State:
@@ -217,6 +279,9 @@ PARTS: dict[str, _Part] = {
     "unraisable hook": _attribute(sys, "unraisablehook"),
     "threads' hook": _attribute(threading, "excepthook"),
     "socket timeout": _Part(socket.getdefaulttimeout, socket.setdefaulttimeout),
+    "threads' stack size": _Part(threading.stack_size, threading.stack_size),
+    "digits of integers": _Part(sys.get_int_max_str_digits, sys.set_int_max_str_digits),
+    "processors": _Part(lambda: os.sched_getaffinity(0), lambda numbers: os.sched_setaffinity(0, numbers)),
     "locale": _Part(lambda: locale.setlocale(locale.LC_ALL), lambda name: locale.setlocale(locale.LC_ALL, name)),
     "priority": _Part(
         lambda: os.getpriority(os.PRIO_PROCESS, 0), lambda nice: os.setpriority(os.PRIO_PROCESS, 0, nice)

@@ -36,6 +36,9 @@ CHANGES = {
     "alarm": lambda: (signal.signal(signal.SIGALRM, lambda *_: 1 / 0), signal.alarm(3_600)),
     "timers": lambda: [signal.setitimer(timer, 3_600) for timer in (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)],
     "handler": lambda: (signal.signal(signal.SIGUSR1, signal.SIG_IGN), setattr(sys, "excepthook", print)),
+    "stack size": lambda: threading.stack_size(1 << 20),
+    "digits": lambda: sys.set_int_max_str_digits(640),
+    "processors": lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}),
     "signals": lambda: [signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)],
     "C signals": lambda: ctypes.CDLL(None).signal(signal.SIGTERM, ctypes.c_void_p(1)),
     "mask": lambda: signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()),
@@ -112,6 +115,7 @@ class Look(Plugin):
             "socket": [socket.getdefaulttimeout(), str(socket.socket)], "locale": locale.setlocale(locale.LC_ALL),
             "limits": resource.getrlimit(resource.RLIMIT_CORE), "print": str(print),
             "time": [str(time.time), str(time.monotonic)], "timers": [signal.getitimer(each) for each in (0, 1, 2)],
+            "threads": [threading.stack_size(), sys.get_int_max_str_digits(), len(os.sched_getaffinity(0))],
             "signals": [str(signal.getsignal(each)) for each in (2, 15, 1, 13, 17, 10)],
             "mask": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
             "root": [root.level, [str(each) for each in root.handlers], len(root.filters), root.manager.disable],
@@ -128,6 +132,34 @@ class Innocent(Plugin):
     def execute(self, params):
         logging.getLogger("report").info("customer 4711")
         logging.getLogger("report").warning("customer 4711 again")
+
+
+class Alarmed(Plugin):
+    """Has a signal raise, in the loop and in its own code."""
+    name = "alarmed"
+    async def execute(self, params, context):
+        def ring(number, frame):
+            raise TimeoutError("too long")
+        signal.signal(signal.SIGALRM, ring)
+        signal.signal(signal.SIGUSR1, ring)
+        asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGUSR1)
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        await asyncio.sleep(0.5)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        try:
+            time.sleep(5)
+        except TimeoutError:
+            return "interrupted"
+
+
+class Closer(Plugin):
+    """Closes the three standard descriptors, as `open(sys.stderr.fileno(), "w")` does when it is collected."""
+    name = "closer"
+    async def execute(self, params, context):
+        before = [os.readlink(f"/proc/self/fd/{number}") for number in range(3)]
+        for number in range(3) if params.get("close") else ():
+            open(number, "rb" if number == 0 else "wb").close()
+        return before
 
 
 class Executor(Plugin):
@@ -280,6 +312,23 @@ def test_a_stop_is_heard_while_a_plugin_holds_the_signals(tmp_path: Path, what: 
         # The handlers are Python's then, which the system shows as caught.
         wait_until(lambda: int(status.read_text().split("SigCgt:")[1].split()[0], 16) >> (signal.SIGTERM - 1) & 1)
         assert running.stop() == 0
+
+
+def test_a_signal_that_a_plugin_has_raise_interrupts_its_own_code_alone(shared: Served) -> None:
+    """Raised in a callback of the loop it would close the listening socket, and nobody would be answered any more."""
+    task = shared.wait_end(shared.submit("alarmed"))
+    assert task["result"] == "interrupted", task["error"]
+    told = [entry["message"].partition("\n")[0] for entry in shared.entries(task["id"]) if entry["level"] == "ERROR"]
+    assert "exception in the handler of SIGALRM, which interrupted other code" in told
+
+
+def test_standard_descriptors_that_a_plugin_closes_are_opened_again(shared: Served) -> None:
+    """Else the next client's connection gets the number 2, and is told what the service logs."""
+    before = run(shared, "closer", close=True)
+    assert run(shared, "closer") == before
+    said = len(shared.said)
+    run(shared, "taker", what="directory", warned=True)
+    wait_until(lambda: warned(shared, said))
 
 
 def test_a_client_that_leaves_does_not_end_a_service_whose_plugin_wants_sigpipe(tmp_path: Path) -> None:
