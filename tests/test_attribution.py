@@ -344,7 +344,7 @@ class Ends(Plugin):
 
 
 OUTLIVING = """
-import asyncio, logging, threading
+import asyncio, logging, threading, time
 
 log = logging.getLogger(__name__)
 
@@ -357,13 +357,15 @@ class Outliving:
         logging.getLogger("a,b").warning("comma")
 
         async def go_on():
-            await asyncio.sleep(0.5)
+            while not context.logger.queue.closed:
+                await asyncio.sleep(0.01)
             print("printed late")
             context.logger.error("said late")
             raise ValueError("raised late")
 
         def go_on_in_thread():
-            threading.Event().wait(0.5)
+            while not context.logger.queue.closed:
+                time.sleep(0.01)
             log.info("recorded late")
             raise OSError("raised in a thread")
 
