@@ -11,7 +11,7 @@ import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -182,7 +182,9 @@ def logs(server: dict[str, Any], /, task: str, follow: bool, output: str, seq: b
     client = Client(**server)
     task_id, parameters = client.find(task), _parameters(asked)
     if follow:
-        return _follow(client, task_id, parameters, output, seq)
+        code = _follow(client, task_id, parameters, output, seq)
+        _hint_at_sources(client, task_id, asked)
+        return code
     matched = False
     with make_printer(output, seq=seq) as printer:
         for entries in client.pages(task_id, parameters):
@@ -198,11 +200,24 @@ def _hint(asked: dict[str, Any]) -> str:
     # The printer shows fields after the message, so they look like a part of it.
     if any("=" in text for text in asked["search"]):
         return "; --search looks in messages, --meta KEY=VALUE in fields"
-    wild = next((name for name in asked["source"] if "*" in name.removesuffix(".*")), None)
+    wild = next(_wild(asked["source"]), None)
     if wild is None:
         return ""
     stem = wild.partition("*")[0].rstrip(".") or "NAME"
     return f"; --source {wild} is no pattern: {stem} is one source, {stem}.* takes it and all below it"
+
+
+def _hint_at_sources(client: Client, task_id: str, asked: dict[str, Any]) -> None:
+    """Print the hint for a source with a star after output that does not show whether there was a match."""
+    if any(_wild(asked["source"])):
+        sources = [("source", name) for name in asked["source"]]
+        if not client.get(f"/api/tasks/{task_id}/logs", [*sources, ("limit", "1")]).get("total"):
+            say(f"no match{_hint({**asked, 'search': ()})}")
+
+
+def _wild(sources: Iterable[str]) -> Iterator[str]:
+    """Yield the sources that look like the pattern of a shell."""
+    yield from (name for name in sources if "*" in name.removesuffix(".*"))
 
 
 @clients.command()
@@ -231,12 +246,13 @@ def export(server: dict[str, Any], /, task: str, output: Path | None, force: boo
     if output is not None and asked["format"] is None:
         asked["format"] = FORMAT_ENDINGS.get(output.suffix.lower())
     client = Client(**server)
-    parameters = _parameters(asked)
+    parameters, task_id = _parameters(asked), client.find(task)
     if output is None:
-        client.export(client.find(task), parameters, export_to(sys.stdout, asked["format"]))
-        return
-    with replacement(output, force=force) as file:
-        client.export(client.find(task), parameters, file)
+        client.export(task_id, parameters, export_to(sys.stdout, asked["format"]))
+    else:
+        with replacement(output, force=force) as file:
+            client.export(task_id, parameters, file)
+    _hint_at_sources(client, task_id, asked)
 
 
 @clients.command()

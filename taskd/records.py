@@ -29,7 +29,7 @@ import os
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -294,19 +294,20 @@ def warnings_captured() -> Iterator[None]:
 
     def show(message: warnings.WarningMessage) -> None:
         capturing = speaking()
-        if capturing is None or message.file is not None:
+        if capturing is None or message.file is not None or _recorded():
             assert shown is not None
             shown(message)
         else:
             _say_warning(capturing, message)
 
-    if shown is not None:
-        warnings._showwarnmsg_impl = show  # type: ignore[attr-defined]  # typeshed leaves it out
-    try:
+    with hooked(warnings, "_showwarnmsg_impl", show) if shown is not None else nullcontext():
         yield
-    finally:
-        if getattr(warnings, "_showwarnmsg_impl", None) is show:
-            warnings._showwarnmsg_impl = shown  # type: ignore[attr-defined]
+
+
+def _recorded() -> bool:
+    """Return whether `catch_warnings` keeps warnings in its context, as it may from Python 3.14 on."""
+    context = getattr(warnings, "_get_context", None)
+    return context is not None and context().log is not None
 
 
 def _say_warning(capturing: Capturing, warning: warnings.WarningMessage) -> None:

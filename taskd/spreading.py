@@ -3,8 +3,8 @@ How far it is known whose words they are: into threads, and not into other proce
 
 A thread of Python begins with an empty context. One that a task starts is lent the task's name,
 and so is each call that a task hands to a `ThreadPoolExecutor`: its worker threads themselves
-belong to nobody, for they serve all. (Python's own direction: from 3.14 a build without the
-interpreter's lock has its threads inherit the context.) A thread that outlives its task keeps the
+belong to nobody, for they serve all. (From 3.14 on Python may have its threads inherit the context,
+and does in a build without the interpreter's lock.) A thread that outlives its task keeps the
 name: what it says then is on the service's stderr (`taskd.late`).
 
 What cannot be reached: the workers of other pools (`multiprocessing.pool.ThreadPool`), for they
@@ -28,9 +28,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from taskd.forks import children_ended
+from taskd.hooks import hooked
 from taskd.queue import LogQueue
 from taskd.sanitise import clean_text
-from taskd.speaking import Capturing, current, mark_owner, speaking
+from taskd.speaking import Capturing, current, mark_owner, speaking, speaking_as
 
 _WORKERS = {getattr(concurrent.futures.thread, "_worker", None), getattr(multiprocessing.pool, "worker", None)} - {None}
 
@@ -45,7 +46,11 @@ def threads_captured() -> Iterator[None]:
     @functools.wraps(started)
     def start(self: threading.Thread) -> None:
         capturing = speaking()
-        if capturing is not None and getattr(self, "_target", None) not in _WORKERS:
+        if getattr(self, "_target", None) in _WORKERS:
+            with speaking_as(None):  # it may inherit the context
+                started(self)
+            return
+        if capturing is not None:
             mark_owner(self, capturing)
             vars(self)["run"] = functools.partial(_run, self, capturing, vars(self).get("run"))
         started(self)
@@ -57,17 +62,12 @@ def threads_captured() -> Iterator[None]:
             return submitted(self, call, *args, **kw)
         return submitted(self, _call, capturing, call, *args, **kw)
 
-    thread.start = start  # type: ignore[method-assign]  # see the module's docstring
-    pool.submit = submit  # type: ignore[method-assign, assignment]
     _installed.append(start)
     try:
-        yield
+        with hooked(thread, "start", start), hooked(pool, "submit", submit):
+            yield
     finally:
         _installed.remove(start)
-        if thread.start is start:
-            thread.start = started  # type: ignore[method-assign]
-        if pool.submit is submit:
-            pool.submit = submitted  # type: ignore[method-assign]
 
 
 def _run(thread: threading.Thread, capturing: Capturing, replaced: Callable[[], object] | None) -> None:
@@ -76,20 +76,13 @@ def _run(thread: threading.Thread, capturing: Capturing, replaced: Callable[[], 
         del vars(thread)["run"]
     else:
         vars(thread)["run"] = replaced
-    token = current.set(capturing)
-    try:
+    with speaking_as(capturing):
         thread.run()
-    finally:
-        current.reset(token)
 
 
 def _call(capturing: Capturing, call: Callable[..., Any], /, *args: Any, **kw: Any) -> Any:
-    token = current.set(capturing)
-    try:
-        with children_ended():
-            return call(*args, **kw)
-    finally:
-        current.reset(token)
+    with speaking_as(capturing), children_ended():
+        return call(*args, **kw)
 
 
 _installed: list[object] = []

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.served import Served
+from tests.served import Served, wait_until
 
 LINES = 1_000
 TASKS = 6
@@ -341,3 +341,53 @@ class Ends(Plugin):
     assert within["error"].endswith("nobody asked for it: the disk is low")
     assert "because: asked to cancel" in said_by(asked, "ends")
     assert "asked to cancel" in said_by(asked, "system")
+
+
+OUTLIVING = """
+import asyncio, logging, threading, time
+
+log = logging.getLogger(__name__)
+
+
+class Outliving:
+    name = "outliving"
+
+    async def execute(self, params, context):
+        log.warning("by the module's own logger")
+        logging.getLogger("a,b").warning("comma")
+
+        async def go_on():
+            while not context.logger.queue.closed:
+                await asyncio.sleep(0.01)
+            print("printed late")
+            context.logger.error("said late")
+            raise ValueError("raised late")
+
+        def go_on_in_thread():
+            while not context.logger.queue.closed:
+                time.sleep(0.01)
+            log.info("recorded late")
+            raise OSError("raised in a thread")
+
+        threading.Thread(target=go_on_in_thread).start()
+        asyncio.create_task(go_on())
+"""
+
+
+def test_what_outlives_its_task_is_on_the_services_stderr_with_its_name(served: Served) -> None:
+    """Prints, records, words and exceptions; and sources are called as their author knows them."""
+    add_plugin(served, OUTLIVING)
+    late = ["stdout: printed late", "outliving: said late", "ValueError: raised late", "more: recorded late"]
+    late += ["OSError: raised in a thread"]
+    with served:
+        task_id = served.submit("outliving")
+        served.wait_end(task_id)
+        wait_until(lambda: sum("after its end" in line for line in served.said) == len(late))
+        sources = served.get(f"/api/tasks/{task_id}/logs/sources")["sources"]
+        found = {
+            name: said_by(served.get(f"/api/tasks/{task_id}/logs?source={name}")["entries"], name) for name in sources
+        }
+    assert sources == ["a,b", "more", "system"]
+    assert (found["more"], found["a,b"]) == (["by the module's own logger"], ["comma"])
+    for words in late:
+        assert [line for line in served.said if words in line and f"outliving {task_id[-8:]}, after its end" in line]

@@ -455,8 +455,10 @@ def test_who_searches_for_a_field_is_told_of_meta(served: Served) -> None:
 def test_a_source_with_a_star_that_matches_nothing_gets_a_hint(served: Served, source: str, hint: str) -> None:
     """A shell's pattern is a habit; only `NAME.*` means more than one source."""
     served.wait_end(served.submit("talk"))
-    printed = served.taskd("logs", "@last", "--source", source).stderr
-    assert printed == f"taskd: no match; --source {source} is no pattern: {hint} takes it and all below it\n"
+    told = f"taskd: no match; --source {source} is no pattern: {hint} takes it and all below it\n"
+    for command in ("logs", "logs -f", "export"):
+        assert served.taskd(*command.split(), "@last", "--source", source).stderr.endswith(told)
+        assert "no match" not in served.taskd(*command.split(), "@last", "--source", f"{source},talk").stderr
 
 
 def test_an_export_whose_server_is_killed_is_recognised_as_incomplete(tmp_path: Path) -> None:
