@@ -90,8 +90,9 @@ class Tree:
             most = self._dropped.most_common(NAMED_MAX)
             names = ", ".join(f"{shown(name)} of {count:,}" for name, count in most)
             more = len(self._dropped) - len(most)
+            total = self._dropped.total()
             log.warning(
-                f"{self._dropped.total():,} extended attributes are not restored: {names}"
+                f"{total:,} extended {'attribute is' if total == 1 else 'attributes are'} not restored: {names}"
                 f"{f' and {more:,} other names' if more else ''}. A restore sets user.* and POSIX ACLs, "
                 "if the file system takes them and knows the users"
             )
