@@ -441,7 +441,8 @@ def test_a_daemon_that_closes_its_output_is_not_waited_for(new_loop: Callable[[]
 
     async def said() -> list[str]:
         log = Log()
-        script = "setsid sleep 1000 >/dev/null 2>&1 </dev/null & echo $!"
+        # The shell goes on when the daemon has left its group, which ends with the shell.
+        script = "echo $(setsid sh -c 'echo $$; exec sleep 1000 >/dev/null 2>&1 </dev/null' &)"
         await run_process(log.logger, shell(script), term_wait_s=0.05)
         return await log.said()
 
