@@ -1,6 +1,7 @@
 """`migration`: a database is at one version or at the next, and what is wrong is found before."""
 
 import asyncio
+import os
 import random
 import sqlite3
 import sys
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugins.migration.files import File
+from plugins.migration.guard import Guard
 from taskd.entries import Level
 from taskd.errors import ParamsInvalid
 from taskd.filters import LogFilter
@@ -286,6 +288,67 @@ async def test_what_a_database_brings_along_is_not_trusted(
     task = await run(service, database, write(_0001_a="INSERT INTO users (name) VALUES ('x')"))
     assert task.status == "failed"
     assert "fts3_tokenizer" in (task.error or "")
+
+
+CHAIN = {
+    "common table expressions": "WITH a0 AS (SELECT 1 a)"
+    + "".join(f", a{i} AS (SELECT * FROM a{i - 1})" for i in range(1, 30_000))
+    + " SELECT * FROM a29999",
+    "views": "CREATE VIEW v0 AS SELECT 1 a;"
+    + "".join(f"CREATE VIEW v{i} AS SELECT * FROM v{i - 1};" for i in range(1, 20_000)),
+    "triggers": "".join(
+        f"CREATE TABLE t{i} (a); CREATE TRIGGER r{i} AFTER INSERT ON t{i} BEGIN INSERT INTO t{i + 1} VALUES (1); END;"
+        for i in range(7_000)
+    ),
+}
+
+
+@pytest.mark.parametrize("by", CHAIN)
+def test_queries_inside_each_other_do_not_end_the_process(by: str) -> None:
+    """SQLite calls itself for each of them, until the stack of its thread is at its end."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        counted = map(Guard(connection).count, [s.sql for s in File(1, "0001_a.sql", "", CHAIN[by]).statements()])
+        with pytest.raises(sqlite3.OperationalError, match="has more than 5,000 queries"):
+            list(counted)
+
+
+async def test_queries_that_a_database_brings_along_are_counted(
+    service: Service, write: Write, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is a text, a name or a comment is none of them."""
+    guard = sys.modules[service.plugins["migration"].factory.__module__ + ".guard"]
+    monkeypatch.setattr(guard, "QUERIES_MAX", 4)
+    with closing(sqlite3.connect(database)) as connection:
+        connection.executescript("CREATE VIEW a AS SELECT 1; CREATE VIEW b AS SELECT * FROM a;")
+    hidden = "SELECT 'select', 1 \"update\", 2 [insert], 3 `delete` /* select */ -- select\n"
+    directory = write(_0001_a=hidden + "FROM (SELECT * FROM b)")
+    assert (await run(service, database, directory)).error is None
+    write(_0002_b="SELECT * FROM (SELECT * FROM (SELECT * FROM b))")
+    assert "has more than 4 queries" in ((await run(service, database, directory)).error or "")
+
+
+async def test_a_record_is_in_the_database_whatever_a_migration_names_its_own_tables(
+    service: Service, write: Write, database: Path
+) -> None:
+    """A temporary table of the same name would otherwise take it, and be gone with it."""
+    temporary = "CREATE TEMP TABLE taskd_migrations (version, name, checksum, duration_ms);"
+    directory = write(_0001_users=temporary + USERS, _0002_mails=MAILS)
+    task = await run(service, database, directory)
+    assert task.result == {"applied": ["0001_users.sql", "0002_mails.sql"], "version": 2}
+    assert rows(database, "SELECT version FROM taskd_migrations") == [(1,), (2,)]
+
+
+@pytest.mark.parametrize("part", ["", "-journal", "-wal", "-shm"])
+async def test_a_pipe_in_the_place_of_the_database_is_not_waited_for(
+    service: Service, write: Write, database: Path, part: str
+) -> None:
+    """SQLite opens it and waits for the other end, where it cannot be interrupted."""
+    if part:
+        database.touch()
+    os.mkfifo(f"{database}{part}")
+    async with asyncio.timeout(10):
+        task = await run(service, database, write(_0001_users=USERS))
+    assert f"{database}{part} is not a regular file" in (task.error or "")
 
 
 async def test_ordinary_statements_are_not_refused(service: Service, write: Write, database: Path) -> None:
