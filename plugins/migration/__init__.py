@@ -322,7 +322,7 @@ class Run:
 
     @contextlib.contextmanager
     def _connected(self, mode: str) -> Iterator["Guarded"]:
-        url = f"file:{quote(str(self._path))}?mode={mode}"
+        url = f"file://{quote(str(self._path))}?mode={mode}"
         # Made in the thread that uses it; only `interrupt` comes from another.
         connection = sqlite3.connect(
             url, uri=True, timeout=LOCK_LOOK_S, isolation_level=None, check_same_thread=False, factory=Guarded

@@ -62,6 +62,7 @@ FOREIGN_KEYS = "within a transaction this has no effect (PRAGMA defer_foreign_ke
 _WRITES = {
     sqlite3.SQLITE_INSERT: 0, sqlite3.SQLITE_UPDATE: 0, sqlite3.SQLITE_DELETE: 0, sqlite3.SQLITE_DROP_TABLE: 0,
     sqlite3.SQLITE_ALTER_TABLE: 1, sqlite3.SQLITE_CREATE_TRIGGER: 1, sqlite3.SQLITE_CREATE_TEMP_TRIGGER: 1,
+    sqlite3.SQLITE_CREATE_INDEX: 1,
 }  # fmt: skip
 
 

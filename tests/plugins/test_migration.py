@@ -109,6 +109,13 @@ async def test_a_new_database_is_brought_to_the_newest_version(service: Service,
     assert f"{database} is at version 2; nothing to apply" in messages(await read_all(service, again.id))
 
 
+async def test_a_path_may_begin_with_two_slashes(service: Service, write: Write, database: Path) -> None:
+    """As many do that are put together; it is the same file, and no name of a host."""
+    task = await run(service, Path(f"/{database}"), write(_0001_users=USERS))
+    assert task.error is None
+    assert "users" in tables(database)
+
+
 async def test_only_what_is_not_applied_is_applied(service: Service, write: Write, database: Path) -> None:
     """`target` stops before the newest; the next run goes on from there."""
     directory = write(_0001_users=USERS, _0002_mails=MAILS)
@@ -156,6 +163,10 @@ async def test_a_failing_statement_is_shown_and_its_migration_undone(
         ({"_0002_b": "SELECT 1;"}, "a gap before 0002_b.sql: expected a migration 0001"),
         ({"_0001_a": "SELECT 1;", "_0001_b": "SELECT 1;"}, "0001_a.sql and 0001_b.sql have the same number"),
         ({"_1_a": "SELECT 1;"}, "'1_a.sql' is not the name of a migration"),
+        ({"_٠٠٠١_a": "SELECT 1;"}, "'٠٠٠١_a.sql' is not the name of a migration"),
+        ({"_0001_a\udcff": "SELECT 1;"}, "'0001_a\\udcff.sql' is not the name of a migration"),
+        ({"_0001_a\nb": "SELECT 1;"}, "'0001_a\\nb.sql' is not the name of a migration"),
+        ({"_0001_a": "-" * (32 * 1_024 * 1_024 + 1)}, "0001_a.sql has more than 32 MiB. Divide it"),
         ({"_0001_a": "SELECT 1;\nSELECT 'open;"}, "the statement that begins on line 2 has no end"),
         ({"_0001_a": "SELECT 1;\ncommit;"}, "0001_a.sql, line 2: COMMIT is not possible here"),
         ({"_0001_a": "/* ; */ VACUUM"}, "0001_a.sql, line 1: VACUUM is not possible here"),
@@ -256,6 +267,7 @@ async def test_foreign_keys_cannot_be_switched_within_a_transaction(
         ("EXPLAIN COMMIT", "it can neither begin nor end one"),
         ("DELETE FROM taskd_migrations", "only taskd writes to it"),
         ("CREATE TRIGGER x INSERT ON taskd_migrations BEGIN SELECT 1; END", "only taskd writes to it"),
+        ("CREATE UNIQUE INDEX x ON taskd_migrations (1 + 0)", "only taskd writes to it"),
         ("SELECT zeroblob(2000000000)", "string or blob too big"),
     ],
 )
