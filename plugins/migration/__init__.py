@@ -42,6 +42,7 @@ LOCK_WAIT_S = 30.0
 LOCK_LOOK_S = 0.5
 BACKUP_STEP_PAGES = 1_000
 STATEMENTS_SHOWN_MAX = 1_000
+NAME_BYTES_MAX = 200
 # What SQLite keeps beside a database, by the end of its name.
 PARTS = ("-journal", "-wal", "-shm")
 
@@ -193,11 +194,11 @@ class Run:
         """What is applied, without creating or changing anything."""
         if not self._path.parent.is_dir():
             raise Failed(f"There is no directory {self._path.parent} for the database. Make it first.")
-        if not self._path.exists():
+        if not os.path.exists(self._path):  # a name that is too long for one is told by SQLite
             return []
         for part in ("", *PARTS):
             path = self._path.with_name(self._path.name + part)
-            if path.exists() and not path.is_file():  # SQLite would wait for the other end of a pipe
+            if os.path.exists(path) and not path.is_file():  # SQLite would wait for the other end of a pipe
                 raise Failed(f"{path} is not a regular file. {'Remove it' if part else 'Give the file of a database'}.")
         with self._connected("rw") as connection:
             return _records(connection)
@@ -213,7 +214,7 @@ class Run:
                 self._log.info(f"{file.name}:{statement.line} {statement.shown}", line=statement.line)
 
     def _apply_all(self, planned: list[File], statements: dict[int, list[Statement]]) -> dict[str, object]:
-        if self._params.backup and self._path.exists() and self._path.stat().st_size:
+        if self._params.backup and os.path.exists(self._path) and self._path.stat().st_size:
             self._copy()
         applied: list[File] = []
         version = 0
@@ -294,7 +295,8 @@ class Run:
 
     def _copy(self) -> None:
         """The database as it is, in the task's own directory, complete when it has its name."""
-        copy = self._context.data_dir / f"{self._path.name}.before"
+        name = os.fsencode(self._path.name)[:NAME_BYTES_MAX].decode(errors="ignore")
+        copy = self._context.data_dir / f"{name}.before"
         partial = copy.with_name(copy.name + ".partial")
         partial.unlink(missing_ok=True)
         try:

@@ -466,6 +466,19 @@ async def test_a_copy_is_made_before(service: Service, write: Write, database: P
     assert all(len(rows(path, "SELECT * FROM taskd_migrations")) == 1 for path in kept)
 
 
+@pytest.mark.parametrize(("letters", "status"), [(122, "succeeded"), (126, "failed"), (200, "failed")])
+async def test_a_long_name_is_copied_or_told(
+    service: Service, write: Write, tmp_path: Path, letters: int, status: str
+) -> None:
+    """The copy's name is cut where a file's name ends; what SQLite cannot open is told as that."""
+    database = tmp_path / ("é" * letters)
+    if letters == 122:
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("CREATE TABLE mine (x)")
+    task = await run(service, database, write(_0001_users=USERS))
+    assert (task.status, "unable to open database file" in (task.error or "")) == (status, status == "failed")
+
+
 async def test_two_at_once_do_not_interleave(service: Service, write: Write, database: Path) -> None:
     """Each migration is applied exactly once, and both tasks succeed."""
     files = {f"_{number:04}_t": f"CREATE TABLE t{number} (x);" for number in range(1, 21)}
