@@ -42,9 +42,13 @@ LOCK_WAIT_S = 30.0
 LOCK_LOOK_S = 0.5
 BACKUP_STEP_PAGES = 1_000
 STATEMENTS_SHOWN_MAX = 1_000
+NAME_BYTES_MAX = 200
+# What SQLite keeps beside a database, by the end of its name.
+PARTS = ("-journal", "-wal", "-shm")
 
+# With `main`, for a migration may have a temporary table of that name.
 CREATE_RECORDS = f"""
-CREATE TABLE IF NOT EXISTS {RECORDS} (
+CREATE TABLE IF NOT EXISTS main.{RECORDS} (
   version     INTEGER PRIMARY KEY,
   name        TEXT NOT NULL,
   checksum    TEXT NOT NULL,
@@ -52,9 +56,10 @@ CREATE TABLE IF NOT EXISTS {RECORDS} (
   duration_ms REAL NOT NULL
 )
 """
-HAS_RECORDS = f"SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '{RECORDS}'"
-SELECT_RECORDS = f"SELECT version, name, checksum FROM {RECORDS} ORDER BY version"
-INSERT_RECORD = f"INSERT INTO {RECORDS} (version, name, checksum, duration_ms) VALUES (?, ?, ?, ?)"
+HAS_RECORDS = f"SELECT 1 FROM main.sqlite_master WHERE type = 'table' AND lower(name) = '{RECORDS}'"
+SELECT_RECORDS = f"SELECT version, name, checksum FROM main.{RECORDS} ORDER BY version"
+SELECT_NESTING = "SELECT sql FROM main.sqlite_master WHERE type IN ('trigger', 'view')"
+INSERT_RECORD = f"INSERT INTO main.{RECORDS} (version, name, checksum, duration_ms) VALUES (?, ?, ?, ?)"
 
 
 class Stopped(concurrent.futures.CancelledError):
@@ -189,10 +194,12 @@ class Run:
         """What is applied, without creating or changing anything."""
         if not self._path.parent.is_dir():
             raise Failed(f"There is no directory {self._path.parent} for the database. Make it first.")
-        if not self._path.exists():
+        if not os.path.exists(self._path):  # a name that is too long for one is told by SQLite
             return []
-        if not self._path.is_file():
-            raise Failed(f"{self._path} is not a regular file. Give the file of a database.")
+        for part in ("", *PARTS):
+            path = self._path.with_name(self._path.name + part)
+            if os.path.exists(path) and not path.is_file():  # SQLite would wait for the other end of a pipe
+                raise Failed(f"{path} is not a regular file. {'Remove it' if part else 'Give the file of a database'}.")
         with self._connected("rw") as connection:
             return _records(connection)
 
@@ -207,29 +214,28 @@ class Run:
                 self._log.info(f"{file.name}:{statement.line} {statement.shown}", line=statement.line)
 
     def _apply_all(self, planned: list[File], statements: dict[int, list[Statement]]) -> dict[str, object]:
-        if self._params.backup and self._path.exists() and self._path.stat().st_size:
+        if self._params.backup and os.path.exists(self._path) and self._path.stat().st_size:
             self._copy()
         applied: list[File] = []
         version = 0
         with self._log.progress("migrations", len(planned)) as bar:
             for file in planned:
                 with self._connected("rwc") as connection:
-                    if self._apply(connection, file, statements[file.version]):
-                        applied.append(file)
-                    version = len(_records(connection))
+                    version, quicker = self._apply(connection, file, statements[file.version])
+                applied += [] if quicker else [file]
                 bar.advance()
         self._log.info(f"{self._path} is at version {version}")
         return self._result(applied, version, planned)
 
-    def _apply(self, connection: "Guarded", file: File, statements: list[Statement]) -> bool:
-        """One migration and its record in one transaction; False if another task was quicker."""
+    def _apply(self, connection: "Guarded", file: File, statements: list[Statement]) -> tuple[int, bool]:
+        """One migration and its record in one transaction; returns the version and if another task was quicker."""
         with self._log.group(file.name), self._transaction(connection):
             with connection.guard.own():
                 connection.execute(CREATE_RECORDS)
             records = _records(connection)
             if not plan_goes_on(records, file):
                 self._log.info(f"{file.name} was applied by another task meanwhile")
-                return False
+                return len(records), True
             started = time.monotonic()
             for statement in statements:
                 self._execute(connection, file, statement)
@@ -237,7 +243,7 @@ class Run:
             with connection.guard.own():
                 connection.execute(INSERT_RECORD, (file.version, file.name, file.checksum, taken_ms))
             self._check()
-        return True
+        return file.version, False
 
     @contextlib.contextmanager
     def _transaction(self, connection: "Guarded") -> Iterator[None]:
@@ -251,24 +257,26 @@ class Run:
                 with connection.guard.own():
                     connection.execute("ROLLBACK")
 
-    def _patiently(self, connection: "Guarded", sql: str) -> None:
-        """Execute a statement that waits for a lock. Raises `Stopped` soon after `stop`."""
+    def _patiently(self, connection: "Guarded", sql: str) -> list[Any]:
+        """Return what a statement that waits for a lock answers. Raises `Stopped` soon after `stop`."""
         until = time.monotonic() + LOCK_WAIT_S
         while True:
             self._check()
             try:
                 with connection.guard.own():
-                    connection.execute(sql)
-                return
+                    return connection.execute(sql).fetchall()
             except sqlite3.OperationalError as error:
                 if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
                     raise
 
     def _execute(self, connection: "Guarded", file: File, statement: Statement) -> None:
         self._check()
+        # What is returned is only counted: to decode a large text would hold up the whole service.
+        connection.text_factory = bytes
         place = f"{file.name}:{statement.line}"
         started, changes = time.monotonic(), connection.total_changes
         try:
+            connection.guard.count(statement.sql)
             with connection.guard.warning(lambda warning: self._log.warning(f"{place}: {warning}")):
                 returned = sum(1 for _ in connection.execute(statement.sql))
         except (sqlite3.Error, sqlite3.Warning) as error:
@@ -287,7 +295,8 @@ class Run:
 
     def _copy(self) -> None:
         """The database as it is, in the task's own directory, complete when it has its name."""
-        copy = self._context.data_dir / f"{self._path.name}.before"
+        name = os.fsencode(self._path.name)[:NAME_BYTES_MAX].decode(errors="ignore")
+        copy = self._context.data_dir / f"{name}.before"
         partial = copy.with_name(copy.name + ".partial")
         partial.unlink(missing_ok=True)
         try:
@@ -315,7 +324,7 @@ class Run:
 
     @contextlib.contextmanager
     def _connected(self, mode: str) -> Iterator["Guarded"]:
-        url = f"file:{quote(str(self._path))}?mode={mode}"
+        url = f"file://{quote(str(self._path))}?mode={mode}"
         # Made in the thread that uses it; only `interrupt` comes from another.
         connection = sqlite3.connect(
             url, uri=True, timeout=LOCK_LOOK_S, isolation_level=None, check_same_thread=False, factory=Guarded
@@ -324,9 +333,10 @@ class Run:
         try:
             self._check()
             connection.guard = Guard(connection)
-            # Text that is no UTF-8 is the database's affair: what a statement returns is only counted.
+            # Text that is no UTF-8 is the database's affair.
             connection.text_factory = lambda text: text.decode(errors="replace")
-            self._patiently(connection, "SELECT 1 FROM sqlite_master")
+            for (sql,) in self._patiently(connection, SELECT_NESTING):
+                connection.guard.count(str(sql))
             yield connection
         finally:
             self._connection = None

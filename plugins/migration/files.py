@@ -16,8 +16,10 @@ from pathlib import Path
 from .failures import Failed
 
 SHOWN_CHARACTERS = 200
+# A larger one would take a large part of the memory of taskd's process, and to split it hold up the service.
+FILE_BYTES_MAX = 32 * 1_024 * 1_024
 
-_FILE = re.compile(r"(\d{4,9})_[^/]+\.sql")
+_FILE = re.compile(r"([0-9]{4,9})_[^/]+\.sql")
 # What SQLite takes for white space, a byte order mark included, and whole comments. A comment with a bare
 # carriage return in it is not whole: SQLite reads on to the next newline.
 _SPACE = r"[ \t\n\f\r\ufeff][ \t\n\v\f\r]*"
@@ -138,12 +140,15 @@ def read_files(directory: Path) -> list[File]:
 
 def _read_file(path: Path) -> File:
     match = _FILE.fullmatch(path.name)
-    if match is None:
+    if match is None or not path.name.isprintable():  # what is no UTF-8 could not be recorded
         raise Failed(f"{path.name!r} is not the name of a migration. Expected NNNN_name.sql, such as 0001_users.sql.")
     if not path.is_file():  # reading a pipe would wait for its other end
         raise Failed(f"{path} is not a regular file. Replace or remove it.")
     try:
-        content = path.read_bytes()
+        with path.open("rb") as opened:
+            content = opened.read(FILE_BYTES_MAX + 1)
+        if len(content) > FILE_BYTES_MAX:
+            raise Failed(f"{path.name} has more than {FILE_BYTES_MAX >> 20} MiB. Divide it into several migrations.")
         text = content.decode("utf-8-sig")
     except OSError as error:
         raise Failed(f"{path} cannot be read: {error.strerror}.") from error

@@ -14,6 +14,7 @@ none here, and SQLite never lets a schema call the functions that it calls dange
 """
 
 import contextlib
+import re
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,14 @@ from collections.abc import Callable, Iterator
 RECORDS = "taskd_migrations"
 # A larger value would be a large part of the memory of taskd's process.
 VALUE_BYTES_MAX = 256 * 1_024 * 1_024
+
+# SQLite calls itself for each query that is inside another: with triggers, views and common table expressions
+# there may be any number, and at some 12,000 the stack of the thread, and with it the process, is at its end.
+QUERIES_MAX = 5_000
+_QUERY = re.compile(
+    r"""'[^']*'|"[^"]*"|`[^`]*`|\[[^\]]*\]|--[^\n]*|/\*.*?\*/|\b(?P<query>SELECT|INSERT|UPDATE|DELETE|REPLACE)\b""",
+    re.IGNORECASE | re.DOTALL,
+)
 
 # Refused also where SQLite does not mark them as dangerous; some exist in its shell alone.
 FORBIDDEN_FUNCTIONS = frozenset({"load_extension", "fts3_tokenizer", "readfile", "writefile", "edit", "fsdir"})
@@ -53,6 +62,7 @@ FOREIGN_KEYS = "within a transaction this has no effect (PRAGMA defer_foreign_ke
 _WRITES = {
     sqlite3.SQLITE_INSERT: 0, sqlite3.SQLITE_UPDATE: 0, sqlite3.SQLITE_DELETE: 0, sqlite3.SQLITE_DROP_TABLE: 0,
     sqlite3.SQLITE_ALTER_TABLE: 1, sqlite3.SQLITE_CREATE_TRIGGER: 1, sqlite3.SQLITE_CREATE_TEMP_TRIGGER: 1,
+    sqlite3.SQLITE_CREATE_INDEX: 1,
 }  # fmt: skip
 
 
@@ -63,6 +73,7 @@ class Guard:
         self.refused: str | None = None
         self._warn: Callable[[str], object] = lambda warning: None
         self._own = False
+        self._queries = 0
         self._pragmas = {str(name) for (name,) in connection.execute("PRAGMA pragma_list")}
         self._functions = FORBIDDEN_FUNCTIONS | _marked_dangerous(connection)
         # Damage is then an error, not a wrong answer.
@@ -72,6 +83,17 @@ class Guard:
         if sys.version_info >= (3, 12):
             connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, True)
         connection.set_authorizer(self._authorize)
+
+    def count(self, sql: str) -> None:
+        """Count the queries of a statement, and those that last. Raises `sqlite3.OperationalError` if they are many."""
+        queries = sum(1 for token in _QUERY.finditer(sql) if token["query"])
+        if self._queries + queries > QUERIES_MAX:
+            raise sqlite3.OperationalError(
+                f"the statement, with the triggers and views that there are, has more than {QUERIES_MAX:,} queries, "
+                "and inside each other they would end the process"
+            )
+        if sql[:6].upper() == "CREATE":
+            self._queries += queries
 
     @contextlib.contextmanager
     def own(self) -> Iterator[None]:

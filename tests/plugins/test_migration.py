@@ -1,6 +1,7 @@
 """`migration`: a database is at one version or at the next, and what is wrong is found before."""
 
 import asyncio
+import os
 import random
 import sqlite3
 import sys
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugins.migration.files import File
+from plugins.migration.guard import Guard
 from taskd.entries import Level
 from taskd.errors import ParamsInvalid
 from taskd.filters import LogFilter
@@ -107,6 +109,13 @@ async def test_a_new_database_is_brought_to_the_newest_version(service: Service,
     assert f"{database} is at version 2; nothing to apply" in messages(await read_all(service, again.id))
 
 
+async def test_a_path_may_begin_with_two_slashes(service: Service, write: Write, database: Path) -> None:
+    """As many do that are put together; it is the same file, and no name of a host."""
+    task = await run(service, Path(f"/{database}"), write(_0001_users=USERS))
+    assert task.error is None
+    assert "users" in tables(database)
+
+
 async def test_only_what_is_not_applied_is_applied(service: Service, write: Write, database: Path) -> None:
     """`target` stops before the newest; the next run goes on from there."""
     directory = write(_0001_users=USERS, _0002_mails=MAILS)
@@ -154,6 +163,10 @@ async def test_a_failing_statement_is_shown_and_its_migration_undone(
         ({"_0002_b": "SELECT 1;"}, "a gap before 0002_b.sql: expected a migration 0001"),
         ({"_0001_a": "SELECT 1;", "_0001_b": "SELECT 1;"}, "0001_a.sql and 0001_b.sql have the same number"),
         ({"_1_a": "SELECT 1;"}, "'1_a.sql' is not the name of a migration"),
+        ({"_٠٠٠١_a": "SELECT 1;"}, "'٠٠٠١_a.sql' is not the name of a migration"),
+        ({"_0001_a\udcff": "SELECT 1;"}, "'0001_a\\udcff.sql' is not the name of a migration"),
+        ({"_0001_a\nb": "SELECT 1;"}, "'0001_a\\nb.sql' is not the name of a migration"),
+        ({"_0001_a": "-" * (32 * 1_024 * 1_024 + 1)}, "0001_a.sql has more than 32 MiB. Divide it"),
         ({"_0001_a": "SELECT 1;\nSELECT 'open;"}, "the statement that begins on line 2 has no end"),
         ({"_0001_a": "SELECT 1;\ncommit;"}, "0001_a.sql, line 2: COMMIT is not possible here"),
         ({"_0001_a": "/* ; */ VACUUM"}, "0001_a.sql, line 1: VACUUM is not possible here"),
@@ -254,6 +267,7 @@ async def test_foreign_keys_cannot_be_switched_within_a_transaction(
         ("EXPLAIN COMMIT", "it can neither begin nor end one"),
         ("DELETE FROM taskd_migrations", "only taskd writes to it"),
         ("CREATE TRIGGER x INSERT ON taskd_migrations BEGIN SELECT 1; END", "only taskd writes to it"),
+        ("CREATE UNIQUE INDEX x ON taskd_migrations (1 + 0)", "only taskd writes to it"),
         ("SELECT zeroblob(2000000000)", "string or blob too big"),
     ],
 )
@@ -286,6 +300,67 @@ async def test_what_a_database_brings_along_is_not_trusted(
     task = await run(service, database, write(_0001_a="INSERT INTO users (name) VALUES ('x')"))
     assert task.status == "failed"
     assert "fts3_tokenizer" in (task.error or "")
+
+
+CHAIN = {
+    "common table expressions": "WITH a0 AS (SELECT 1 a)"
+    + "".join(f", a{i} AS (SELECT * FROM a{i - 1})" for i in range(1, 30_000))
+    + " SELECT * FROM a29999",
+    "views": "CREATE VIEW v0 AS SELECT 1 a;"
+    + "".join(f"CREATE VIEW v{i} AS SELECT * FROM v{i - 1};" for i in range(1, 20_000)),
+    "triggers": "".join(
+        f"CREATE TABLE t{i} (a); CREATE TRIGGER r{i} AFTER INSERT ON t{i} BEGIN INSERT INTO t{i + 1} VALUES (1); END;"
+        for i in range(7_000)
+    ),
+}
+
+
+@pytest.mark.parametrize("by", CHAIN)
+def test_queries_inside_each_other_do_not_end_the_process(by: str) -> None:
+    """SQLite calls itself for each of them, until the stack of its thread is at its end."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        counted = map(Guard(connection).count, [s.sql for s in File(1, "0001_a.sql", "", CHAIN[by]).statements()])
+        with pytest.raises(sqlite3.OperationalError, match="has more than 5,000 queries"):
+            list(counted)
+
+
+async def test_queries_that_a_database_brings_along_are_counted(
+    service: Service, write: Write, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is a text, a name or a comment is none of them."""
+    guard = sys.modules[service.plugins["migration"].factory.__module__ + ".guard"]
+    monkeypatch.setattr(guard, "QUERIES_MAX", 4)
+    with closing(sqlite3.connect(database)) as connection:
+        connection.executescript("CREATE VIEW a AS SELECT 1; CREATE VIEW b AS SELECT * FROM a;")
+    hidden = "SELECT 'select', 1 \"update\", 2 [insert], 3 `delete` /* select */ -- select\n"
+    directory = write(_0001_a=hidden + "FROM (SELECT * FROM b)")
+    assert (await run(service, database, directory)).error is None
+    write(_0002_b="SELECT * FROM (SELECT * FROM (SELECT * FROM b))")
+    assert "has more than 4 queries" in ((await run(service, database, directory)).error or "")
+
+
+async def test_a_record_is_in_the_database_whatever_a_migration_names_its_own_tables(
+    service: Service, write: Write, database: Path
+) -> None:
+    """A temporary table of the same name would otherwise take it, and be gone with it."""
+    temporary = "CREATE TEMP TABLE taskd_migrations (version, name, checksum, duration_ms);"
+    directory = write(_0001_users=temporary + USERS, _0002_mails=MAILS)
+    task = await run(service, database, directory)
+    assert task.result == {"applied": ["0001_users.sql", "0002_mails.sql"], "version": 2}
+    assert rows(database, "SELECT version FROM taskd_migrations") == [(1,), (2,)]
+
+
+@pytest.mark.parametrize("part", ["", "-journal", "-wal", "-shm"])
+async def test_a_pipe_in_the_place_of_the_database_is_not_waited_for(
+    service: Service, write: Write, database: Path, part: str
+) -> None:
+    """SQLite opens it and waits for the other end, where it cannot be interrupted."""
+    if part:
+        database.touch()
+    os.mkfifo(f"{database}{part}")
+    async with asyncio.timeout(10):
+        task = await run(service, database, write(_0001_users=USERS))
+    assert f"{database}{part} is not a regular file" in (task.error or "")
 
 
 async def test_ordinary_statements_are_not_refused(service: Service, write: Write, database: Path) -> None:
@@ -389,6 +464,19 @@ async def test_a_copy_is_made_before(service: Service, write: Write, database: P
     kept = list((service.settings.data_dir / "tasks" / task.id).glob("*"))
     assert [path.name for path in kept] == ["app.db.before"] * copies
     assert all(len(rows(path, "SELECT * FROM taskd_migrations")) == 1 for path in kept)
+
+
+@pytest.mark.parametrize(("letters", "status"), [(122, "succeeded"), (126, "failed"), (200, "failed")])
+async def test_a_long_name_is_copied_or_told(
+    service: Service, write: Write, tmp_path: Path, letters: int, status: str
+) -> None:
+    """The copy's name is cut where a file's name ends; what SQLite cannot open is told as that."""
+    database = tmp_path / ("é" * letters)
+    if letters == 122:
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("CREATE TABLE mine (x)")
+    task = await run(service, database, write(_0001_users=USERS))
+    assert (task.status, "unable to open database file" in (task.error or "")) == (status, status == "failed")
 
 
 async def test_two_at_once_do_not_interleave(service: Service, write: Write, database: Path) -> None:
