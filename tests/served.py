@@ -105,24 +105,25 @@ class Served:
             env=self.environment,
             preexec_fn=self.before_start,
         )
-        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
+        # Its own: the reader of a process that was killed may end after the next one has started.
+        lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read, args=(self.process, lines), daemon=True)
         self._reader.start()
         line: str | None = ""
         while line is not None and " ready on " not in line:
-            line = self._lines.get(timeout=START_WAIT_S)
+            line = lines.get(timeout=START_WAIT_S)
         assert line is not None, f"the server ended with {self.process.wait()}: {''.join(self.said)}"
         self.url = line.split()[-1]
         self.port = int(self.url.rsplit(":", 1)[1])
         return self
 
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        with self.process.stderr as stderr:
+    def _read(self, process: subprocess.Popen[str], lines: queue.SimpleQueue[str | None]) -> None:
+        assert process.stderr is not None
+        with process.stderr as stderr:
             for line in stderr:
                 self.said.append(line)
-                self._lines.put(line)
-        self._lines.put(None)
+                lines.put(line)
+        lines.put(None)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send the signal and wait for the end; the exit code."""

@@ -57,6 +57,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int =
     """One entry of an archive made to do harm."""
     made = tarfile.TarInfo(name)
     made.type, made.linkname, made.size = kind, link, size
+    made.mode = 0o755 if kind == tarfile.DIRTYPE else 0o644
     return made
 
 
