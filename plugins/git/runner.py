@@ -104,7 +104,8 @@ class Runner:
     async def read(self, *words: str, cwd: Path, check: bool = True) -> list[str]:
         """Return the lines that a command prints; none if it fails and `check` is False. Raises `Failed`."""
         output = await self.output(*words, cwd=cwd, check=check)
-        return output.decode(errors="backslashreplace").splitlines()
+        # Not splitlines(): U+2028 and its like may be in the name of a branch.
+        return output.decode(errors="backslashreplace").removesuffix("\n").split("\n") if output else []
 
     async def works(self, *words: str, cwd: Path) -> bool:
         """Run a command that answers by its exit code, and return whether that is 0."""

@@ -496,3 +496,31 @@ async def test_a_commit_without_a_branch_is_possible(service: Service, checkout:
     assert (await result(service, "status", directory=checkout))["branch"] is None
     for action in ("pull", "push"):
         assert "give `branch`" in ((await run(service, action, directory=checkout)).error or "")
+
+
+async def test_a_file_renamed_from_a_name_like_a_header_is_one_change(service: Service, checkout: Path) -> None:
+    """The path before a rename is no header of the status, and the entry after it is not lost."""
+    (checkout / "# old").write_text("text\n" * 50)
+    git(checkout, "add", ".")
+    git(checkout, "commit", "--quiet", "-m", "m")
+    git(checkout, "mv", "# old", "new")
+    (checkout / "other").touch()
+    changes = (await result(service, "status", directory=checkout))["changes"]
+    assert changes == [{"status": "R.", "path": "new"}, {"status": "??", "path": "other"}]
+
+
+async def test_a_branch_is_pushed_under_its_whole_name(service: Service, origin: Path, checkout: Path) -> None:
+    """A line separator of Unicode may be in it: the part before it is another branch."""
+    git(checkout, "branch", "a", "main~1")
+    git(checkout, "checkout", "--quiet", "-b", "a\u2028b")
+    assert (await result(service, "push", directory=checkout))["branch"] == "a\u2028b"
+    assert git(origin, "rev-parse", "refs/heads/a\u2028b") == git(checkout, "rev-parse", "main")
+    assert not git(origin, "branch", "--list", "a")
+
+
+async def test_any_character_may_be_in_an_author_and_a_subject(service: Service, checkout: Path) -> None:
+    """Fields end with NUL, which neither can have."""
+    git(checkout, "-c", "user.name=a\x1fb", "commit", "--quiet", "--allow-empty", "-m", "sub\x1fject")
+    [commit] = (await result(service, "log", directory=checkout, depth=1))["commits"]
+    assert (commit["author"], commit["subject"]) == ("a\x1fb", "sub\x1fject")
+    assert commit["date"].startswith("20")
