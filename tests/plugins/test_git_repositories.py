@@ -524,3 +524,38 @@ async def test_any_character_may_be_in_an_author_and_a_subject(service: Service,
     [commit] = (await result(service, "log", directory=checkout, depth=1))["commits"]
     assert (commit["author"], commit["subject"]) == ("a\x1fb", "sub\x1fject")
     assert commit["date"].startswith("20")
+
+
+@pytest.mark.parametrize("credentials", ["", "user:secret@"])
+async def test_a_remote_whose_name_is_a_url_is_looked_at(
+    tmp_path: Path, origin: Path, checkout: Path, canary: Path, credentials: str
+) -> None:
+    """Git pushes to the URLs of that remote, and not to the one that is its name."""
+    git(tmp_path, "clone", "--quiet", str(origin), "target")
+    git(tmp_path / "target", "config", "receive.denyCurrentBranch", "updateInstead")
+    git(tmp_path / "target", "config", "filter.x.smudge", str(canary))
+    (checkout / ".gitattributes").write_text("* filter=x\n")
+    git(checkout, "add", ".")
+    git(checkout, "commit", "--quiet", "-m", "m")
+    name = "https://127.0.0.1/x" if credentials else f"file://{origin}"
+    git(checkout, "config", f"remote.{name}.url", name)
+    git(checkout, "config", f"remote.{name}.pushurl", str(tmp_path / "target"))
+    async with running_service(tmp_path, git_file_roots=[tmp_path]) as service:
+        task = await run(service, "push", directory=checkout, repository=name.replace("//127", f"//{credentials}127"))
+    assert "filter.x.smudge" in (task.error or "")
+    assert not (tmp_path / "pwned").exists()
+
+
+async def test_a_remote_may_have_a_slash_in_its_name(service: Service, checkout: Path) -> None:
+    """It is no path if the repository has it."""
+    git(checkout, "remote", "rename", "origin", "team/origin")
+    assert not (await result(service, "pull", directory=checkout, repository="team/origin"))["updated"]
+    assert (await result(service, "push", directory=checkout, repository="team/origin"))["remote"] == "team/origin"
+
+
+async def test_a_repository_around_a_new_clone_is_not_read(service: Service, origin: Path, tmp_path: Path) -> None:
+    """Git's ceiling is no help where a directory has a colon in its name."""
+    (tmp_path / "a:b").mkdir()
+    git(tmp_path / "a:b", "init", "--quiet")
+    git(tmp_path / "a:b", "config", "core.bare", "maybe")
+    await result(service, "clone", repository=origin, directory=tmp_path / "a:b" / "new")
