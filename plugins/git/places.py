@@ -63,7 +63,7 @@ def find_place(path: str, roots: Sequence[Path], cancelled: Callable[[], bool]) 
         place = _place(directory)
         _check_files(place, cancelled)
         _check_sizes(place)
-        _check_alternates(place.common_dir / "objects", roots)
+        _check_alternates(place.common_dir / "objects", roots, set())
     except OSError as error:
         raise Failed(f"The repository {directory} cannot be read: {error.strerror} ({error.filename}).") from error
     return place
@@ -161,19 +161,29 @@ def _check_sizes(place: Place) -> None:
             raise _refusal(path, f"has more than {CONFIG_BYTES_MAX:,} bytes")
 
 
-def _check_alternates(objects: Path, roots: Sequence[Path]) -> None:
-    """Git would read the objects of another repository, which a push may then send anywhere."""
+def _check_alternates(objects: Path, roots: Sequence[Path], seen: set[Path]) -> None:
+    """
+    Refuse the objects of other repositories outside the roots, which a push may then send anywhere.
+
+    Git reads the alternates of alternates too. It removes `..` before it follows links, a NUL ends the
+    file, and a quoted path is another one.
+    """
     alternates = objects / "info/alternates"
-    if not os.path.lexists(alternates):
+    if objects in seen or not os.path.lexists(alternates):
         return
-    for line in read_regular(alternates, ALTERNATES_BYTES_MAX).splitlines():
-        real = (objects / os.fsdecode(line.replace(b"\0", b""))).resolve()
-        if line and not line.startswith(b"#") and not any(real.is_relative_to(root.resolve()) for root in roots):
+    seen.add(objects)
+    content, nul, _ = read_regular(alternates, ALTERNATES_BYTES_MAX).partition(b"\0")
+    for line in filter(None, content.split(b"\n")):
+        if line.startswith(b"#"):
+            continue
+        real = Path(os.path.normpath(objects / os.fsdecode(line))).resolve()
+        if nul or line.startswith(b'"') or not any(real.is_relative_to(root.resolve()) for root in roots):
             raise _refusal(
                 alternates,
                 f"has git read the objects of {real}, which is not below one of git_file_roots",
                 "Run `git repack -a -d` and remove the file, or let the operator add the directory to the setting.",
             )
+        _check_alternates(real, roots, seen)
 
 
 def _refusal(path: str | Path, why: str, advice: str = "") -> Failed:

@@ -41,7 +41,10 @@ MOVE_WAIT_S = 30.0
 NEVER_S = "1000000"
 LOCK_FILES = (
     "index.lock", "HEAD.lock", "ORIG_HEAD.lock", "config.lock", "packed-refs.lock", "shallow.lock",
-    "reftable/tables.list.lock",
+    "reftable/tables.list.lock", "MERGE_RR.lock", "objects/info/commit-graph.lock",
+    "objects/info/commit-graphs/commit-graph-chain.lock",
+    # No lock by its name, but git does not write over it either.
+    "packed-refs.new",
 )  # fmt: skip
 
 IDENTITY = ("-c", "user.name=taskd", "-c", "user.email=taskd@localhost")
@@ -299,9 +302,10 @@ def _write_durably(path: Path, text: str) -> None:
 def _locks_since(place: Place, moment: float) -> list[tuple[Path, float]]:
     """Return git's lock files that were made after `moment`, and when."""
     paths = {top / name for top in (place.git_dir, place.common_dir) for name in LOCK_FILES}
-    paths |= {Path(folder, name) for folder, _, names in os.walk(place.common_dir / "refs") for name in names}
+    refs = (Path(folder, name) for folder, _, names in os.walk(place.common_dir / "refs") for name in names)
+    paths |= {path for path in refs if path.suffix == ".lock"}
     found = []
-    for path in sorted(path for path in paths if path.suffix == ".lock"):
+    for path in sorted(paths):
         with contextlib.suppress(FileNotFoundError):
             if (made_at := os.lstat(path).st_mtime) >= moment:
                 found.append((path, made_at))

@@ -559,3 +559,49 @@ async def test_a_repository_around_a_new_clone_is_not_read(service: Service, ori
     git(tmp_path / "a:b", "init", "--quiet")
     git(tmp_path / "a:b", "config", "core.bare", "maybe")
     await result(service, "clone", repository=origin, directory=tmp_path / "a:b" / "new")
+
+
+async def test_every_lock_that_a_killed_git_leaves_is_removed(
+    service: Service, origin: Path, checkout: Path, tmp_path: Path
+) -> None:
+    """With harmless settings a fetch and a commit write files that have locks of their own."""
+    for key in ("fetch.writeCommitGraph", "fetch.prune", "rerere.enabled"):
+        git(checkout, "config", key, "true")
+    git(origin, "branch", "gone")
+    git(checkout, "fetch", "--quiet")
+    git(checkout, "pack-refs", "--all")
+    git(origin, "branch", "-D", "gone")
+    own_file(service.settings.data_dir, checkout, "intent").write_text("{}")
+    graphs = ("objects/info/commit-graph.lock", "objects/info/commit-graphs/commit-graph-chain.lock")
+    locks = [checkout / ".git" / name for name in ("MERGE_RR.lock", "packed-refs.new", *graphs)]
+    for lock in locks:
+        lock.parent.mkdir(exist_ok=True)
+        lock.touch()
+    await result(service, "pull", directory=checkout)
+    (checkout / "new").touch()
+    await result(service, "commit", directory=checkout, message="m")
+    assert not [lock for lock in locks if lock.exists()]
+
+
+@pytest.mark.parametrize("form", ["quoted", "nul", "return", "link", "nested"])
+async def test_an_object_directory_outside_the_roots_is_refused_in_every_form(
+    tmp_path: Path, origin: Path, form: str
+) -> None:
+    """Git unquotes a path, ends at a NUL, removes `..` before it follows a link, and goes on from there."""
+    root = tmp_path / "root"
+    (root / "deep/a/b/c/objects/info").mkdir(parents=True)
+    (root / "link").symlink_to(root / "deep/a/b/c")
+    git(root, "clone", "--quiet", str(origin), "checkout")
+    objects = origin / "objects"
+    (root / "deep/a/b/c/objects/info/alternates").write_text(f"{objects}\n")
+    lines = {
+        "quoted": f'"{objects}"\n',
+        "nul": f"{objects}\0/../../root\n",
+        "return": f"{root}/x\r#/../../origin.git/objects\n",
+        "link": f"{root}/link/../../origin.git/objects\n",
+        "nested": f"{root}/deep/a/b/c/objects\n",
+    }
+    (root / "checkout/.git/objects/info/alternates").write_text(lines[form], newline="")
+    async with running_service(tmp_path, git_file_roots=[root]) as service:
+        task = await run(service, "log", directory=root / "checkout")
+    assert "which is not below one of git_file_roots" in (task.error or "")
