@@ -1,5 +1,6 @@
 """What can be done in a repository on this machine."""
 
+import asyncio
 import itertools
 from pathlib import Path
 
@@ -192,11 +193,8 @@ async def status(git: Runner, params: GitParams) -> dict[str, object]:
     """What is checked out and what has changed, but for submodules."""
     place = await opened(git, params)
     words = ("--porcelain=v2", "--branch", "-z", "--ahead-behind", "--untracked-files=all", "--ignore-submodules=all")
-    fields = fields_of(await git.output("status", *words, cwd=place.directory))
-    # The headers are first: further on, `# ` may begin the path that a file had before it was renamed.
-    headers = list(itertools.takewhile(lambda field: field.startswith(b"# "), fields))
-    about = dict(text_of(header)[2:].split(" ", 1) for header in headers)
-    changes = _changes(fields[len(headers) :])
+    output = await git.output("status", *words, cwd=place.directory)
+    about, changes = await git.context.run_in_thread(_read_status, output)
     for change in changes[:CHANGES_MAX]:
         git.log.info(f"{change['status']} {readable(change['path'])}")
     ahead, behind = about.get("branch.ab", "+0 -0").split()
@@ -214,6 +212,14 @@ async def status(git: Runner, params: GitParams) -> dict[str, object]:
         "changed": len(changes),
         "changes": changes[:CHANGES_MAX],
     }
+
+
+def _read_status(output: bytes) -> tuple[dict[str, str], list[dict[str, str]]]:
+    """Return what `git status` prints as headers and as changes. There may be hundreds of thousands."""
+    fields = fields_of(output)
+    # The headers are first: further on, `# ` may begin the path that a file had before it was renamed.
+    headers = list(itertools.takewhile(lambda field: field.startswith(b"# "), fields))
+    return dict(text_of(header)[2:].split(" ", 1) for header in headers), _changes(fields[len(headers) :])
 
 
 def _changes(fields: list[bytes]) -> list[dict[str, str]]:
@@ -247,6 +253,8 @@ async def log(git: Runner, params: GitParams) -> dict[str, object]:
     for found, author, date, subject in zip(fields, fields, fields, fields, strict=True):
         git.log.info(f"{found[:12]} {subject}", commit=found, author=author, date=date)
         commits.append({"commit": found, "author": author, "date": date, "subject": subject})
+        if len(commits) % COMMITS == 0:
+            await asyncio.sleep(0)  # a depth may be any: the service's loop goes on
     return {"branch": branch, "commits": commits}
 
 

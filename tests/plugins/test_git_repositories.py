@@ -605,3 +605,48 @@ async def test_an_object_directory_outside_the_roots_is_refused_in_every_form(
     async with running_service(tmp_path, git_file_roots=[root]) as service:
         task = await run(service, "log", directory=root / "checkout")
     assert "which is not below one of git_file_roots" in (task.error or "")
+
+
+def packet(content: bytes) -> bytes:
+    """Return a packet of git's protocol."""
+    return f"{len(content) + 4:04x}".encode() + content
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [b"[rejected]" * 6_500] * 14,
+        [b"X: 1%% (%s/1)\n" % (b"9" * 5_000)],
+        [b"L%d: 1%% (1/2)\n" % i for i in range(5_000)],
+    ],
+    ids=["long", "digits", "bars"],
+)
+async def test_no_words_of_a_remote_stop_the_service(service: Service, tmp_path: Path, words: list[bytes]) -> None:
+    """A line without an end, numbers that are too long, and progress of thousands of things are text in the log."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(4_096)
+        commit = b"1" * 40
+        writer.write(
+            packet(commit + b" HEAD\0side-band-64k ofs-delta\n") + packet(commit + b" refs/heads/main\n") + b"0000"
+        )
+        await reader.readuntil(b"done")
+        writer.write(b"0008NAK\n" + b"".join(packet(b"\x02" + text) for text in words) + packet(b"\x03bye\n"))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"git://127.0.0.1:{server.sockets[0].getsockname()[1]}/x"
+        task = await asyncio.wait_for(run(service, "clone", repository=url, directory=tmp_path / "new"), 20)
+    assert (task.error or "").startswith("Failed: git clone failed with exit code 128: early EOF")
+    bars = [entry for entry in await read_all(service, task.id) if "progress" in (entry.metadata or {})]
+    assert len(bars) < 100
+
+
+async def test_an_output_that_is_too_long_is_an_error_that_says_so(
+    service: Service, checkout: Path, tmp_path: Path
+) -> None:
+    """The limit of 64 MiB is not taken for a kill."""
+    (tmp_path / "message").write_text("x" * 68_000_000)
+    git(checkout, "commit", "--quiet", "--allow-empty", "--file", str(tmp_path / "message"))
+    assert "git log printed more than 64 MiB" in ((await run(service, "log", directory=checkout)).error or "")
