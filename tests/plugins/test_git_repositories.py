@@ -1,7 +1,9 @@
 """`git` in repositories that an attacker has made, and in those that are merely unusual."""
 
 import asyncio
+import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -650,3 +652,41 @@ async def test_an_output_that_is_too_long_is_an_error_that_says_so(
     (tmp_path / "message").write_text("x" * 68_000_000)
     git(checkout, "commit", "--quiet", "--allow-empty", "--file", str(tmp_path / "message"))
     assert "git log printed more than 64 MiB" in ((await run(service, "log", directory=checkout)).error or "")
+
+
+async def test_a_file_does_not_take_the_place_of_a_submodule_with_files(
+    service: Service, origin: Path, checkout: Path
+) -> None:
+    """Git would remove them, those that nobody has committed too."""
+    git(checkout, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(origin), "sub")
+    git(checkout, "commit", "--quiet", "-m", "with")
+    git(checkout, "rm", "--quiet", "--cached", "sub")
+    blob = git(checkout, "rev-parse", "HEAD:file")
+    git(checkout, "update-index", "--add", "--cacheinfo", f"100644,{blob},sub")
+    git(checkout, "commit", "--quiet", "-m", "without")
+    git(checkout, "push", "--quiet")
+    git(checkout, "reset", "--quiet", "HEAD~1")
+    (checkout / "sub/mine").touch()
+    task = await run(service, "pull", directory=checkout)
+    assert "in the place of the submodule sub" in (task.error or "")
+    assert (checkout / "sub/mine").exists()
+    shutil.rmtree(checkout / "sub")
+    assert (await result(service, "pull", directory=checkout))["updated"]
+
+
+async def test_a_killed_pull_is_finished_without_an_index(service: Service, origin: Path, checkout: Path) -> None:
+    """No task is stopped by it again and again."""
+    head = git(checkout, "rev-parse", "HEAD")
+    own_file(service.settings.data_dir, checkout, "intent").write_text(json.dumps({"before": head, "after": head}))
+    (checkout / ".git/index").unlink()
+    await result(service, "pull", directory=checkout)
+
+
+async def test_a_file_in_the_way_of_the_first_pull_is_kept(service: Service, origin: Path, tmp_path: Path) -> None:
+    """The error names it and gives advice, as it does for a bare repository."""
+    git(tmp_path, "init", "--quiet", "new")
+    (tmp_path / "new/file").write_text("mine")
+    task = await run(service, "pull", directory=tmp_path / "new", repository=origin, branch="main")
+    assert "Commit or remove them first." in (task.error or "")
+    assert (tmp_path / "new/file").read_text() == "mine"
+    assert "It is a bare repository" in ((await run(service, "status", directory=origin)).error or "")
