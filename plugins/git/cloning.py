@@ -98,7 +98,7 @@ def _new_locked(directory: Path) -> tuple[Path, int]:
 
 
 def _short(directory: Path) -> str:
-    return directory.name[:60]
+    return os.fsdecode(os.fsencode(directory.name)[:60])  # a name has at most 255 bytes
 
 
 def _remove_leftovers(directory: Path, log: TaskLogger) -> None:

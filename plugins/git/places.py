@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .failures import Failed
+from .texts import NAME_CHARACTERS_MAX
 
 CONFIG_BYTES_MAX = 1_048_576
 POINTER_BYTES_MAX = 8_192
@@ -56,8 +57,12 @@ def find_place(path: str, roots: Sequence[Path], cancelled: Callable[[], bool]) 
     Return where the repository in the directory `path` is. Raises `Failed` if there is none, or if
     something in it is refused; `roots` are where its objects may also be. Once `cancelled`, ends early.
     """
-    directory = Path(path).resolve()
-    if not directory.is_dir():
+    try:
+        directory = Path(path).resolve()
+        there = directory.is_dir()
+    except (OSError, RuntimeError) as error:  # a name that is too long, links in a circle
+        raise Failed(f"The directory {path[:NAME_CHARACTERS_MAX]} cannot be opened: {error}.") from error
+    if not there:
         raise Failed(f"There is no directory {directory}. Give that of a repository, or clone one first.")
     try:
         place = _place(directory)

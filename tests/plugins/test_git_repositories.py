@@ -690,3 +690,18 @@ async def test_a_file_in_the_way_of_the_first_pull_is_kept(service: Service, ori
     assert "Commit or remove them first." in (task.error or "")
     assert (tmp_path / "new/file").read_text() == "mine"
     assert "It is a bare repository" in ((await run(service, "status", directory=origin)).error or "")
+
+
+async def test_a_directory_that_cannot_be_opened_is_an_error_of_the_task(service: Service, tmp_path: Path) -> None:
+    """A circle of links, and a name that is too long."""
+    (tmp_path / "circle").symlink_to("circle")
+    for name in ("circle", "x" * 300):
+        error = (await run(service, "status", directory=tmp_path / name)).error or ""
+        assert error.startswith(("Failed: The directory", "Failed: There is no directory"))
+
+
+async def test_a_clone_may_have_a_name_as_long_as_any(service: Service, origin: Path, tmp_path: Path) -> None:
+    """Its hidden name is no longer than a name may be, in bytes."""
+    name = "\U0001f600" * 60
+    await result(service, "clone", repository=origin, directory=tmp_path / name)
+    assert not [path for path in os.listdir(tmp_path) if path.endswith(".cloning")]
