@@ -22,6 +22,10 @@ ADVICE = (
     (r"dubious ownership", "Its files belong to another user: change the owner, or run taskd as that user."),
     (r"index\.lock", "Another git works here; if none does, remove the lock file that git names."),
     (r"must be run in a work tree", "It is a bare repository, without files: give a clone of it."),
+    (
+        r"returned error: 30\d",
+        "Credentials follow no redirect: give the URL that it leads to (often the same with .git at its end).",
+    ),
     (NO_REPOSITORY, "Give the directory of a repository."),
     (
         r"Could not resolve|[Ff]ailed to connect|unable to connect|Connection (refused|timed out)",

@@ -174,9 +174,12 @@ class Runner:
             self.context.add_secret(secret)
         clean = url.replace(f"{userinfo}@{host}", host, 1)
         self.env |= {
-            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_COUNT": "2",
             "GIT_CONFIG_KEY_0": f"http.https://{host}/.extraHeader",
             "GIT_CONFIG_VALUE_0": f"Authorization: Basic {header}",
+            # After a redirect git would send the header to the other host too.
+            "GIT_CONFIG_KEY_1": f"http.https://{host}/.followRedirects",
+            "GIT_CONFIG_VALUE_1": "false",
         }
         return clean
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+import ssl
 import subprocess
 from pathlib import Path
 
@@ -705,3 +706,27 @@ async def test_a_clone_may_have_a_name_as_long_as_any(service: Service, origin: 
     name = "\U0001f600" * 60
     await result(service, "clone", repository=origin, directory=tmp_path / name)
     assert not [path for path in os.listdir(tmp_path) if path.endswith(".cloning")]
+
+
+async def test_credentials_follow_no_redirect(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Git would send them to the other host, with the request after the first."""
+    monkeypatch.setenv("GIT_SSL_NO_VERIFY", "1")
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        port = server.sockets[0].getsockname()[1]
+        answer = f"HTTP/1.1 302 Found\r\nLocation: https://localhost:{port}/x.git/info/refs?service=git-upload-pack\r\n"
+        writer.write(f"{answer}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
+        await writer.drain()
+        writer.close()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(Path(__file__).parents[1] / "localhost.pem")
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
+        url = f"https://user:secret-word@127.0.0.1:{server.sockets[0].getsockname()[1]}/x.git"
+        task = await run(service, "clone", repository=url, directory=tmp_path / "new")
+    assert "Credentials follow no redirect" in (task.error or "")
+    assert len(asked) == 1
