@@ -1,5 +1,7 @@
 """What can be done in a repository on this machine."""
 
+import asyncio
+import itertools
 from pathlib import Path
 
 from .failures import Failed
@@ -191,9 +193,8 @@ async def status(git: Runner, params: GitParams) -> dict[str, object]:
     """What is checked out and what has changed, but for submodules."""
     place = await opened(git, params)
     words = ("--porcelain=v2", "--branch", "-z", "--ahead-behind", "--untracked-files=all", "--ignore-submodules=all")
-    fields = fields_of(await git.output("status", *words, cwd=place.directory))
-    about = dict(text_of(field)[2:].split(" ", 1) for field in fields if field.startswith(b"# "))
-    changes = _changes(fields)
+    output = await git.output("status", *words, cwd=place.directory)
+    about, changes = await git.context.run_in_thread(_read_status, output)
     for change in changes[:CHANGES_MAX]:
         git.log.info(f"{change['status']} {readable(change['path'])}")
     ahead, behind = about.get("branch.ab", "+0 -0").split()
@@ -213,10 +214,18 @@ async def status(git: Runner, params: GitParams) -> dict[str, object]:
     }
 
 
+def _read_status(output: bytes) -> tuple[dict[str, str], list[dict[str, str]]]:
+    """Return what `git status` prints as headers and as changes. There may be hundreds of thousands."""
+    fields = fields_of(output)
+    # The headers are first: further on, `# ` may begin the path that a file had before it was renamed.
+    headers = list(itertools.takewhile(lambda field: field.startswith(b"# "), fields))
+    return dict(text_of(header)[2:].split(" ", 1) for header in headers), _changes(fields[len(headers) :])
+
+
 def _changes(fields: list[bytes]) -> list[dict[str, str]]:
-    """Read the fields of `git status --porcelain=v2 -z`: a path comes after a number of words."""
+    """Read the entries of `git status --porcelain=v2 -z`: a path comes after a number of words."""
     changes = []
-    entries = iter(field for field in fields if not field.startswith(b"# "))
+    entries = iter(fields)
     for entry in entries:
         words = {b"1": 8, b"2": 9, b"u": 10, b"?": 1}[entry[:1]]
         parts = entry.split(b" ", words)
@@ -232,17 +241,20 @@ async def log(git: Runner, params: GitParams) -> dict[str, object]:
     branch = params.branch or await branch_of(git, place.directory)
     if params.branch is None and await head_of(git, place.directory) is None:
         return {"branch": branch, "commits": []}
-    options = (f"--max-count={params.depth or COMMITS}", "--no-show-signature", "--no-notes", "--no-color", "-z")
+    options = ("--no-show-signature", "--no-notes", "--no-mailmap", "--no-color", "-z")
     start = await _start(git, params, place.directory)
     output = await git.output(
-        *("log", *options, "--encoding=UTF-8", "--format=%H%x1f%an%x1f%aI%x1f%s", "--end-of-options", start, "--"),
+        *("log", *options, f"--max-count={params.depth or COMMITS}"),
+        *("--encoding=UTF-8", "--format=%H%x00%an%x00%aI%x00%s", "--end-of-options", start, "--"),
         cwd=place.directory,
     )
     commits = []
-    for line in map(text_of, fields_of(output)):
-        found, author, date, subject = (*line.split("\x1f", 3), "", "", "")[:4]
+    fields = map(text_of, fields_of(output))
+    for found, author, date, subject in zip(fields, fields, fields, fields, strict=True):
         git.log.info(f"{found[:12]} {subject}", commit=found, author=author, date=date)
         commits.append({"commit": found, "author": author, "date": date, "subject": subject})
+        if len(commits) % COMMITS == 0:
+            await asyncio.sleep(0)  # a depth may be any: the service's loop goes on
     return {"branch": branch, "commits": commits}
 
 

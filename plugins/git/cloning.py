@@ -16,7 +16,7 @@ from .failures import Failed
 from .params import GitParams
 from .remotes import check_clone
 from .repository import branch_of, head_of, look, report_submodules
-from .runner import Runner
+from .runner import Runner, own_directory
 from .work import holding
 
 
@@ -30,12 +30,14 @@ async def clone(git: Runner, params: GitParams) -> dict[str, object]:
     await in_thread(_remove_leftovers, directory, git.log)
     git.log.info(f"cloning {url} into {directory}")
     async with _staging(git.context, directory) as staging:
-        await check_clone(git, url, staging)
+        # Not there, nor beside it: a repository around it could rewrite the URL.
+        elsewhere = own_directory(git.context)
+        await check_clone(git, url, elsewhere)
         # Not "local": that would link the other's object files, and does not know a depth.
         await git.run(
             *("clone", "--progress", "--upload-pack=git-upload-pack", "--no-local", "--no-recurse-submodules"),
             *("--template=", *options, "--", url, str(staging)),
-            cwd=staging,  # and not beside it: that may be in another repository
+            cwd=elsewhere,
             before=holding(staging),
         )
         await in_thread(_take_name, staging, directory)
@@ -96,7 +98,7 @@ def _new_locked(directory: Path) -> tuple[Path, int]:
 
 
 def _short(directory: Path) -> str:
-    return directory.name[:60]
+    return os.fsdecode(os.fsencode(directory.name)[:60])  # a name has at most 255 bytes
 
 
 def _remove_leftovers(directory: Path, log: TaskLogger) -> None:

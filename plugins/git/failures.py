@@ -11,7 +11,7 @@ ADVICE = (
     (r"\[rejected\].*(fetch first|non-fast-forward)", "The remote has commits that are not here: pull first."),
     (r"\[remote rejected\]", "The remote's own rules refused it."),
     (r"Not possible to fast-forward|divergent branches", "Both sides have new commits: merge or rebase by hand."),
-    (r"local changes.* would be overwritten|untracked .* would be overwritten", "Commit or remove them first."),
+    (r"local changes.* would be overwritten|[Uu]ntracked .* would be overwritten", "Commit or remove them first."),
     (r"could not read Username|Authentication failed|terminal prompts disabled", "Give the right credentials."),
     (
         r"Permission denied \(publickey|Host key verification failed",
@@ -21,6 +21,11 @@ ADVICE = (
     (r"Remote branch .* not found|couldn't find remote ref|src refspec .* does not match", "Check the branch."),
     (r"dubious ownership", "Its files belong to another user: change the owner, or run taskd as that user."),
     (r"index\.lock", "Another git works here; if none does, remove the lock file that git names."),
+    (r"must be run in a work tree", "It is a bare repository, without files: give a clone of it."),
+    (
+        r"returned error: 30\d",
+        "Credentials follow no redirect: give the URL that it leads to (often the same with .git at its end).",
+    ),
     (NO_REPOSITORY, "Give the directory of a repository."),
     (
         r"Could not resolve|[Ff]ailed to connect|unable to connect|Connection (refused|timed out)",

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .failures import Failed
+from .texts import NAME_CHARACTERS_MAX
 
 CONFIG_BYTES_MAX = 1_048_576
 POINTER_BYTES_MAX = 8_192
@@ -56,14 +57,18 @@ def find_place(path: str, roots: Sequence[Path], cancelled: Callable[[], bool]) 
     Return where the repository in the directory `path` is. Raises `Failed` if there is none, or if
     something in it is refused; `roots` are where its objects may also be. Once `cancelled`, ends early.
     """
-    directory = Path(path).resolve()
-    if not directory.is_dir():
+    try:
+        directory = Path(path).resolve()
+        there = directory.is_dir()
+    except (OSError, RuntimeError) as error:  # a name that is too long, links in a circle
+        raise Failed(f"The directory {path[:NAME_CHARACTERS_MAX]} cannot be opened: {error}.") from error
+    if not there:
         raise Failed(f"There is no directory {directory}. Give that of a repository, or clone one first.")
     try:
         place = _place(directory)
         _check_files(place, cancelled)
         _check_sizes(place)
-        _check_alternates(place.common_dir / "objects", roots)
+        _check_alternates(place.common_dir / "objects", roots, set())
     except OSError as error:
         raise Failed(f"The repository {directory} cannot be read: {error.strerror} ({error.filename}).") from error
     return place
@@ -161,19 +166,29 @@ def _check_sizes(place: Place) -> None:
             raise _refusal(path, f"has more than {CONFIG_BYTES_MAX:,} bytes")
 
 
-def _check_alternates(objects: Path, roots: Sequence[Path]) -> None:
-    """Git would read the objects of another repository, which a push may then send anywhere."""
+def _check_alternates(objects: Path, roots: Sequence[Path], seen: set[Path]) -> None:
+    """
+    Refuse the objects of other repositories outside the roots, which a push may then send anywhere.
+
+    Git reads the alternates of alternates too. It removes `..` before it follows links, a NUL ends the
+    file, and a quoted path is another one.
+    """
     alternates = objects / "info/alternates"
-    if not os.path.lexists(alternates):
+    if objects in seen or not os.path.lexists(alternates):
         return
-    for line in read_regular(alternates, ALTERNATES_BYTES_MAX).splitlines():
-        real = (objects / os.fsdecode(line.replace(b"\0", b""))).resolve()
-        if line and not line.startswith(b"#") and not any(real.is_relative_to(root.resolve()) for root in roots):
+    seen.add(objects)
+    content, nul, _ = read_regular(alternates, ALTERNATES_BYTES_MAX).partition(b"\0")
+    for line in filter(None, content.split(b"\n")):
+        if line.startswith(b"#"):
+            continue
+        real = Path(os.path.normpath(objects / os.fsdecode(line))).resolve()
+        if nul or line.startswith(b'"') or not any(real.is_relative_to(root.resolve()) for root in roots):
             raise _refusal(
                 alternates,
                 f"has git read the objects of {real}, which is not below one of git_file_roots",
                 "Run `git repack -a -d` and remove the file, or let the operator add the directory to the setting.",
             )
+        _check_alternates(real, roots, seen)
 
 
 def _refusal(path: str | Path, why: str, advice: str = "") -> Failed:

@@ -10,6 +10,11 @@ from taskd import TaskLogger
 
 _PROGRESS = re.compile(r"(?P<label>(?:remote: )?[A-Z][\w ]*): +\d+% \((?P<current>\d+)/(?P<total>\d+)\)(?P<rest>.*)")
 
+# A remote may send any line: a longer one is not git's progress, and its numbers may be too long to read.
+LINE_CHARACTERS_MAX = 200
+# Git has a few at a time.
+BARS_MAX = 20
+
 
 class Bars:
     """Git's progress lines (`Receiving objects:  45% (45/100), …`) as progress."""
@@ -20,11 +25,13 @@ class Bars:
 
     def take(self, line: str) -> bool:
         """True where the line is progress, which is shown then."""
-        match = _PROGRESS.match(line)
+        match = _PROGRESS.match(line) if len(line) <= LINE_CHARACTERS_MAX else None
         if match is None:
             return False
         label, rest = match["label"], match["rest"].strip(" ,")
         if label not in self._open:
+            if len(self._open) >= BARS_MAX:
+                return False
             stack = contextlib.ExitStack()
             bar = stack.enter_context(self._log.progress(label, total=int(match["total"])))
             self._open[label] = stack, bar.update

@@ -62,14 +62,23 @@ async def _remote(git: Runner, params: GitParams, place: Place, *settings: str) 
     """The remote that is given, or that the first of `settings` names for the branch."""
     given = params.repository if params.directory else None
     if given:
-        is_url = "/" in given or ":" in given
-        return Remote(git.remote(given) if is_url else given, is_url)
+        return await _given(git, given, place)
     branch = params.branch or await branch_of(git, place.directory)
     for setting in settings:
         lines = await git.read("config", "--get", setting.format(branch), cwd=place.directory, check=False)
         if lines:
             return Remote(lines[0], False)
     return Remote("origin", False)
+
+
+async def _given(git: Runner, given: str, place: Place) -> Remote:
+    """Return a remote by name or URL. A repository may have a remote whose name is a URL: git pushes to its URLs."""
+    is_url = "/" in given or ":" in given
+    url = git.remote(given) if is_url else given
+    for name in dict.fromkeys((given, url)):
+        if await git.works("remote", "get-url", "--", name, cwd=place.directory):
+            return Remote(name, False)
+    return Remote(url, is_url)
 
 
 async def _configured(git: Runner, name: str, place: Place, *push: str) -> list[bytes]:

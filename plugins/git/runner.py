@@ -4,6 +4,7 @@ import base64
 import os
 import re
 import secrets
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
@@ -15,6 +16,8 @@ from .params import PROTOCOLS, SCHEME, file_path, is_file_url, is_ssh
 from .progress import Bars
 
 LAST_WORDS = 20
+# A remote may send lines of any length, and looking for a reason in one takes the square of it.
+LAST_CHARACTERS_MAX = 1_000
 # What a command prints goes to the file $0, of at most 64 MiB (in blocks of 512 bytes).
 TO_FILE = 'ulimit -f 131072; exec "$@" >"$0"'
 
@@ -71,7 +74,7 @@ class Runner:
             def on_line(stream: str, line: str) -> bool:
                 if bars.take(line):
                     return True
-                last_words.append(line)
+                last_words.append(line[:LAST_CHARACTERS_MAX])
                 del last_words[:-LAST_WORDS]
                 return False
 
@@ -89,12 +92,14 @@ class Runner:
         last_words: list[str] = []
 
         def on_line(stream: str, line: str) -> bool:
-            last_words.append(line)
+            last_words.append(line[:LAST_CHARACTERS_MAX])
             del last_words[:-LAST_WORDS]
             return True
 
         try:
             code = await self._process(words, cwd, on_line, ("sh", "-c", TO_FILE, str(path)))
+            if code == -signal.SIGXFSZ and check:
+                raise Failed(f"git {_command(words)} printed more than 64 MiB, which is refused: nothing was changed.")
             if code and check:
                 raise failed(_command(words), code, last_words, cwd)
             return b"" if code else await self.context.run_in_thread(path.read_bytes)
@@ -104,7 +109,8 @@ class Runner:
     async def read(self, *words: str, cwd: Path, check: bool = True) -> list[str]:
         """Return the lines that a command prints; none if it fails and `check` is False. Raises `Failed`."""
         output = await self.output(*words, cwd=cwd, check=check)
-        return output.decode(errors="backslashreplace").splitlines()
+        # Not splitlines(): U+2028 and its like may be in the name of a branch.
+        return output.decode(errors="backslashreplace").removesuffix("\n").split("\n") if output else []
 
     async def works(self, *words: str, cwd: Path) -> bool:
         """Run a command that answers by its exit code, and return whether that is 0."""
@@ -168,9 +174,12 @@ class Runner:
             self.context.add_secret(secret)
         clean = url.replace(f"{userinfo}@{host}", host, 1)
         self.env |= {
-            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_COUNT": "2",
             "GIT_CONFIG_KEY_0": f"http.https://{host}/.extraHeader",
             "GIT_CONFIG_VALUE_0": f"Authorization: Basic {header}",
+            # After a redirect git would send the header to the other host too.
+            "GIT_CONFIG_KEY_1": f"http.https://{host}/.followRedirects",
+            "GIT_CONFIG_VALUE_1": "false",
         }
         return clean
 

@@ -31,6 +31,7 @@ from .failures import Failed, Killed
 from .places import Place
 from .repository import look, report_hooks, submodules_in
 from .runner import QUIET_DIFF, Runner, own_directory
+from .texts import fields_of, readable, text_of
 
 WAIT_S = 30.0
 LOOK_AGAIN_S = 0.1
@@ -41,7 +42,10 @@ MOVE_WAIT_S = 30.0
 NEVER_S = "1000000"
 LOCK_FILES = (
     "index.lock", "HEAD.lock", "ORIG_HEAD.lock", "config.lock", "packed-refs.lock", "shallow.lock",
-    "reftable/tables.list.lock",
+    "reftable/tables.list.lock", "MERGE_RR.lock", "objects/info/commit-graph.lock",
+    "objects/info/commit-graphs/commit-graph-chain.lock",
+    # No lock by its name, but git does not write over it either.
+    "packed-refs.new",
 )  # fmt: skip
 
 IDENTITY = ("-c", "user.name=taskd", "-c", "user.email=taskd@localhost")
@@ -97,6 +101,8 @@ class Work:
         Bring the checked-out branch and its files from `before` (None: there is no commit yet) to
         `after`, which has it as an ancestor. Raises `Failed` if a local change is in the way.
         """
+        if before:
+            await self._refuse_replaced_submodules(before, after)
         words: tuple[str, ...] = ("merge", "--ff-only", "--no-autostash", "--quiet", after)
         if before and await self._is_free(before, after):
             await self._intend({"before": before, "after": after})
@@ -114,6 +120,18 @@ class Work:
             self._writing = move.cancelled() or move.exception() is not None
             raise
         self._writing = False
+
+    async def _refuse_replaced_submodules(self, before: str, after: str) -> None:
+        """Raise `Failed` if a file takes the place of a submodule: git would remove all that is there, unseen."""
+        words = ("diff", *QUIET_DIFF, "--raw", "--no-renames", "--ignore-submodules=none", "--diff-filter=T", "-z")
+        fields = iter(fields_of(await self._git.output(*words, before, after, cwd=self._directory)))
+        for about, path in zip(fields, fields, strict=True):
+            directory = self._directory / os.fsdecode(path)
+            if about.startswith(b":160000 ") and directory.is_dir() and any(directory.iterdir()):
+                raise Failed(
+                    f"The pull has a file in the place of the submodule {readable(text_of(path))}, whose directory is "
+                    "not empty: nothing was changed. Move or empty that directory, then pull again."
+                )
 
     async def _is_free(self, before: str, after: str) -> bool:
         """Return whether no local change is in the way of writing over the files."""
@@ -244,7 +262,8 @@ class Work:
         """
         index, env = self._file("index"), self._git.env
         index.with_name(f"{index.name}.lock").unlink(missing_ok=True)
-        await self._git.context.run_in_thread(shutil.copyfile, self._place.git_dir / "index", index)
+        with contextlib.suppress(FileNotFoundError):  # to git that is an empty one
+            await self._git.context.run_in_thread(shutil.copyfile, self._place.git_dir / "index", index)
         self._git.env = env | {"GIT_INDEX_FILE": str(index)}
         try:
             await self._add("--update", await submodules_in(self._git, self._place))
@@ -299,9 +318,10 @@ def _write_durably(path: Path, text: str) -> None:
 def _locks_since(place: Place, moment: float) -> list[tuple[Path, float]]:
     """Return git's lock files that were made after `moment`, and when."""
     paths = {top / name for top in (place.git_dir, place.common_dir) for name in LOCK_FILES}
-    paths |= {Path(folder, name) for folder, _, names in os.walk(place.common_dir / "refs") for name in names}
+    refs = (Path(folder, name) for folder, _, names in os.walk(place.common_dir / "refs") for name in names)
+    paths |= {path for path in refs if path.suffix == ".lock"}
     found = []
-    for path in sorted(path for path in paths if path.suffix == ".lock"):
+    for path in sorted(paths):
         with contextlib.suppress(FileNotFoundError):
             if (made_at := os.lstat(path).st_mtime) >= moment:
                 found.append((path, made_at))

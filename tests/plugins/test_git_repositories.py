@@ -1,7 +1,10 @@
 """`git` in repositories that an attacker has made, and in those that are merely unusual."""
 
 import asyncio
+import json
 import os
+import shutil
+import ssl
 import subprocess
 from pathlib import Path
 
@@ -496,3 +499,234 @@ async def test_a_commit_without_a_branch_is_possible(service: Service, checkout:
     assert (await result(service, "status", directory=checkout))["branch"] is None
     for action in ("pull", "push"):
         assert "give `branch`" in ((await run(service, action, directory=checkout)).error or "")
+
+
+async def test_a_file_renamed_from_a_name_like_a_header_is_one_change(service: Service, checkout: Path) -> None:
+    """The path before a rename is no header of the status, and the entry after it is not lost."""
+    (checkout / "# old").write_text("text\n" * 50)
+    git(checkout, "add", ".")
+    git(checkout, "commit", "--quiet", "-m", "m")
+    git(checkout, "mv", "# old", "new")
+    (checkout / "other").touch()
+    changes = (await result(service, "status", directory=checkout))["changes"]
+    assert changes == [{"status": "R.", "path": "new"}, {"status": "??", "path": "other"}]
+
+
+async def test_a_branch_is_pushed_under_its_whole_name(service: Service, origin: Path, checkout: Path) -> None:
+    """A line separator of Unicode may be in it: the part before it is another branch."""
+    git(checkout, "branch", "a", "main~1")
+    git(checkout, "checkout", "--quiet", "-b", "a\u2028b")
+    assert (await result(service, "push", directory=checkout))["branch"] == "a\u2028b"
+    assert git(origin, "rev-parse", "refs/heads/a\u2028b") == git(checkout, "rev-parse", "main")
+    assert not git(origin, "branch", "--list", "a")
+
+
+async def test_any_character_may_be_in_an_author_and_a_subject(service: Service, checkout: Path) -> None:
+    """Fields end with NUL, which neither can have."""
+    git(checkout, "-c", "user.name=a\x1fb", "commit", "--quiet", "--allow-empty", "-m", "sub\x1fject")
+    [commit] = (await result(service, "log", directory=checkout, depth=1))["commits"]
+    assert (commit["author"], commit["subject"]) == ("a\x1fb", "sub\x1fject")
+    assert commit["date"].startswith("20")
+
+
+@pytest.mark.parametrize("credentials", ["", "user:secret@"])
+async def test_a_remote_whose_name_is_a_url_is_looked_at(
+    tmp_path: Path, origin: Path, checkout: Path, canary: Path, credentials: str
+) -> None:
+    """Git pushes to the URLs of that remote, and not to the one that is its name."""
+    git(tmp_path, "clone", "--quiet", str(origin), "target")
+    git(tmp_path / "target", "config", "receive.denyCurrentBranch", "updateInstead")
+    git(tmp_path / "target", "config", "filter.x.smudge", str(canary))
+    (checkout / ".gitattributes").write_text("* filter=x\n")
+    git(checkout, "add", ".")
+    git(checkout, "commit", "--quiet", "-m", "m")
+    name = "https://127.0.0.1/x" if credentials else f"file://{origin}"
+    git(checkout, "config", f"remote.{name}.url", name)
+    git(checkout, "config", f"remote.{name}.pushurl", str(tmp_path / "target"))
+    async with running_service(tmp_path, git_file_roots=[tmp_path]) as service:
+        task = await run(service, "push", directory=checkout, repository=name.replace("//127", f"//{credentials}127"))
+    assert "filter.x.smudge" in (task.error or "")
+    assert not (tmp_path / "pwned").exists()
+
+
+async def test_a_remote_may_have_a_slash_in_its_name(service: Service, checkout: Path) -> None:
+    """It is no path if the repository has it."""
+    git(checkout, "remote", "rename", "origin", "team/origin")
+    assert not (await result(service, "pull", directory=checkout, repository="team/origin"))["updated"]
+    assert (await result(service, "push", directory=checkout, repository="team/origin"))["remote"] == "team/origin"
+
+
+async def test_a_repository_around_a_new_clone_is_not_read(service: Service, origin: Path, tmp_path: Path) -> None:
+    """Git's ceiling is no help where a directory has a colon in its name."""
+    (tmp_path / "a:b").mkdir()
+    git(tmp_path / "a:b", "init", "--quiet")
+    git(tmp_path / "a:b", "config", "core.bare", "maybe")
+    await result(service, "clone", repository=origin, directory=tmp_path / "a:b" / "new")
+
+
+async def test_every_lock_that_a_killed_git_leaves_is_removed(
+    service: Service, origin: Path, checkout: Path, tmp_path: Path
+) -> None:
+    """With harmless settings a fetch and a commit write files that have locks of their own."""
+    for key in ("fetch.writeCommitGraph", "fetch.prune", "rerere.enabled"):
+        git(checkout, "config", key, "true")
+    git(origin, "branch", "gone")
+    git(checkout, "fetch", "--quiet")
+    git(checkout, "pack-refs", "--all")
+    git(origin, "branch", "-D", "gone")
+    own_file(service.settings.data_dir, checkout, "intent").write_text("{}")
+    graphs = ("objects/info/commit-graph.lock", "objects/info/commit-graphs/commit-graph-chain.lock")
+    locks = [checkout / ".git" / name for name in ("MERGE_RR.lock", "packed-refs.new", *graphs)]
+    for lock in locks:
+        lock.parent.mkdir(exist_ok=True)
+        lock.touch()
+    await result(service, "pull", directory=checkout)
+    (checkout / "new").touch()
+    await result(service, "commit", directory=checkout, message="m")
+    assert not [lock for lock in locks if lock.exists()]
+
+
+@pytest.mark.parametrize("form", ["quoted", "nul", "return", "link", "nested"])
+async def test_an_object_directory_outside_the_roots_is_refused_in_every_form(
+    tmp_path: Path, origin: Path, form: str
+) -> None:
+    """Git unquotes a path, ends at a NUL, removes `..` before it follows a link, and goes on from there."""
+    root = tmp_path / "root"
+    (root / "deep/a/b/c/objects/info").mkdir(parents=True)
+    (root / "link").symlink_to(root / "deep/a/b/c")
+    git(root, "clone", "--quiet", str(origin), "checkout")
+    objects = origin / "objects"
+    (root / "deep/a/b/c/objects/info/alternates").write_text(f"{objects}\n")
+    lines = {
+        "quoted": f'"{objects}"\n',
+        "nul": f"{objects}\0/../../root\n",
+        "return": f"{root}/x\r#/../../origin.git/objects\n",
+        "link": f"{root}/link/../../origin.git/objects\n",
+        "nested": f"{root}/deep/a/b/c/objects\n",
+    }
+    (root / "checkout/.git/objects/info/alternates").write_text(lines[form], newline="")
+    async with running_service(tmp_path, git_file_roots=[root]) as service:
+        task = await run(service, "log", directory=root / "checkout")
+    assert "which is not below one of git_file_roots" in (task.error or "")
+
+
+def packet(content: bytes) -> bytes:
+    """Return a packet of git's protocol."""
+    return f"{len(content) + 4:04x}".encode() + content
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [b"[rejected]" * 6_500] * 14,
+        [b"X: 1%% (%s/1)\n" % (b"9" * 5_000)],
+        [b"L%d: 1%% (1/2)\n" % i for i in range(5_000)],
+    ],
+    ids=["long", "digits", "bars"],
+)
+async def test_no_words_of_a_remote_stop_the_service(service: Service, tmp_path: Path, words: list[bytes]) -> None:
+    """A line without an end, numbers that are too long, and progress of thousands of things are text in the log."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(4_096)
+        commit = b"1" * 40
+        writer.write(
+            packet(commit + b" HEAD\0side-band-64k ofs-delta\n") + packet(commit + b" refs/heads/main\n") + b"0000"
+        )
+        await reader.readuntil(b"done")
+        writer.write(b"0008NAK\n" + b"".join(packet(b"\x02" + text) for text in words) + packet(b"\x03bye\n"))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"git://127.0.0.1:{server.sockets[0].getsockname()[1]}/x"
+        task = await asyncio.wait_for(run(service, "clone", repository=url, directory=tmp_path / "new"), 20)
+    assert (task.error or "").startswith("Failed: git clone failed with exit code 128: early EOF")
+    bars = [entry for entry in await read_all(service, task.id) if "progress" in (entry.metadata or {})]
+    assert len(bars) < 100
+
+
+async def test_an_output_that_is_too_long_is_an_error_that_says_so(
+    service: Service, checkout: Path, tmp_path: Path
+) -> None:
+    """The limit of 64 MiB is not taken for a kill."""
+    (tmp_path / "message").write_text("x" * 68_000_000)
+    git(checkout, "commit", "--quiet", "--allow-empty", "--file", str(tmp_path / "message"))
+    assert "git log printed more than 64 MiB" in ((await run(service, "log", directory=checkout)).error or "")
+
+
+async def test_a_file_does_not_take_the_place_of_a_submodule_with_files(
+    service: Service, origin: Path, checkout: Path
+) -> None:
+    """Git would remove them, those that nobody has committed too."""
+    git(checkout, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(origin), "sub")
+    git(checkout, "commit", "--quiet", "-m", "with")
+    git(checkout, "rm", "--quiet", "--cached", "sub")
+    blob = git(checkout, "rev-parse", "HEAD:file")
+    git(checkout, "update-index", "--add", "--cacheinfo", f"100644,{blob},sub")
+    git(checkout, "commit", "--quiet", "-m", "without")
+    git(checkout, "push", "--quiet")
+    git(checkout, "reset", "--quiet", "HEAD~1")
+    (checkout / "sub/mine").touch()
+    task = await run(service, "pull", directory=checkout)
+    assert "in the place of the submodule sub" in (task.error or "")
+    assert (checkout / "sub/mine").exists()
+    shutil.rmtree(checkout / "sub")
+    assert (await result(service, "pull", directory=checkout))["updated"]
+
+
+async def test_a_killed_pull_is_finished_without_an_index(service: Service, origin: Path, checkout: Path) -> None:
+    """No task is stopped by it again and again."""
+    head = git(checkout, "rev-parse", "HEAD")
+    own_file(service.settings.data_dir, checkout, "intent").write_text(json.dumps({"before": head, "after": head}))
+    (checkout / ".git/index").unlink()
+    await result(service, "pull", directory=checkout)
+
+
+async def test_a_file_in_the_way_of_the_first_pull_is_kept(service: Service, origin: Path, tmp_path: Path) -> None:
+    """The error names it and gives advice, as it does for a bare repository."""
+    git(tmp_path, "init", "--quiet", "new")
+    (tmp_path / "new/file").write_text("mine")
+    task = await run(service, "pull", directory=tmp_path / "new", repository=origin, branch="main")
+    assert "Commit or remove them first." in (task.error or "")
+    assert (tmp_path / "new/file").read_text() == "mine"
+    assert "It is a bare repository" in ((await run(service, "status", directory=origin)).error or "")
+
+
+async def test_a_directory_that_cannot_be_opened_is_an_error_of_the_task(service: Service, tmp_path: Path) -> None:
+    """A circle of links, and a name that is too long."""
+    (tmp_path / "circle").symlink_to("circle")
+    for name in ("circle", "x" * 300):
+        error = (await run(service, "status", directory=tmp_path / name)).error or ""
+        assert error.startswith(("Failed: The directory", "Failed: There is no directory"))
+
+
+async def test_a_clone_may_have_a_name_as_long_as_any(service: Service, origin: Path, tmp_path: Path) -> None:
+    """Its hidden name is no longer than a name may be, in bytes."""
+    name = "\U0001f600" * 60
+    await result(service, "clone", repository=origin, directory=tmp_path / name)
+    assert not [path for path in os.listdir(tmp_path) if path.endswith(".cloning")]
+
+
+async def test_credentials_follow_no_redirect(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Git would send them to the other host, with the request after the first."""
+    monkeypatch.setenv("GIT_SSL_NO_VERIFY", "1")
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        port = server.sockets[0].getsockname()[1]
+        answer = f"HTTP/1.1 302 Found\r\nLocation: https://localhost:{port}/x.git/info/refs?service=git-upload-pack\r\n"
+        writer.write(f"{answer}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
+        await writer.drain()
+        writer.close()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(Path(__file__).parents[1] / "localhost.pem")
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
+        url = f"https://user:secret-word@127.0.0.1:{server.sockets[0].getsockname()[1]}/x.git"
+        task = await run(service, "clone", repository=url, directory=tmp_path / "new")
+    assert "Credentials follow no redirect" in (task.error or "")
+    assert len(asked) == 1
