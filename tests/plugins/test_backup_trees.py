@@ -1,13 +1,15 @@
 """`backup`: any tree that a system can hold, read and written by descriptors, whatever other processes do meanwhile."""
 
 import asyncio
+import io
 import os
 import socket
+import struct
 import subprocess
 import sys
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,15 @@ from typing import Any
 import pytest
 import zstandard
 
-from plugins.backup import extent
+from plugins.backup import attributes, extent
 from plugins.backup.archiving import backup
 from plugins.backup.failures import Failed
+from plugins.backup.members import Member
+from plugins.backup.packer import Packer, Tar
 from plugins.backup.params import BackupParams
+from plugins.backup.reader import Reader
 from plugins.backup.restoring import restore
+from plugins.backup.source import Found
 from taskd.service import Service
 from taskd.trees import OPEN_MAX
 from tests.bars import scaled
@@ -225,6 +231,27 @@ async def test_pipes_sockets_and_devices_are_reported_and_not_waited_for(service
     assert [text.split(" is left out")[0] for text in texts[:2]] == ["'pipe'", "'socket'"]
 
 
+def test_a_new_file_with_the_number_of_a_removed_one_is_no_hard_link_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system gives a number again at once; here the same file with another content stands for it."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a").write_text("old")
+    os.link(source / "a", source / "b")
+    add = Packer._add
+
+    def exchange(self: Packer, tar: Tar, found: Found, advance: Callable[[int], None]) -> None:
+        add(self, tar, found, advance)
+        if found.name == "a":
+            (source / "b").write_text("another")
+
+    monkeypatch.setattr(Packer, "_add", exchange)
+    archives = tmp_path / "archives"
+    made = backup(BackupParams(source=str(source), destination=str(archives)), Loud.logger(), threading.Event())
+    assert contents(str(made["archive"])) == {"a": b"old", "b": b"another"}
+
+
 # What a file has beside its content
 
 ACL = bytes.fromhex(
@@ -246,6 +273,10 @@ def with_attributes(source: Path) -> Path:
     return source
 
 
+def archive_of(entry: Member) -> io.BytesIO:
+    return io.BytesIO(zstandard.ZstdCompressor(write_checksum=True).compress(entry.header() + bytes(10_240)))
+
+
 def attributes_of(path: Path) -> dict[str, bytes]:
     return {name: os.getxattr(path, name) for name in os.listxattr(path)}
 
@@ -260,6 +291,41 @@ async def test_extended_attributes_and_acls_come_back(service: Service, tmp_path
     for name in ("file", "d", "."):
         assert attributes_of(back / name) == attributes_of(source / name)
     assert tree_of(back) == tree_of(source)
+
+
+@pytest.mark.skipif(not hasattr(os, "setxattr"), reason="only Linux has extended attributes here")
+async def test_an_acl_of_several_users_comes_back_and_one_of_the_parent_does_not(
+    service: Service, tmp_path: Path
+) -> None:
+    """The kernel keeps users in the order in which they were set, whatever their rights; a tree is as it was."""
+    source = with_attributes(tmp_path / "source")
+    entries = [(1, 6), (2, 7, 2_000), (2, 4, 1_000), (2, 6, 3_000), (4, 4), (16, 7), (32, 0)]
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *(*entry, 0xFFFF_FFFF)[:3]) for entry in entries)
+    os.setxattr(source / "file", ACCESS, acl)
+    made = await result(service, source=source, destination=tmp_path / "archives")
+    (tmp_path / "parent").mkdir()
+    os.setxattr(tmp_path / "parent", DEFAULT, ACL)
+    back = await restored(service, made, tmp_path / "parent" / "back")
+    for name in ("file", "d", "."):
+        assert attributes_of(back / name) == attributes_of(source / name)
+
+
+@pytest.mark.parametrize(
+    ("digits", "value"),
+    [("4294967295", struct.pack("<IHHI", 2, 2, 7, 0xFFFF_FFFF)), ("4294967296", b""), ("9" * 5_000, b"")],
+    ids=["unmapped", "beyond", "long"],
+)
+def test_an_acl_of_a_user_that_cannot_be_is_read_back_or_dropped(digits: str, value: bytes) -> None:
+    """A user namespace shows users that it lacks as the last number."""
+    assert dict(attributes.unpacked("SCHILY.acl.access", f"user:{digits}:rwx".encode())) == {ACCESS: value}
+
+
+@pytest.mark.parametrize("second", [2**63 - 1, -(2**63)])
+def test_any_time_that_a_file_can_have_is_read_back(second: int) -> None:
+    """Some file systems, such as tmpfs, keep all the seconds of 64 bits."""
+    entry = Member("file")
+    entry.mtime_ns = second * 10**9 + 1
+    assert [found.mtime_ns for found in Reader(archive_of(entry), threading.Event()).members()] == [entry.mtime_ns]
 
 
 @pytest.mark.skipif(not hasattr(os, "setxattr"), reason="only Linux has extended attributes here")
@@ -285,11 +351,10 @@ async def test_attributes_that_give_rights_are_counted_and_not_restored(service:
         entry.mode = 0o4755
     archive = hostile(tmp_path / "a.tar.zst", *entries)
     task = await run(service, action="restore", archive=archive, destination=tmp_path / "back")
-    modes, attributes = await warnings(service, task)
+    modes, dropped = await warnings(service, task)
     assert modes == "setuid, setgid and sticky bits are not restored; 3 entries have them"
     assert (
-        "6 extended attributes are not restored: 'security.capability' of 3, 'system.posix_acl_access' of 3"
-        in attributes
+        "6 extended attributes are not restored: 'security.capability' of 3, 'system.posix_acl_access' of 3" in dropped
     )
     assert (tmp_path / "back" / "0").stat().st_mode & 0o7777 == 0o755
 
