@@ -63,8 +63,8 @@ def opened(
             yield source
         return
     database = Path(given.removeprefix(SQLITE_PREFIX))
-    with temporary(fd, database.name, "snapshot", log) as (name, _):
-        take_snapshot(database, destination / name, log, stop)
+    with temporary(fd, database.name, "snapshot", log) as (name, file):
+        take_snapshot(database, destination / name, file, log, stop)
         yield Source(database.resolve(), fd, name, database.name)
 
 

@@ -1,14 +1,17 @@
 """`backup`: any tree that a system can hold, read and written by descriptors, whatever other processes do meanwhile."""
 
 import asyncio
+import contextlib
 import io
 import os
 import socket
+import sqlite3
 import struct
 import subprocess
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,14 +20,15 @@ from typing import Any
 import pytest
 import zstandard
 
-from plugins.backup import attributes, extent
+from plugins.backup import archiving, attributes, extent
 from plugins.backup.archiving import backup
-from plugins.backup.failures import Failed
+from plugins.backup.failures import Failed, Stopped
 from plugins.backup.members import Member
 from plugins.backup.packer import Packer, Tar
 from plugins.backup.params import BackupParams
 from plugins.backup.reader import Reader
 from plugins.backup.restoring import restore
+from plugins.backup.snapshot import take_snapshot
 from plugins.backup.source import Found
 from taskd.service import Service
 from taskd.trees import OPEN_MAX
@@ -250,6 +254,43 @@ def test_a_new_file_with_the_number_of_a_removed_one_is_no_hard_link_to_it(
     archives = tmp_path / "archives"
     made = backup(BackupParams(source=str(source), destination=str(archives)), Loud.logger(), threading.Event())
     assert contents(str(made["archive"])) == {"a": b"old", "b": b"another"}
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux lists the open files of a process")
+def test_a_snapshot_is_not_written_through_a_link_that_another_process_makes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite opens it by its path."""
+    for name in ("database", "outside"):
+        with contextlib.closing(sqlite3.connect(tmp_path / name)) as database:
+            database.execute(f"CREATE TABLE of_{name} (x)")
+    before = (tmp_path / "outside").read_bytes()
+
+    def exchange(database: Path, snapshot: Path, *rest: Any) -> None:
+        snapshot.unlink()
+        snapshot.symlink_to(tmp_path / "outside")
+        take_snapshot(database, snapshot, *rest)
+
+    monkeypatch.setattr(archiving, "take_snapshot", exchange)
+    params = BackupParams(source=f"sqlite:///{tmp_path}/database", destination=str(tmp_path / "archives"))
+    with pytest.raises(Failed, match="was replaced"):
+        backup(params, Loud.logger(), threading.Event())
+    assert ((tmp_path / "outside").read_bytes(), [*(tmp_path / "archives").iterdir()]) == (before, [])
+
+
+def test_a_backup_that_waits_for_a_locked_database_is_cancelled_soon(tmp_path: Path) -> None:
+    """And leaves nothing."""
+    stop = threading.Event()
+    params = BackupParams(source=f"sqlite:///{tmp_path}/database", destination=str(tmp_path / "archives"))
+    with contextlib.closing(sqlite3.connect(tmp_path / "database", isolation_level=None)) as database:
+        database.execute("CREATE TABLE t (x)")
+        database.execute("BEGIN EXCLUSIVE")
+        threading.Timer(0.2, stop.set).start()
+        began = time.monotonic()
+        with pytest.raises(Stopped):
+            backup(params, Loud.logger(), stop)
+    assert time.monotonic() - began < scaled(5, 30)
+    assert [*(tmp_path / "archives").iterdir()] == []
 
 
 # What a file has beside its content
