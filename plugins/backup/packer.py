@@ -182,7 +182,7 @@ class Packer:
             self._witness.entry(member)
         self.files += not member.isdir()
         self.extent.files += 1
-        self.extent.names_bytes += len(member.name.rpartition("/")[2]) + len(member.linkname)
+        self.extent.names_bytes += len(os.fsencode(member.name.rpartition("/")[2])) + len(member.linkname)
         self.extent.content_bytes += member.size
         self.extent.header_bytes += len(header)
         self._kinds[kind] += 1

@@ -455,6 +455,23 @@ def test_a_restore_needs_no_option_that_the_backup_did_not_name(
     assert (tmp_path / "back" / "source").stat().st_size == 30_000_000
 
 
+def test_a_backup_measures_names_in_bytes_as_a_restore_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The value that it reports is enough, also for names that have more bytes than characters."""
+    monkeypatch.setattr(extent, "NAME_BYTES", 16)
+    monkeypatch.setattr(extent, "FILES_MAX", 20)
+    (tmp_path / "source").mkdir()
+    for number in range(10):
+        (tmp_path / "source" / ("ö" * 120 + str(number))).touch()
+    source, archives, back = (str(tmp_path / name) for name in ("source", "archives", "back"))
+    made = backup(BackupParams(source=source, destination=archives), Loud.logger(), threading.Event())
+    value = capsys.readouterr().out.partition("has to be given files_max=")[2].partition(",")[0]
+    params = {"action": "restore", "archive": made["archive"], "destination": back, "files_max": int(value)}
+    restore(BackupParams.model_validate(params), Loud.logger(), threading.Event())
+    assert len(os.listdir(back)) == 10
+
+
 # Another user than root
 
 AS_NOBODY = """
