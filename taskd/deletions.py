@@ -27,14 +27,16 @@ from taskd.errors import StoreError
 from taskd.persistence.base import LogPersistenceService
 from taskd.supervision import Supervisor
 from taskd.threads import in_thread
-from taskd.trees import Left, remove_tree
+from taskd.trees import SCARCE, remove_tree
 
-RETRY_S = 2.0
+# The first pause after a failure of the store, and the longest.
+RETRY_FIRST_S, RETRY_S = 0.1, 2.0
 # Tasks whose rows are deleted before the next are looked at.
 ROUND_TASKS_MAX = 500
 # Deleted tasks with files left: how many are remembered, and how many of them a notice names.
 LEFT_MAX = 1_000
 NOTICED_MAX = 3
+FILES_LEFT = "files are left: "
 
 _log = logging.getLogger("taskd.deletions")
 
@@ -105,19 +107,25 @@ class Deletions:
         self._work.set()
 
     async def _remove_files(self, task_ids: Sequence[str]) -> None:
-        """Remove the files of these tasks. Raises `RuntimeError` if no thread can be started."""
+        """Remove the files of these tasks. Raises `RuntimeError` if there is no thread or no descriptor for it."""
         stop = threading.Event()
         remove = partial(self._remove_directories, task_ids, stop)
-        for task_id, why in (await in_thread(remove, name="deletion of files", stop=stop.set)).items():
-            self._note(task_id, f"files are left: {why}")
+        left = await in_thread(remove, name="deletion of files", stop=stop.set)
+        for task_id in task_ids:
+            if task_id in left:
+                self._note(task_id, FILES_LEFT + left[task_id])
+            elif self._left.get(task_id, "").startswith(FILES_LEFT):  # a second look found them removable
+                del self._left[task_id]
 
     def _remove_directories(self, task_ids: Sequence[str], stop: threading.Event) -> dict[str, str]:
-        """In a thread. Return the tasks of which files are left, each with the reason."""
+        """In a thread. Return the tasks of which files are left, each with the reason. Raises `RuntimeError`."""
         try:
             directory = os.open(self._tasks_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
             return {}
         except OSError as error:
+            if error.errno in SCARCE:
+                raise RuntimeError(f"{self._tasks_dir} cannot be opened now: {error}") from error
             return dict.fromkeys(task_ids, f"{self._tasks_dir} cannot be opened ({error.strerror})")
         try:
             lefts = ((task_id, _removed(task_id, directory, stop)) for task_id in task_ids if not stop.is_set())
@@ -126,15 +134,18 @@ class Deletions:
             os.close(directory)
 
     async def _resume(self) -> None:
+        retry_s = min(RETRY_FIRST_S, RETRY_S)
         while True:
             try:
                 self._add(await self._store.hidden_tasks())
                 return
             except StoreError as error:
                 _log.debug("deletions are resumed later: %s", error)
-                await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(retry_s)
+                retry_s = min(2 * retry_s, RETRY_S)
 
     async def _purge(self) -> None:
+        retry_s = min(RETRY_FIRST_S, RETRY_S)
         while self._due:
             some = self._due[:ROUND_TASKS_MAX]
             try:
@@ -146,7 +157,8 @@ class Deletions:
             except (StoreError, RuntimeError) as error:
                 # The store fails or is locked, and who writes entries says so; here it can wait.
                 _log.debug("%d tasks are deleted later: %s", len(self._due), error)
-                await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(retry_s)
+                retry_s = min(2 * retry_s, RETRY_S)
 
     async def _purge_rows(self, task_ids: Sequence[str]) -> None:
         """Delete all at once, or those that can be if one of them raises an error that no retry mends."""
@@ -176,11 +188,13 @@ class Deletions:
 
 
 def _removed(task_id: str, directory: int, stop: threading.Event) -> str:
-    """Remove a task's directory; return why something of it is left, or nothing."""
+    """Remove a task's directory; return why something of it is left, or nothing. Raises `RuntimeError`."""
     try:
-        left: Left | str = remove_tree(task_id, dir_fd=directory, stop=stop.is_set)
+        left = remove_tree(task_id, dir_fd=directory, stop=stop.is_set)
     except Exception as error:  # one task must not keep the files of the others
-        left = f"{error!r:.200}"
+        return f"{error!r:.200}"
+    if left.scarce:
+        raise RuntimeError(f"files cannot be removed now: {left}")
     return str(left)
 
 

@@ -23,6 +23,8 @@ OPEN_MAX = 32
 # Entries that `Left` names; it counts the others.
 NAMED_MAX = 5
 PATH_SHOWN = 200
+# The system or the process is at a limit now, and the entry itself can be removed.
+SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 # Looks at a name, or at the entries of a directory, that another process changes while it is removed.
 SCANS_MAX = 3
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -85,10 +87,13 @@ class Left:
 
     count: int = 0
     named: list[str] = field(default_factory=list)
+    # Whether one of them may go when the system has descriptors or memory again.
+    scarce: bool = False
 
     def add(self, path: str, error: OSError) -> None:
         """Count one more."""
         self.count += 1
+        self.scarce |= error.errno in SCARCE
         if len(self.named) < NAMED_MAX:
             shown = path if len(path) <= PATH_SHOWN else f"{path[:PATH_SHOWN]}…"
             self.named.append(f"{shown!r} ({error.strerror or error})")
@@ -104,8 +109,13 @@ def remove_tree(name: str, *, dir_fd: int, stop: Callable[[], bool] = lambda: Fa
 
     Never raises OSError. An entry that is not there counts as removed. Returns early once `stop()` is true.
     """
-    with contextlib.closing(Descent(os.dup(dir_fd))) as descent:
-        return _Removal(descent, stop).run(name)
+    try:
+        with contextlib.closing(Descent(os.dup(dir_fd))) as descent:
+            return _Removal(descent, stop).run(name)
+    except OSError as error:  # there is no descriptor to begin with
+        left = Left()
+        left.add(name, error)
+        return left
 
 
 @dataclass(slots=True)
@@ -242,10 +252,14 @@ def _check_mount(fd: int, mount: int) -> None:
 
 def _mount_of(fd: int) -> int:
     """Return which mount a directory is on. Linux has a number for each bind mount; elsewhere only devices differ."""
-    with contextlib.suppress(OSError), open(f"/proc/self/fdinfo/{fd}") as lines:
-        for line in lines:
-            if line.startswith("mnt_id:"):
-                return int(line.split()[1])
+    try:
+        with open(f"/proc/self/fdinfo/{fd}") as lines:
+            for line in lines:
+                if line.startswith("mnt_id:"):
+                    return int(line.split()[1])
+    except OSError as error:
+        if error.errno in SCARCE:  # a number of another kind would make each directory a mount point
+            raise
     return os.fstat(fd).st_dev
 
 

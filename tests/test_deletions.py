@@ -1,17 +1,19 @@
 """Deletions: the files of deleted tasks, whatever is in them, and that one deletion never ends the others."""
 
 import asyncio
+import errno
 import os
 import subprocess
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from taskd.context import tasks_dir
-from taskd.deletions import Deletions, deleting
+from taskd.deletions import RETRY_S, Deletions, deleting
+from taskd.errors import StoreUnavailable
 from taskd.persistence import open_persistence
 from taskd.service import Service
 from taskd.settings import Settings
@@ -73,6 +75,58 @@ async def test_files_that_cannot_be_removed_are_reported(
     assert caplog.messages.count(f"task {task_id} is deleted, but {why}") == 1
     assert f"1 deleted task is not wholly gone: {task_id}: {why}" in service.health().problems[0]
     assert await service.store.hidden_tasks() == []
+
+
+async def test_files_that_can_be_removed_a_little_later_are_not_reported(service: Service, tmp_path: Path) -> None:
+    """Another process held them at the first look; the second, before the row goes, finds them removable."""
+    task_id, directory = await ended(service, tmp_path)
+    deletions = Deletions(service.store, tasks_dir(service.settings))
+    deletions._note(task_id, "files are left: 'file' (Device or resource busy)")
+    directory.mkdir()
+    await deletions.delete([task_id])
+    assert (directory.exists(), deletions.notices) == (False, [])
+
+
+@pytest.mark.parametrize("function", ["os.open", "os.dup", "os.scandir"])
+async def test_a_deletion_waits_until_there_are_descriptors(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    """At the limit of open files the files stay, and so does the row: both go later."""
+    task_id, directory = await ended(service, tmp_path)
+    (directory / "inner").mkdir(parents=True)
+    deletions = Deletions(service.store, tasks_dir(service.settings))
+    refused = threading.Event()
+
+    def refuse(*arguments: Any, **options: Any) -> int:
+        refused.set()
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(function, refuse)
+        await deletions.delete([task_id])
+        assert (refused.is_set(), await service.store.hidden_tasks()) == (True, [task_id])
+        refused.clear()
+        running = asyncio.create_task(deletions.run())
+        while not refused.is_set():
+            await asyncio.sleep(0.01)
+    await deletions.settled()
+    assert (directory.exists(), await service.store.hidden_tasks(), deletions.notices) == (False, [], [])
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def test_a_store_that_fails_once_delays_a_deletion_by_less_than_the_longest_pause(tmp_path: Path) -> None:
+    """As when it is locked for a moment at the start after a crash."""
+    failures = [StoreUnavailable("locked"), StoreUnavailable("locked")]
+
+    class Locked:
+        async def hidden_tasks(self) -> list[str]:
+            if failures:
+                raise failures.pop()
+            return []
+
+    deletions = Deletions(cast(Any, Locked()), tmp_path)
+    await asyncio.wait_for(deletions._resume(), RETRY_S)
 
 
 class Faulty:

@@ -11,7 +11,7 @@ from typing import IO, cast
 
 from taskd import TaskLogger
 
-from .failures import Failed, shown
+from .failures import Failed, shown, why
 from .members import Member
 from .packer import HashingFile, Packer
 from .params import SQLITE_PREFIX, BackupParams
@@ -63,8 +63,8 @@ def opened(
             yield source
         return
     database = Path(given.removeprefix(SQLITE_PREFIX))
-    with temporary(fd, database.name, "snapshot", log) as (name, _):
-        take_snapshot(database, destination / name, log, stop)
+    with temporary(fd, database.name, "snapshot", log) as (name, file):
+        take_snapshot(database, destination / name, file, log, stop)
         yield Source(database.resolve(), fd, name, database.name)
 
 
@@ -130,8 +130,14 @@ def _remove_old(newest: Path, keep: int, log: TaskLogger) -> None:
         path
         for path in newest.parent.iterdir()
         # A newer one is of another backup at the same time, or of a clock that was set back.
-        if path.name.startswith(stem) and ARCHIVE.fullmatch(path.name) and path.name < newest.name
+        # A longer one is of a source whose name begins as this one's archives do, such as one of these archives.
+        if path.name.startswith(stem) and len(path.name) == len(newest.name) and path.name < newest.name
+        if ARCHIVE.fullmatch(path.name)
     ]
     for path in sorted(older, reverse=True)[keep - 1 :]:
-        path.unlink(missing_ok=True)
-        log.info(f"removed the older archive {path.name}: {keep} are kept")
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning(f"the older archive {path.name} cannot be removed ({why(error)}). Remove it by hand")
+        else:
+            log.info(f"removed the older archive {path.name}: {keep} are kept")

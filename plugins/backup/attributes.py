@@ -7,6 +7,7 @@ An archive has them as GNU tar does: `SCHILY.xattr.NAME` with the value, and an 
 the rest belongs to the system; it counts them instead.
 """
 
+import contextlib
 import errno
 import grp
 import os
@@ -28,9 +29,10 @@ ACL_HEADER = struct.Struct("<I")
 ACL_ENTRY = struct.Struct("<HHI")
 ACL_VERSION = 2
 ACL_NO_ID = 0xFFFF_FFFF
+ID_DIGITS_MAX = len(str(ACL_NO_ID))
 ACL_TAGS = {1: "user:", 2: "user", 4: "group:", 8: "group", 16: "mask:", 32: "other:"}
 ACL_NUMBERS = {tag: number for number, tag in ACL_TAGS.items()}
-ACL_LINE = re.compile(r"(u|user|g|group|m|mask|o|other):([^:]*):([r-][w-][x-])(?::(\d+))?")
+ACL_LINE = re.compile(r"(u|user|g|group|m|mask|o|other):([^:]*):([r-][w-][x-])(?::(\d{1,10}))?")
 
 Attributes = dict[str, bytes]
 
@@ -85,6 +87,13 @@ def restore(fd: int, mode: int, attributes: Attributes) -> Iterator[str]:
             yield name
 
 
+def remove_acls(fd: int) -> None:
+    """Remove the ACLs that a new directory has from its parent, so that its entries get none from it."""
+    for name in ACLS:
+        with contextlib.suppress(AttributeError, OSError):
+            os.removexattr(fd, name)
+
+
 def _set(fd: int, name: str, value: bytes) -> bool:
     try:
         os.setxattr(fd, name, value)
@@ -120,12 +129,15 @@ def _value_of(text: str) -> bytes:
             return b""
         else:
             entries.append((ACL_NUMBERS[kind], bits, found))
-    return ACL_HEADER.pack(ACL_VERSION) + b"".join(ACL_ENTRY.pack(*entry) for entry in sorted(entries))
+    # The kernel wants the kinds in this order, and keeps the users and groups of a kind in any.
+    entries.sort(key=lambda entry: entry[0])
+    return ACL_HEADER.pack(ACL_VERSION) + b"".join(ACL_ENTRY.pack(*entry) for entry in entries)
 
 
 def _id_of(kind: str, name: str) -> int | None:
     if name.isdecimal():
-        return int(name) if int(name) < ACL_NO_ID else None
+        # The kernel gives the last of these numbers to a user whom this user namespace lacks, and does not set it.
+        return int(name) if len(name) <= ID_DIGITS_MAX and int(name) <= ACL_NO_ID else None
     try:
         return pwd.getpwnam(name).pw_uid if kind == "user" else grp.getgrnam(name).gr_gid
     except KeyError:

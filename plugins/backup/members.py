@@ -18,7 +18,7 @@ from .failures import Damaged
 
 BLOCK_BYTES = tarfile.BLOCKSIZE
 NS = 1_000_000_000
-TIME = re.compile(rb"-?\d{1,18}(\.\d{0,40})?")
+TIME = re.compile(rb"-?\d{1,19}(\.\d{0,40})?")
 NUMBER = re.compile(rb"\d{1,19}")
 SPARSE = "GNU.sparse."
 # The parts of a sparse file that hold data, as offsets and lengths.

@@ -97,8 +97,8 @@ class Packer:
         self._log = log
         self._stop = stop
         self._left_out = 0
-        # Files with several links that are in the archive, by the names under which they are.
-        self._linked: dict[Identity, str] = {}
+        # Files with several links that are in the archive: the names under which they are, sizes and times.
+        self._linked: dict[Identity, tuple[str, int, int]] = {}
         self._leading_out: list[str] = []
         self._without_attributes: list[str] = []
 
@@ -182,7 +182,7 @@ class Packer:
             self._witness.entry(member)
         self.files += not member.isdir()
         self.extent.files += 1
-        self.extent.names_bytes += len(member.name.rpartition("/")[2]) + len(member.linkname)
+        self.extent.names_bytes += len(os.fsencode(member.name.rpartition("/")[2])) + len(member.linkname)
         self.extent.content_bytes += member.size
         self.extent.header_bytes += len(header)
         self._kinds[kind] += 1
@@ -193,14 +193,16 @@ class Packer:
         # Opened before it is described, so that the header is that of the content.
         fd, about = opened(found.leaf, found.dir_fd, FILE)
         with open(fd, "rb", buffering=0) as file:
-            if first := self._linked.get(identity(about)):
+            first, *then = self._linked.get(identity(about), ("",))
+            # One that has changed may be another file: the system gives the number of a removed file to a new one.
+            if then == [about.st_size, about.st_mtime_ns]:
                 self._add_header(tar, self._described(found.name, about, tarfile.LNKTYPE, first), "hard link")
                 return
             member = self._described(found.name, about, tarfile.REGTYPE)
             self._read_attributes(member, fd)
             self._add_header(tar, member, "file with holes" if about.st_blocks * 512 < member.size else "file")
             if about.st_nlink > 1:
-                self._linked[identity(about)] = found.name
+                self._linked[identity(about)] = found.name, about.st_size, about.st_mtime_ns
             content = Content(cast(IO[bytes], file), member.size, self._read(advance))
             tar.write_content(content)
             self._compare(found.name, content, about, os.fstat(fd))
@@ -221,6 +223,12 @@ class Packer:
             self._leave_out(name, f"it {content.fault}: the missing {content.missing:,} bytes are zeros in the archive")
         elif (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
             self._log.warning(f"{shown(name)} changed while it was read: the archive may mix the old and the new")
+        elif content.goes_on():
+            self._left_out += 1
+            self._log.warning(
+                f"{shown(name)} is cut in the archive: it has more bytes than its size of {before.st_size:,}, "
+                "as the files of /proc have"
+            )
 
     def _problem(self, name: str, error: OSError) -> None:
         if name == self._source.name:
@@ -284,6 +292,10 @@ class Content:
         self._promised -= len(data)
         self._on_read(data)
         return data
+
+    def goes_on(self) -> bool:
+        """Return whether the file has bytes after the promised ones, which have been read."""
+        return not self.fault and bool(self._next(1))
 
     def _next(self, size: int) -> bytes:
         try:

@@ -115,9 +115,14 @@ class Reader:
 
     def _member(self, block: bytes) -> Member:
         try:
-            return Member.frombuf(block, "utf-8", "surrogateescape")
+            member = Member.frombuf(block, "utf-8", "surrogateescape")
         except tarfile.HeaderError as error:
             raise Damaged(f"one of its headers is damaged ({error})") from error
+        if block[257:265] == tarfile.GNU_MAGIC and block[345]:
+            # GNU tar keeps times there (as with --listed-incremental), and tarfile takes them for directories.
+            name = tarfile.nts(block[:100], "utf-8", "surrogateescape")  # type: ignore[attr-defined]
+            member.name = name.rstrip("/") if member.isdir() else name
+        return member
 
     def _begin(self, member: Member) -> None:
         self._segments = member.content() if member.isreg() else []

@@ -11,6 +11,7 @@ from typing import IO
 
 from taskd import TaskLogger
 
+from . import attributes
 from .failures import Failed, check, why
 from .frames import is_zeros
 from .params import BackupParams
@@ -95,6 +96,7 @@ def write_tree(
     with made(destination.parent) as (_, parent):
         remove_leftovers(parent, log)
         with temporary(parent, destination.name, "restoring", log, directory=True) as (name, root):
+            attributes.remove_acls(root)
             try:
                 with contextlib.closing(Tree(root, plan, reader, stop, advance)) as tree:
                     _fill(tree, reader, plan, stop)

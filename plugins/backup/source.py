@@ -23,7 +23,7 @@ from taskd.trees import DIRECTORY, Descent, Identity, identity
 from .failures import Failed, why
 from .temporary import PARTIAL, short
 
-ARCHIVE = re.compile(r".+-[0-9a-f]{8}-\d{8}T\d{6}\.\d{6}Z\.tar\.zst")
+ARCHIVE = re.compile(r".+-[0-9a-f]{8}-\d{8}T\d{6}\.\d{6}Z\.tar\.zst", re.DOTALL)
 # A restore reads a path whole into memory, and a deep tree's archive grows with the square of its depth.
 PATH_CHARACTERS_MAX = 1_000_000
 # A pipe that takes a file's place is opened without waiting for its other end.

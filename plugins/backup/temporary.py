@@ -19,7 +19,7 @@ from taskd.trees import DIRECTORY, identity, remove_tree
 
 from .failures import Failed, why
 
-PARTIAL = re.compile(r"\..+\.[0-9a-f]{12}\.(partial|snapshot|restoring)")
+PARTIAL = re.compile(r"\..+\.[0-9a-f]{12}\.(partial|snapshot|restoring)", re.DOTALL)
 
 
 @contextlib.contextmanager

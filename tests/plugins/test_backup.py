@@ -148,6 +148,39 @@ async def test_keep_removes_the_oldest_of_this_source_alone(service: Service, so
     assert sorted(map(str, archives.iterdir())) == sorted(kept + made[1:])
 
 
+async def test_keep_counts_the_archives_of_any_name_and_no_others(service: Service, tmp_path: Path) -> None:
+    """Also of a name with a line break; an archive of an archive is of another source."""
+    source, archives = tmp_path / "a\nb", tmp_path / "archives"
+    source.mkdir()
+    leftover = archives / ".a\nb.0123456789ab.partial"
+    archives.mkdir()
+    leftover.touch()
+    first = (await result(service, source=source, destination=archives))["archive"]
+    other = (await result(service, source=first, destination=archives))["archive"]
+    last = (await result(service, source=source, destination=archives, keep=1))["archive"]
+    assert sorted(map(str, archives.iterdir())) == sorted([other, last])
+
+
+async def test_an_older_archive_that_cannot_be_removed_is_reported(
+    service: Service, source: Path, archives: Path
+) -> None:
+    """The new one is complete all the same."""
+    older = Path((await result(service, source=source, destination=archives))["archive"])
+    older.unlink()
+    older.mkdir()
+    task = await run(service, source=source, destination=archives, keep=1)
+    assert task.status == "succeeded", task.error
+    [warning] = await warnings(service, task)
+    assert warning.startswith(f"the older archive {older.name} cannot be removed")
+
+
+@pytest.mark.skipif(not Path("/proc/version").exists(), reason="only Linux has such files")
+async def test_a_file_with_more_bytes_than_its_size_is_reported(service: Service, archives: Path) -> None:
+    """A header states the size before the content is read."""
+    task = await run(service, source="/proc/version", destination=archives)
+    assert (await warnings(service, task))[0].startswith("'version' is cut in the archive")
+
+
 async def test_what_an_archive_cannot_hold_is_told_and_left_out(service: Service, source: Path, archives: Path) -> None:
     """A pipe neither stops a backup nor makes it wait; the log names it."""
     os.mkfifo(source / "pipe")

@@ -210,6 +210,15 @@ async def test_an_archive_of_gnu_tar_is_restored(
     assert (tmp_path / "back" / "hard").stat().st_nlink == 2
 
 
+async def test_times_in_a_header_of_gnu_tar_are_no_directory(service: Service, tmp_path: Path) -> None:
+    """It keeps them where the standard has the directories of a long name."""
+    (tmp_path / "file").write_text("content")
+    command = ["tar", "--format=gnu", "--listed-incremental=snapshot", "--zstd", "-cf", "a.tar.zst", "file"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    await result(service, action="restore", archive=tmp_path / "a.tar.zst", destination=tmp_path / "back")
+    assert {name: content for name, (_, _, content) in tree_of(tmp_path / "back").items()} == {"file": b"content"}
+
+
 @pytest.mark.parametrize("style", ["v7", "ustar"])
 async def test_an_archive_in_an_old_format_is_restored(
     service: Service, source: Path, tmp_path: Path, style: str

@@ -1,13 +1,18 @@
 """`backup`: any tree that a system can hold, read and written by descriptors, whatever other processes do meanwhile."""
 
 import asyncio
+import contextlib
+import io
 import os
 import socket
+import sqlite3
+import struct
 import subprocess
 import sys
 import tarfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,11 +20,16 @@ from typing import Any
 import pytest
 import zstandard
 
-from plugins.backup import extent
+from plugins.backup import archiving, attributes, extent
 from plugins.backup.archiving import backup
-from plugins.backup.failures import Failed
+from plugins.backup.failures import Failed, Stopped
+from plugins.backup.members import Member
+from plugins.backup.packer import Packer, Tar
 from plugins.backup.params import BackupParams
+from plugins.backup.reader import Reader
 from plugins.backup.restoring import restore
+from plugins.backup.snapshot import take_snapshot
+from plugins.backup.source import Found
 from taskd.service import Service
 from taskd.trees import OPEN_MAX
 from tests.bars import scaled
@@ -225,6 +235,64 @@ async def test_pipes_sockets_and_devices_are_reported_and_not_waited_for(service
     assert [text.split(" is left out")[0] for text in texts[:2]] == ["'pipe'", "'socket'"]
 
 
+def test_a_new_file_with_the_number_of_a_removed_one_is_no_hard_link_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system gives a number again at once; here the same file with another content stands for it."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a").write_text("old")
+    os.link(source / "a", source / "b")
+    add = Packer._add
+
+    def exchange(self: Packer, tar: Tar, found: Found, advance: Callable[[int], None]) -> None:
+        add(self, tar, found, advance)
+        if found.name == "a":
+            (source / "b").write_text("another")
+
+    monkeypatch.setattr(Packer, "_add", exchange)
+    archives = tmp_path / "archives"
+    made = backup(BackupParams(source=str(source), destination=str(archives)), Loud.logger(), threading.Event())
+    assert contents(str(made["archive"])) == {"a": b"old", "b": b"another"}
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux lists the open files of a process")
+def test_a_snapshot_is_not_written_through_a_link_that_another_process_makes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite opens it by its path."""
+    for name in ("database", "outside"):
+        with contextlib.closing(sqlite3.connect(tmp_path / name)) as database:
+            database.execute(f"CREATE TABLE of_{name} (x)")
+    before = (tmp_path / "outside").read_bytes()
+
+    def exchange(database: Path, snapshot: Path, *rest: Any) -> None:
+        snapshot.unlink()
+        snapshot.symlink_to(tmp_path / "outside")
+        take_snapshot(database, snapshot, *rest)
+
+    monkeypatch.setattr(archiving, "take_snapshot", exchange)
+    params = BackupParams(source=f"sqlite:///{tmp_path}/database", destination=str(tmp_path / "archives"))
+    with pytest.raises(Failed, match="was replaced"):
+        backup(params, Loud.logger(), threading.Event())
+    assert ((tmp_path / "outside").read_bytes(), [*(tmp_path / "archives").iterdir()]) == (before, [])
+
+
+def test_a_backup_that_waits_for_a_locked_database_is_cancelled_soon(tmp_path: Path) -> None:
+    """And leaves nothing."""
+    stop = threading.Event()
+    params = BackupParams(source=f"sqlite:///{tmp_path}/database", destination=str(tmp_path / "archives"))
+    with contextlib.closing(sqlite3.connect(tmp_path / "database", isolation_level=None)) as database:
+        database.execute("CREATE TABLE t (x)")
+        database.execute("BEGIN EXCLUSIVE")
+        threading.Timer(0.2, stop.set).start()
+        began = time.monotonic()
+        with pytest.raises(Stopped):
+            backup(params, Loud.logger(), stop)
+    assert time.monotonic() - began < scaled(5, 30)
+    assert [*(tmp_path / "archives").iterdir()] == []
+
+
 # What a file has beside its content
 
 ACL = bytes.fromhex(
@@ -246,6 +314,10 @@ def with_attributes(source: Path) -> Path:
     return source
 
 
+def archive_of(entry: Member) -> io.BytesIO:
+    return io.BytesIO(zstandard.ZstdCompressor(write_checksum=True).compress(entry.header() + bytes(10_240)))
+
+
 def attributes_of(path: Path) -> dict[str, bytes]:
     return {name: os.getxattr(path, name) for name in os.listxattr(path)}
 
@@ -260,6 +332,41 @@ async def test_extended_attributes_and_acls_come_back(service: Service, tmp_path
     for name in ("file", "d", "."):
         assert attributes_of(back / name) == attributes_of(source / name)
     assert tree_of(back) == tree_of(source)
+
+
+@pytest.mark.skipif(not hasattr(os, "setxattr"), reason="only Linux has extended attributes here")
+async def test_an_acl_of_several_users_comes_back_and_one_of_the_parent_does_not(
+    service: Service, tmp_path: Path
+) -> None:
+    """The kernel keeps users in the order in which they were set, whatever their rights; a tree is as it was."""
+    source = with_attributes(tmp_path / "source")
+    entries = [(1, 6), (2, 7, 2_000), (2, 4, 1_000), (2, 6, 3_000), (4, 4), (16, 7), (32, 0)]
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *(*entry, 0xFFFF_FFFF)[:3]) for entry in entries)
+    os.setxattr(source / "file", ACCESS, acl)
+    made = await result(service, source=source, destination=tmp_path / "archives")
+    (tmp_path / "parent").mkdir()
+    os.setxattr(tmp_path / "parent", DEFAULT, ACL)
+    back = await restored(service, made, tmp_path / "parent" / "back")
+    for name in ("file", "d", "."):
+        assert attributes_of(back / name) == attributes_of(source / name)
+
+
+@pytest.mark.parametrize(
+    ("digits", "value"),
+    [("4294967295", struct.pack("<IHHI", 2, 2, 7, 0xFFFF_FFFF)), ("4294967296", b""), ("9" * 5_000, b"")],
+    ids=["unmapped", "beyond", "long"],
+)
+def test_an_acl_of_a_user_that_cannot_be_is_read_back_or_dropped(digits: str, value: bytes) -> None:
+    """A user namespace shows users that it lacks as the last number."""
+    assert dict(attributes.unpacked("SCHILY.acl.access", f"user:{digits}:rwx".encode())) == {ACCESS: value}
+
+
+@pytest.mark.parametrize("second", [2**63 - 1, -(2**63)])
+def test_any_time_that_a_file_can_have_is_read_back(second: int) -> None:
+    """Some file systems, such as tmpfs, keep all the seconds of 64 bits."""
+    entry = Member("file")
+    entry.mtime_ns = second * 10**9 + 1
+    assert [found.mtime_ns for found in Reader(archive_of(entry), threading.Event()).members()] == [entry.mtime_ns]
 
 
 @pytest.mark.skipif(not hasattr(os, "setxattr"), reason="only Linux has extended attributes here")
@@ -285,11 +392,10 @@ async def test_attributes_that_give_rights_are_counted_and_not_restored(service:
         entry.mode = 0o4755
     archive = hostile(tmp_path / "a.tar.zst", *entries)
     task = await run(service, action="restore", archive=archive, destination=tmp_path / "back")
-    modes, attributes = await warnings(service, task)
+    modes, dropped = await warnings(service, task)
     assert modes == "setuid, setgid and sticky bits are not restored; 3 entries have them"
     assert (
-        "6 extended attributes are not restored: 'security.capability' of 3, 'system.posix_acl_access' of 3"
-        in attributes
+        "6 extended attributes are not restored: 'security.capability' of 3, 'system.posix_acl_access' of 3" in dropped
     )
     assert (tmp_path / "back" / "0").stat().st_mode & 0o7777 == 0o755
 
@@ -347,6 +453,23 @@ def test_a_restore_needs_no_option_that_the_backup_did_not_name(
         restore(BackupParams.model_validate(back), Loud.logger(), threading.Event())
     restore(BackupParams.model_validate(back | {name: int(value)}), Loud.logger(), threading.Event())
     assert (tmp_path / "back" / "source").stat().st_size == 30_000_000
+
+
+def test_a_backup_measures_names_in_bytes_as_a_restore_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The value that it reports is enough, also for names that have more bytes than characters."""
+    monkeypatch.setattr(extent, "NAME_BYTES", 16)
+    monkeypatch.setattr(extent, "FILES_MAX", 20)
+    (tmp_path / "source").mkdir()
+    for number in range(10):
+        (tmp_path / "source" / ("ö" * 120 + str(number))).touch()
+    source, archives, back = (str(tmp_path / name) for name in ("source", "archives", "back"))
+    made = backup(BackupParams(source=source, destination=archives), Loud.logger(), threading.Event())
+    value = capsys.readouterr().out.partition("has to be given files_max=")[2].partition(",")[0]
+    params = {"action": "restore", "archive": made["archive"], "destination": back, "files_max": int(value)}
+    restore(BackupParams.model_validate(params), Loud.logger(), threading.Event())
+    assert len(os.listdir(back)) == 10
 
 
 # Another user than root
