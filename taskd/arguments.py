@@ -29,10 +29,14 @@ def params_of(text: str | None, pairs: Iterable[str], schema: Schema) -> dict[st
     `click.BadParameter`.
     """
     params = _whole(text) if text is not None else {}
+    given = set()
     for pair in map(in_unicode, pairs):
         key, separator, value = pair.partition("=")
         if not separator or not key:
             raise click.BadParameter(f"{pair!r}: expected KEY=VALUE.", param_hint="-p")
+        if key in given:
+            raise click.BadParameter(f"{pair!r}: {key} is given twice.", param_hint="-p")
+        given.add(key)
         properties = schema.get("properties")
         wanted = properties.get(key) if isinstance(properties, dict) else None
         params[key] = value if wants_string(wanted, schema) else _json_or_text(pair, value)

@@ -252,8 +252,8 @@ class Client:
 
         `on_notice` is told, in a line, each time the connection is lost and is back, and where the
         server has lost entries that were seen. Raises `ClientError`: at once where the first
-        connection fails, and where a later one is refused or takes over `AWAY_MAX_S`. May be
-        cancelled; close it with `aclose`.
+        connection fails other than by a timeout, and where a later one is refused or takes over
+        `AWAY_MAX_S`. May be cancelled; close it with `aclose`.
         """
         asked = list(parameters)
         attempts, connected_at = 0, None
@@ -272,6 +272,8 @@ class Client:
                 lost = self._closed(connection)
             except (OSError, TimeoutError, WebSocketException) as error:
                 lost = self._not_connected(error)
+                if isinstance(error, TimeoutError) and connected_at is None:
+                    connected_at = time.monotonic()  # a server that a task holds up is there
             if connected_at is None or time.monotonic() - connected_at > AWAY_MAX_S:
                 raise lost
             if isinstance(lost, Invalid):

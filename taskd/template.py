@@ -42,7 +42,7 @@ class {class_name}(Plugin):
         log = context.logger
         with log.group("things"), log.progress("done", total=params.count) as bar:
             for number in range(1, params.count + 1):
-                # Here goes the work. What blocks belongs into `await asyncio.to_thread(...)`.
+                # Here goes the work. What blocks belongs into `await context.run_in_thread(...)`.
                 await asyncio.sleep(0.1)
                 log.info("did a thing", number=number)
                 bar.advance()

@@ -40,7 +40,7 @@ CHECK_S = 1.0
 RECENT_S = 60.0
 LINES_MAX = 20
 
-ADVICE = "everything else waits for it. What takes long belongs in a thread: await asyncio.to_thread(…)"
+ADVICE = "everything else waits for it. What takes long belongs in a thread: await context.run_in_thread(…)"
 
 TaskOf = Callable[["asyncio.Task[Any]"], LiveTask | None]
 

@@ -50,6 +50,12 @@ def test_pairs_come_before_the_whole() -> None:
     assert params_of('{"name": "a", "count": 1}', ["name=b"], SCHEMA) == {"name": "b", "count": 1}
 
 
+def test_a_pair_may_be_given_once() -> None:
+    """The first would be lost without a word."""
+    with pytest.raises(click.BadParameter, match="count is given twice"):
+        params_of(None, ["count=1", "count=2"], SCHEMA)
+
+
 def test_the_whole_may_be_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "params.json").write_text('{"name": "é"}')
     assert params_of(f"@{tmp_path / 'params.json'}", [], SCHEMA) == {"name": "é"}

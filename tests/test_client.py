@@ -1,8 +1,9 @@
 """The client names tasks, pages and comes back, against servers that misbehave on purpose."""
 
+import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -175,6 +176,10 @@ def test_going_on_replaces_tail_and_after_alone() -> None:
     assert resumed(asked, 9) == [("search", "a"), ("search", "b"), ("after", "9")]
 
 
+# A status at which nothing is answered, as while a task holds the server's loop.
+HELD_UP = 999
+
+
 class Live:
     """A live route that plays one script after another, one for each connection."""
 
@@ -183,7 +188,9 @@ class Live:
         self.asked: list[str] = []
         self.last_seq = 9
 
-    def refuse(self, connection: ServerConnection, request: Request) -> Response | None:
+    def refuse(
+        self, connection: ServerConnection, request: Request
+    ) -> Response | Coroutine[None, None, Response | None] | None:
         if not request.path.partition("?")[0].endswith("/live"):
             return connection.respond(200, json.dumps(TASK | {"last_seq": self.last_seq}))
         self.asked.append(urlsplit(request.path).query)
@@ -192,6 +199,8 @@ class Live:
             return None
         if self.scripts:
             self.scripts.pop(0)
+        if first == HELD_UP:
+            return asyncio.sleep(60, None)
         return connection.respond(first, json.dumps(PROBLEM))
 
     async def play(self, connection: ServerConnection) -> None:
@@ -316,6 +325,13 @@ async def test_silence_is_a_lost_connection(monkeypatch: pytest.MonkeyPatch) -> 
 
     live = Silent([HELLO, entries(1)], [HELLO, entries(2), END, 1000])
     assert (await followed(live))[0] == [1, 2]
+
+
+async def test_a_server_that_a_task_holds_up_is_waited_for_from_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`taskd run` has just started the task."""
+    monkeypatch.setattr(client_module, "CONNECT_WAIT_S", 0.2)
+    seqs, heard = await followed(Live([HELD_UP], [HELLO, entries(1), END, 1000]))
+    assert (seqs, [words.rpartition("; ")[2] for words in heard]) == ([1], ["trying again", "connected again"])
 
 
 async def test_nothing_there_is_told_at_once() -> None:
