@@ -19,6 +19,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from taskd.concurrency import Limit
 from taskd.entries import LogEntry
 from taskd.filters import LogFilter, Lot, Sieve
 from taskd.hub import LogHub, Matches, Subscription, Taken
@@ -26,7 +27,6 @@ from taskd.pages import READ_BYTES, Logs, before_tail, check_after, last_seq
 from taskd.persistence.base import Span
 from taskd.rereading import Rereading
 from taskd.tasks import Task
-from taskd.waiting import Limit
 from taskd.writer import LogWriter, Snapshot
 
 

@@ -15,6 +15,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from taskd.concurrency import first
 from taskd.context import TaskContext
 from taskd.endings import Ending, ending_of
 from taskd.entries import Level, timestamp_now
@@ -32,7 +33,6 @@ from taskd.queue import LogQueue
 from taskd.sanitise import type_name
 from taskd.settings import Settings
 from taskd.tasks import Task, TaskStatus
-from taskd.waiting import first
 from taskd.writer import LogWriter
 
 # Asking again within this time is the same ask: a second cancellation would break off what the

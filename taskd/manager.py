@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from taskd.concurrency import first
 from taskd.deletions import Deletions
 from taskd.entries import timestamp_now
 from taskd.errors import ParamsInvalid, Stopping, TaskConflict, TaskdError, TooManyTasks
@@ -33,7 +34,6 @@ from taskd.settings import Settings
 from taskd.tasks import Task, TaskIds, TaskStatus
 from taskd.turns import Turns
 from taskd.uncaught import owner_of
-from taskd.waiting import first
 from taskd.writer import LogWriter
 
 RETRY_AFTER_S = 5

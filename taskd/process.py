@@ -30,12 +30,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from taskd.concurrency import first
 from taskd.entries import Level
 from taskd.errors import ProcessFailed
 from taskd.logger import TaskLogger
 from taskd.pipes import Pipe
 from taskd.speech import Speech
-from taskd.waiting import first
 
 StrPath = str | os.PathLike[str]
 Stream = Literal["stdout", "stderr"]

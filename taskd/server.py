@@ -29,6 +29,7 @@ import uvicorn
 from taskd import shipped
 from taskd.api import page
 from taskd.api.app import create_app
+from taskd.concurrency import first
 from taskd.connections import cut, watch_clients
 from taskd.console import keep_writing, patient_streams
 from taskd.descriptors import fitted
@@ -46,7 +47,6 @@ from taskd.signals import StopSignals
 from taskd.supervision import Supervisor
 from taskd.version import __version__
 from taskd.visible import shown
-from taskd.waiting import first
 
 # How long the HTTP server waits, twice, for answers that are under way when the service has stopped.
 CLOSE_WAIT_S = 1

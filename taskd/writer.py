@@ -30,6 +30,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from taskd.concurrency import first
 from taskd.counts import LogCounts
 from taskd.entries import LogEntry
 from taskd.errors import StoreError, TaskNotFound
@@ -42,7 +43,6 @@ from taskd.rereading import Rereading
 from taskd.settings import Settings
 from taskd.tasks import TaskEnd
 from taskd.tracebacks import exception_line
-from taskd.waiting import first
 
 _log = logging.getLogger("taskd.writer")
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from taskd import retention as module
+from taskd.concurrency import beside
 from taskd.deletions import Deletions, deleting
 from taskd.entries import Level, LogEntry, timestamp_of
 from taskd.persistence import LogPersistenceService, open_persistence
@@ -19,7 +20,6 @@ from taskd.retention import DAY_US, Retention
 from taskd.settings import MIB, Settings
 from taskd.supervision import Supervisor
 from taskd.tasks import Task, TaskEnd, TaskIds, TaskStatus, first_id_of
-from taskd.waiting import beside
 from tests.conftest import running_service
 
 DAY_S = 86_400

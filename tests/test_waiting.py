@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from taskd.waiting import Limit
+from taskd.concurrency import Limit
 
 
 async def test_a_wait_within_the_limit_returns_as_if_there_were_none() -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from taskd.concurrency import beside
 from taskd.live import LiveTask
 from taskd.metrics import Metrics
 from taskd.settings import Settings
-from taskd.waiting import beside
 from taskd.watchdog import Watchdog
 from tests.conftest import messages, read_all, running_service
 

@@ -23,6 +23,7 @@ from typing import Any
 
 import aiosqlite
 
+from taskd.concurrency import first
 from taskd.errors import StoreError, StoreUnavailable
 from taskd.persistence.appending import Append, append_all
 from taskd.persistence.connection import (
@@ -37,7 +38,6 @@ from taskd.persistence.connection import (
 )
 from taskd.persistence.soundness import Soundness
 from taskd.supervision import Supervisor
-from taskd.waiting import first
 
 # Entries in one transaction: enough that the commit costs nothing beside them, few enough
 # that a new task does not wait for long behind them.
