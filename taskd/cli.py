@@ -90,7 +90,7 @@ def serve(**options: Any) -> None:
     settings = load_settings(**settings_given(options))
     for line in unknown_variables():
         say(line)
-    from taskd.server import run as run_server
+    from taskd.server.server import run as run_server
 
     try:
         run_server(settings, signals)

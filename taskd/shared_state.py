@@ -11,7 +11,7 @@ Signals that taskd depends on are not changed even for a moment: `signal.signal`
 them in a task's code, nor while plugins load, and no import blocks them. What a task's handler of
 another signal raises reaches that task's code alone: a signal interrupts whatever runs, and in the
 loop's own callbacks it would close a socket of the service. All of this is only for a process that is
-taskd's own (`taskd.server`).
+taskd's own (`taskd.server.server`).
 """
 
 import builtins

@@ -11,8 +11,9 @@ from urllib.request import urlopen
 
 import pytest
 
-from taskd import server, shipped
+from taskd import shipped
 from taskd.api import page
+from taskd.server import server
 from tests.reopened import Reopened
 from tests.served import ENVIRONMENT, Served, run_taskd, taskd
 

@@ -5,7 +5,7 @@ Each viewer is one `follow` of its own: slow ones do not hold up others, since `
 waits for its reader but sends it back to the store. What is bounded here is how many there
 are and how often one is served: live entries are gathered for a moment, because a frame of
 many costs little more than a frame of one (a frame an entry is what makes fan-out collapse).
-How long one may leave what it is sent is in `taskd.connections`.
+How long one may leave what it is sent is in `taskd.server.limits`.
 """
 
 import asyncio

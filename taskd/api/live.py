@@ -41,7 +41,7 @@ _MESSAGE_BYTES = 2
 
 
 class Gone(Exception):
-    """The client left, or took nothing for so long that its connection was cut (see `taskd.connections`)."""
+    """The client left, or took nothing for so long that its connection was cut (see `taskd.server.limits`)."""
 
 
 async def live(websocket: WebSocket) -> None:

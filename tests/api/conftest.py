@@ -15,8 +15,8 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from taskd import shipped
 from taskd.api.app import create_app
-from taskd.protocols import EdgeConfig
-from taskd.server import HttpServer
+from taskd.server.protocols import EdgeConfig
+from taskd.server.server import HttpServer
 from taskd.service import Service
 from tests.api.gates import close_all
 from tests.conftest import running_service

@@ -8,7 +8,7 @@ uvicorn speaks the protocols; what it does not bound is bounded here, for all ki
   head: uvicorn keeps it, and 36 MB of small header lines, which need no token, took 600 MB;
 - one request at a time: what comes while another is answered is not read, and the connection ends
   with the answer. (uvicorn would queue it, and no longer notice that the client has left);
-- what a head may be (`taskd.heads`), and that fields which come after the body (trailers) are no part
+- what a head may be (`taskd.server.heads`), and that fields which come after the body (trailers) are no part
   of it: uvicorn appends them to the headers, and a token or a media type there would count;
 - what a WebSocket's client says, which has nothing to say. Whole messages `taskd.api.live` counts;
   what never becomes one (fragments, and pings, whose answers nobody may read) is counted here, from
@@ -16,7 +16,7 @@ uvicorn speaks the protocols; what it does not bound is bounded here, for all ki
 
 What is refused here never reaches the application; it is a problem with safe headers all the same.
 How many connections there are, and how long one may leave its answer waiting, is in
-`taskd.connections`.
+`taskd.server.limits`.
 """
 
 import asyncio
@@ -32,8 +32,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import CloseCode, Frame
 
 from taskd.api.responses import SAFE_HEADERS, problem
-from taskd.connections import Patience, Room, cut
-from taskd.heads import framing_fault, handshake_fault, target_of
+from taskd.server.heads import framing_fault, handshake_fault, target_of
+from taskd.server.limits import Patience, Room, cut
 from taskd.settings import Settings
 
 if TYPE_CHECKING:

@@ -30,7 +30,6 @@ from taskd import shipped
 from taskd.api import page
 from taskd.api.app import create_app
 from taskd.concurrency import first
-from taskd.connections import cut, watch_clients
 from taskd.console import keep_writing, patient_streams
 from taskd.descriptors import fitted
 from taskd.errors import TaskdError
@@ -40,7 +39,8 @@ from taskd.memory import give_back
 from taskd.operator_log import log_to_stderr
 from taskd.own import every_task, keep_own_tasks
 from taskd.plugins import BrokenPlugin
-from taskd.protocols import EdgeConfig
+from taskd.server.limits import cut, watch_clients
+from taskd.server.protocols import EdgeConfig
 from taskd.service import Service
 from taskd.settings import Settings
 from taskd.signals import StopSignals
