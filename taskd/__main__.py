@@ -2,7 +2,7 @@
 
 import sys
 
-from taskd.signals import leave_while_loading
+from taskd.system.signals import leave_while_loading
 
 
 def main() -> None:
@@ -11,7 +11,7 @@ def main() -> None:
     # Most of the time of a start is that of imports.
     leave_while_loading(serving=serving)
     if serving:
-        from taskd.init import become_init
+        from taskd.system.pid1 import become_init
 
         become_init()
     from taskd.cli import main as run

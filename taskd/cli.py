@@ -17,9 +17,9 @@ from typing import Any
 import click
 
 from taskd.arguments import DEFAULT_SERVER
-from taskd.console import open_missing_streams, say
 from taskd.errors import Invalid, PluginNotWritten, Refused, SettingsError, TaskdError, Unreachable
-from taskd.signals import INTERRUPTED, StopSignals, loaded
+from taskd.system.signals import INTERRUPTED, StopSignals, loaded
+from taskd.system.stdio import open_missing_streams, say
 from taskd.version import __version__
 
 PIPE_CLOSED = 141  # 128 + SIGPIPE

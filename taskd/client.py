@@ -25,7 +25,7 @@ from websockets.frames import CloseCode
 from taskd.addresses import server_url
 from taskd.answers import FRAMES, OBJECT, PAGE, PLUGINS, PROBLEM, TASK, TASKS, Shape, misfit
 from taskd.errors import ClientError, Invalid, NotFound, Refused, Unreachable
-from taskd.threads import in_thread
+from taskd.system.threads import in_thread
 from taskd.trust import handshake_fault, trusted
 
 if TYPE_CHECKING:

@@ -21,12 +21,12 @@ import orjson
 from taskd.answers import TASK
 from taskd.arguments import DEFAULT_SERVER, in_unicode, params_of
 from taskd.client import Client, Parameters
-from taskd.console import say
 from taskd.entries import Level
 from taskd.errors import Invalid, NotFound
 from taskd.printer import Printer, export_to, make_printer
-from taskd.replacing import replacement
-from taskd.signals import INTERRUPTED
+from taskd.system.replace import replacement
+from taskd.system.signals import INTERRUPTED
+from taskd.system.stdio import say
 from taskd.tables import lasted, named, print_plugins, print_tasks
 from taskd.tasks import SHORT_ID, TaskStatus
 

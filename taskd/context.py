@@ -12,7 +12,7 @@ from taskd.logger import TaskLogger
 from taskd.masking import SECRET_CHARACTERS_MIN, Masker
 from taskd.process import LineHandler, ProcessResult, run_process
 from taskd.settings import Settings
-from taskd.threads import in_thread
+from taskd.system.threads import in_thread
 
 T = TypeVar("T")
 

@@ -26,8 +26,8 @@ from pathlib import Path
 from taskd.errors import StoreError
 from taskd.persistence.base import LogPersistenceService
 from taskd.supervision import Supervisor
-from taskd.threads import in_thread
-from taskd.trees import SCARCE, remove_tree
+from taskd.system.threads import in_thread
+from taskd.system.trees import SCARCE, remove_tree
 
 # The first pause after a failure of the store, and the longest.
 RETRY_FIRST_S, RETRY_S = 0.1, 2.0

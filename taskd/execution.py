@@ -22,9 +22,9 @@ from typing import Any
 
 from taskd import shared_state
 from taskd.context import TaskContext
-from taskd.forks import children_ended
 from taskd.plugins import LoadedPlugin
 from taskd.speaking import Capturing, current
+from taskd.system.fork import children_ended
 
 UNDONE = (Generator, AsyncGenerator, map, filter, concurrent.futures.Future)
 

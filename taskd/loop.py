@@ -13,9 +13,9 @@ from typing import Any
 import uvloop
 
 from taskd.own import TASK_FACTORY
-from taskd.signals import PROTECTED
 from taskd.speaking import current
-from taskd.threads import in_thread
+from taskd.system.signals import PROTECTED
+from taskd.system.threads import in_thread
 
 EXECUTOR = "default executor"
 EXCEPTION_HANDLER = "exception handler"

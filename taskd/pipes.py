@@ -2,7 +2,7 @@
 `Pipe`: one output of a command, from the command's end to the bytes that we read.
 
 The child gets the write end as its 1 or 2 and nothing else: both ends are close-on-exec, and a
-process that a plugin forks meanwhile lets go of them (`taskd.forks`). The read end is read
+process that a plugin forks meanwhile lets go of them (`taskd.system.fork`). The read end is read
 without blocking and only as fast as the caller asks, so a full pipe slows the command down.
 """
 
@@ -12,7 +12,7 @@ import os
 import struct
 import termios
 
-from taskd.forks import keep_file_from_children
+from taskd.system.fork import keep_file_from_children
 
 READ_BYTES = 4_096
 

@@ -175,7 +175,7 @@ class PluginRegistry:
             # A package without a plugin is there for the others, or for something else.
             if _classes(module) or path.name != PACKAGE:
                 self._add_all(_found_in(module), where)
-        except BaseException as error:  # KeyboardInterrupt too: Ctrl-C raises none here (`taskd.signals`)
+        except BaseException as error:  # KeyboardInterrupt too: Ctrl-C raises none here (`taskd.system.signals`)
             self._report(where, error)
 
     @contextlib.contextmanager

@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from taskd.console import say
 from taskd.frames import folded
+from taskd.system.stdio import say
 from taskd.visible import shown, shown_json
 
 Json = dict[str, Any]

@@ -25,8 +25,8 @@ from taskd.persistence.soundness import stamp_now
 from taskd.queue import SYSTEM
 from taskd.segments import Recovered
 from taskd.strays import Strays
+from taskd.system.threads import in_thread
 from taskd.tasks import TaskEnd, TaskStatus
-from taskd.threads import in_thread
 
 RECOVERY_BATCH = 10_000
 DELAY_S, DELAY_MAX_S = 0.1, 2.0

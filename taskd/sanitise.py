@@ -26,7 +26,7 @@ KEY_CHARACTERS_MAX = 256
 Mask = Callable[[str], str]
 
 # What the code of a foreign object may raise. All of it: a cancellation comes where something is awaited,
-# and Ctrl-C raises nothing (`taskd.signals`), so what is raised in a `repr` is that object's own.
+# and Ctrl-C raises nothing (`taskd.system.signals`), so what is raised in a `repr` is that object's own.
 RAISED = BaseException
 _PLAIN = frozenset({str, bool, type(None)})
 _BACKSLASH, _AT = b"\\@"

@@ -31,7 +31,6 @@ from taskd.capture import capture_installed
 from taskd.context import tasks_dir
 from taskd.deletions import Deletions, deleting
 from taskd.errors import StoreCorrupt, StoreError
-from taskd.holding import hold
 from taskd.journal import Journal
 from taskd.manager import TaskManager
 from taskd.persistence import LogPersistenceService, open_persistence, set_aside_database
@@ -40,10 +39,11 @@ from taskd.plugins import PluginRegistry
 from taskd.recovery import Patience, interrupt_orphans, recover_journal
 from taskd.retention import Retention
 from taskd.settings import Settings
-from taskd.signals import StopSignals
 from taskd.supervision import Run, Supervisor
+from taskd.system.filelock import hold
+from taskd.system.signals import StopSignals
+from taskd.system.threads import in_thread
 from taskd.tasks import TaskIds
-from taskd.threads import in_thread
 from taskd.version import __version__
 from taskd.watchdog import Watchdog
 

@@ -35,9 +35,9 @@ from types import ModuleType
 from typing import Any
 
 from taskd.entries import Level
-from taskd.operator_log import own_loggers
-from taskd.signals import PROTECTED, StopSignals
 from taskd.speaking import Capturing, current
+from taskd.system.operator_log import own_loggers
+from taskd.system.signals import PROTECTED, StopSignals
 
 # Modules in which a patched function would reach the service and all tasks.
 _PATCHED = (builtins, time, socket)

@@ -27,11 +27,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from taskd.forks import children_ended
-from taskd.hooks import hooked
 from taskd.queue import LogQueue
 from taskd.sanitise import clean_text
 from taskd.speaking import Capturing, current, mark_owner, speaking, speaking_as
+from taskd.system.fork import children_ended
+from taskd.system.hooks import hooked
 
 _WORKERS = {getattr(concurrent.futures.thread, "_worker", None), getattr(multiprocessing.pool, "worker", None)} - {None}
 

@@ -23,8 +23,8 @@ from contextvars import Context
 from typing import Any
 
 from taskd.entries import Level
-from taskd.hooks import hooked
 from taskd.speaking import Capturing, current, mark_of, mark_owner, marked_owner, speaking, speaking_as
+from taskd.system.hooks import hooked
 
 # Generators noted before those that have ended are looked for.
 GENERATORS_MIN = 1_000

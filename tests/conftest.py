@@ -16,7 +16,7 @@ from taskd.filters import LogFilter
 from taskd.follow import Entries, follow
 from taskd.service import Service
 from taskd.settings import Settings
-from taskd.trees import remove_tree
+from taskd.system.trees import remove_tree
 from tests.bars import Bars
 
 # Hundreds of processes are started: compiled each time anew, taskd would take a fifth of the whole.

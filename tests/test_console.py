@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from taskd import console
-from taskd.console import patient_streams
+from taskd.system import stdio
+from taskd.system.stdio import patient_streams
 
 
 def test_words_come_out_whole_and_in_order(capfd: pytest.CaptureFixture[str]) -> None:
@@ -20,7 +20,7 @@ def test_words_come_out_whole_and_in_order(capfd: pytest.CaptureFixture[str]) ->
 def test_a_pipe_that_is_full_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """More than fits is said at once, what has no room is dropped, and the end comes."""
     reader, writer = os.pipe()
-    monkeypatch.setattr(console, "_STREAMS", ((writer, "stderr"),))
+    monkeypatch.setattr(stdio, "_STREAMS", ((writer, "stderr"),))
     with patient_streams():
         for _ in range(3_000):
             print("x" * 1_000, file=sys.stderr)
@@ -32,7 +32,7 @@ def test_a_pipe_whose_reader_has_gone_is_no_error(monkeypatch: pytest.MonkeyPatc
     """Neither when it is said nor at the end."""
     reader, writer = os.pipe()
     os.close(reader)
-    monkeypatch.setattr(console, "_STREAMS", ((writer, "stderr"),))
+    monkeypatch.setattr(stdio, "_STREAMS", ((writer, "stderr"),))
     with patient_streams():
         print("nobody", file=sys.stderr)
     os.close(writer)

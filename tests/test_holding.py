@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from taskd.errors import DataDirHeld, StoreError
-from taskd.holding import hold
+from taskd.system.filelock import hold
 
 
 def opened(path: Path, flags: int = os.O_RDWR | os.O_CREAT) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from taskd.trees import NAMED_MAX, OPEN_MAX, Descent, Left, Moved, remove_tree
+from taskd.system.trees import NAMED_MAX, OPEN_MAX, Descent, Left, Moved, remove_tree
 from tests.deep import dig
 
 ROOT = os.geteuid() == 0
@@ -58,7 +58,7 @@ def test_what_is_not_there_counts_as_removed(tmp_path: Path) -> None:
 
 AS_NOBODY = """
 import os, sys
-from taskd.trees import remove_tree
+from taskd.system.trees import remove_tree
 os.setgroups([]), os.setgid(65534), os.setuid(65534)
 print(remove_tree("tree", dir_fd=os.open(sys.argv[1], os.O_RDONLY)))
 """

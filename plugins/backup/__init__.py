@@ -9,7 +9,7 @@ These hold:
 - Memory holds no more than a piece of a file and the names of the directories above it. Entries are
   in the order of their names, so two archives of the same tree list alike.
 - A file that cannot be read, vanishes or changes meanwhile does not stop a backup: a WARNING names it.
-- Trees are read and written by descriptor (`taskd.trees`), to any depth and without following a link, so
+- Trees are read and written by descriptor (`taskd.system.trees`), to any depth and without following a link, so
   no exchange of names by another process leads out of the root.
 - A restore reads the whole archive first and writes nothing unless all of it is whole and harmless. It
   builds the tree under a hidden name beside the destination and renames it when complete. Links

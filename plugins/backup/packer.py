@@ -15,7 +15,7 @@ from typing import IO, cast
 import zstandard
 
 from taskd import TaskLogger
-from taskd.trees import Identity, identity
+from taskd.system.trees import Identity, identity
 
 from . import attributes
 from .extent import Extent

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from taskd import TaskLogger
-from taskd.trees import identity
+from taskd.system.trees import identity
 
 from .failures import Failed, check
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from taskd.trees import DIRECTORY, Descent, Identity, identity
+from taskd.system.trees import DIRECTORY, Descent, Identity, identity
 
 from .failures import Failed, why
 from .temporary import PARTIAL, short

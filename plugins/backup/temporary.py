@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from taskd import TaskLogger
-from taskd.trees import DIRECTORY, identity, remove_tree
+from taskd.system.trees import DIRECTORY, identity, remove_tree
 
 from .failures import Failed, why
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from taskd import TaskLogger
-from taskd.trees import DIRECTORY, Descent, Identity, identity
+from taskd.system.trees import DIRECTORY, Descent, Identity, identity
 
 from . import attributes
 from .attributes import Attributes

@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from taskd import errors, exact
 from taskd.api.schemas import Shape
-from taskd.threads import in_thread
+from taskd.system.threads import in_thread
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from typing import TypeVar
 
 import aiosqlite
 
-from taskd import threads
 from taskd.errors import StoreCorrupt, StoreError, StoreTimeout, StoreUnavailable
+from taskd.system import threads
 
 # How long SQLite itself waits for another process's lock. Not longer: whoever waits behind
 # it (a new task, another task's flush) should be told soon, and tries again itself.

@@ -26,7 +26,6 @@ from taskd.counts import Count, LogCounts, Stats
 from taskd.entries import Level, LogEntry, timestamp_now
 from taskd.errors import StoreCorrupt, StoreError, StoreUnavailable, TaskNotFound
 from taskd.filters import SQL_FUNCTIONS, LogFilter
-from taskd.holding import hold
 from taskd.outlines import Outline
 from taskd.persistence.appending import Append
 from taskd.persistence.base import Span, TaskFilter
@@ -59,6 +58,7 @@ from taskd.persistence.soundness import (
 from taskd.queries import Order
 from taskd.settings import Settings
 from taskd.supervision import Supervisor
+from taskd.system.filelock import hold
 from taskd.tasks import Task, TaskEnd, TaskStatus, first_id_of
 
 INSERT_TASK = """

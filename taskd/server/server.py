@@ -30,21 +30,21 @@ from taskd import shipped
 from taskd.api import page
 from taskd.api.app import create_app
 from taskd.concurrency import first
-from taskd.console import keep_writing, patient_streams
-from taskd.descriptors import fitted
 from taskd.errors import TaskdError
-from taskd.forks import keep_port_from_children
 from taskd.loop import Loop
-from taskd.memory import give_back
-from taskd.operator_log import log_to_stderr
 from taskd.own import every_task, keep_own_tasks
 from taskd.plugins import BrokenPlugin
 from taskd.server.limits import cut, watch_clients
 from taskd.server.protocols import EdgeConfig
 from taskd.service import Service
 from taskd.settings import Settings
-from taskd.signals import StopSignals
 from taskd.supervision import Supervisor
+from taskd.system.fork import keep_port_from_children
+from taskd.system.malloc import give_back
+from taskd.system.operator_log import log_to_stderr
+from taskd.system.rlimits import fitted
+from taskd.system.signals import StopSignals
+from taskd.system.stdio import keep_writing, patient_streams
 from taskd.version import __version__
 from taskd.visible import shown
 

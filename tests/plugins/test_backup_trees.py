@@ -31,7 +31,7 @@ from plugins.backup.restoring import restore
 from plugins.backup.snapshot import take_snapshot
 from plugins.backup.source import Found
 from taskd.service import Service
-from taskd.trees import OPEN_MAX
+from taskd.system.trees import OPEN_MAX
 from tests.bars import scaled
 from tests.deep import depth, dig
 from tests.plugins.backups import DIRECTORY, HARD, LINK, hostile, member, result, run, tree_of, warnings

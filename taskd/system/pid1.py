@@ -12,7 +12,7 @@ import ctypes
 import os
 import signal
 
-from taskd.signals import stopping
+from taskd.system.signals import stopping
 
 PR_SET_PDEATHSIG = 1
 PR_GET_CHILD_SUBREAPER = 37

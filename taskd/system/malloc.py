@@ -10,7 +10,7 @@ import asyncio
 import ctypes
 from functools import partial
 
-from taskd.threads import in_thread
+from taskd.system.threads import in_thread
 
 TRIM_INTERVAL_S = 10.0
 

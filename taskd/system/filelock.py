@@ -2,14 +2,14 @@
 One process at a time: whoever holds a file keeps every other taskd from what belongs to it.
 
 With flock, which SQLite does not use. It ends with the process, however that ends, and with the
-children that it has forked: `taskd.forks` sees to those.
+children that it has forked: `taskd.system.fork` sees to those.
 """
 
 import fcntl
 import os
 
 from taskd.errors import DataDirHeld, StoreError
-from taskd.forks import keep_file_from_children
+from taskd.system.fork import keep_file_from_children
 
 
 def hold(descriptor: int, what: str, option: str) -> None:

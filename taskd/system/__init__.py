@@ -1,0 +1,1 @@
+"""What taskd asks of the operating system: signals, descriptors, locks, threads, files by descriptor."""
