@@ -14,7 +14,7 @@ def main() -> None:
         from taskd.system.pid1 import become_init
 
         become_init()
-    from taskd.cli import main as run
+    from taskd.cli.main import main as run
 
     run()
 

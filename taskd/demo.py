@@ -22,9 +22,9 @@ from typing import IO, Any
 
 import orjson
 
-from taskd.client import Client
+from taskd.cli.client import Client
+from taskd.cli.tables import lasted
 from taskd.errors import TaskdError
-from taskd.tables import lasted
 from taskd.tasks import SHORT_ID
 
 READY_WAIT_S = 30.0

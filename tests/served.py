@@ -23,7 +23,7 @@ from unittest import mock
 
 import httpx
 
-from taskd.cli import main
+from taskd.cli.main import main
 
 START_WAIT_S = 60.0
 STOP_WAIT_S = 25.0

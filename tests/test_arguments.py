@@ -8,7 +8,7 @@ import click
 import pytest
 from pydantic import BaseModel, SecretStr
 
-from taskd.arguments import params_of
+from taskd.cli.arguments import params_of
 
 
 class Action(StrEnum):

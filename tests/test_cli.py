@@ -23,8 +23,8 @@ import httpx
 import pytest
 from pydantic import BaseModel, SecretStr
 
+from taskd.cli.tables import print_plugins
 from taskd.settings import Settings
-from taskd.tables import print_plugins
 from tests.served import ENVIRONMENT, Served, ask_taskd, run_taskd, taskd, wait_until
 
 NOWHERE = {"TASKD_SERVER": "http://127.0.0.1:1"}

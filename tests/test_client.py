@@ -13,8 +13,8 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from taskd import client as client_module
-from taskd.client import Client, resumed
+from taskd.cli import client as client_module
+from taskd.cli.client import Client, resumed
 from taskd.errors import Invalid, Refused, Unreachable
 
 ID = "01936d5c-1111-7000-8000-0123456789ab"

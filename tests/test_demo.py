@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from taskd.client import Client
+from taskd.cli.client import Client
 from taskd.demo import MIGRATIONS
 from tests.served import ENVIRONMENT
 

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from taskd.flags import settings_given, settings_options
+from taskd.cli.options import settings_given, settings_options
 from taskd.settings import Settings
 
 
@@ -36,11 +36,11 @@ def loaded_by(imports: str) -> set[str]:
 def test_no_other_command_loads_what_only_the_service_needs() -> None:
     """A client is there at once."""
     service = {"pydantic", "starlette", "uvicorn", "aiosqlite"}
-    assert not (service | {"httpx"}) & loaded_by("import taskd.cli, taskd.commands")
-    assert service <= loaded_by("import taskd.cli, taskd.server.server")
+    assert not (service | {"httpx"}) & loaded_by("import taskd.cli.main, taskd.cli.commands")
+    assert service <= loaded_by("import taskd.cli.main, taskd.server.server")
 
 
 def test_the_service_loads_nothing_that_only_a_client_needs() -> None:
     """An idle service is small."""
-    assert not {"rich", "httpx", "re2"} & loaded_by("import taskd.cli, taskd.flags, taskd.server.server")
-    assert "rich" in loaded_by("import taskd.commands")
+    assert not {"rich", "httpx", "re2"} & loaded_by("import taskd.cli.main, taskd.cli.options, taskd.server.server")
+    assert "rich" in loaded_by("import taskd.cli.commands")

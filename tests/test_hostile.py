@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from taskd.answers import PLUGINS, TASK, TASKS, misfit
+from taskd.cli.answers import PLUGINS, TASK, TASKS, misfit
 from tests.served import ask_taskd
 
 ID = "01936d5c-1111-7000-8000-0123456789ab"

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from taskd.cli.scaffold import write_plugin
 from taskd.errors import PluginNotWritten
 from taskd.plugins import NAME, PluginRegistry
 from taskd.service import Service
-from taskd.template import write_plugin
 from tests.conftest import messages, read_all
 from tests.served import Served, run_taskd
 

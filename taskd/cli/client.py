@@ -22,11 +22,11 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
 from websockets.frames import CloseCode
 
-from taskd.addresses import server_url
-from taskd.answers import FRAMES, OBJECT, PAGE, PLUGINS, PROBLEM, TASK, TASKS, Shape, misfit
+from taskd.cli.addresses import server_url
+from taskd.cli.answers import FRAMES, OBJECT, PAGE, PLUGINS, PROBLEM, TASK, TASKS, Shape, misfit
+from taskd.cli.trust import handshake_fault, trusted
 from taskd.errors import ClientError, Invalid, NotFound, Refused, Unreachable
 from taskd.system.threads import in_thread
-from taskd.trust import handshake_fault, trusted
 
 if TYPE_CHECKING:
     import ssl

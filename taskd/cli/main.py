@@ -1,7 +1,7 @@
 """
 The `taskd` command: prints and exits, and leaves the thinking to others.
 
-`taskd serve` runs the service; every other command is a client of a running one (`taskd.commands`).
+`taskd serve` runs the service; every other command is a client of a running one (`taskd.cli.commands`).
 The exit code tells a script what happened: 0 fine (with `run` and `logs -f`: the task succeeded), 1
 the task failed, was cancelled or was interrupted, or the service could not start, 2 bad usage or bad
 input, 3 the server cannot be reached, 4 the server refuses this client, 130 Ctrl-C (a task that was
@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from taskd.arguments import DEFAULT_SERVER
+from taskd.cli.arguments import DEFAULT_SERVER
 from taskd.errors import Invalid, PluginNotWritten, Refused, SettingsError, TaskdError, Unreachable
 from taskd.system.signals import INTERRUPTED, StopSignals, loaded
 from taskd.system.stdio import open_missing_streams, say
@@ -84,7 +84,7 @@ def serve(**options: Any) -> None:
     could not start, and 2 for a bad setting.
     """
     signals = StopSignals()
-    from taskd.flags import settings_given
+    from taskd.cli.options import settings_given
     from taskd.settings import load_settings, unknown_variables
 
     settings = load_settings(**settings_given(options))
@@ -104,7 +104,7 @@ class ServeCommand(click.Command):
     def get_params(self, context: click.Context) -> list[click.Parameter]:
         """The flags, and `--help`."""
         if not self.params:
-            from taskd.flags import settings_options
+            from taskd.cli.options import settings_options
 
             self.params = [*settings_options()]
         return super().get_params(context)
@@ -125,7 +125,7 @@ class Commands(click.Group):
         return super().list_commands(context)
 
     def _load(self) -> None:
-        from taskd.commands import clients
+        from taskd.cli.commands import clients
 
         self.commands.update(clients.commands)
 

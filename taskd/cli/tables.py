@@ -11,8 +11,8 @@ from datetime import datetime
 import orjson
 from rich.text import Text
 
-from taskd.arguments import NESTED_MAX, resolved
-from taskd.printer import INDENT, Json, terminal
+from taskd.cli.arguments import NESTED_MAX, resolved
+from taskd.cli.printer import INDENT, Json, terminal
 from taskd.tasks import SHORT_ID
 from taskd.visible import shown
 

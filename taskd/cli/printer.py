@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from taskd.frames import folded
+from taskd.cli.fold_tracebacks import folded
 from taskd.system.stdio import say
 from taskd.visible import shown, shown_json
 

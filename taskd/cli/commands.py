@@ -18,16 +18,16 @@ from typing import Any, TextIO, TypeVar
 import click
 import orjson
 
-from taskd.answers import TASK
-from taskd.arguments import DEFAULT_SERVER, in_unicode, params_of
-from taskd.client import Client, Parameters
+from taskd.cli.answers import TASK
+from taskd.cli.arguments import DEFAULT_SERVER, in_unicode, params_of
+from taskd.cli.client import Client, Parameters
+from taskd.cli.printer import Printer, export_to, make_printer
+from taskd.cli.tables import lasted, named, print_plugins, print_tasks
 from taskd.entries import Level
 from taskd.errors import Invalid, NotFound
-from taskd.printer import Printer, export_to, make_printer
 from taskd.system.replace import replacement
 from taskd.system.signals import INTERRUPTED
 from taskd.system.stdio import say
-from taskd.tables import lasted, named, print_plugins, print_tasks
 from taskd.tasks import SHORT_ID, TaskStatus
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -116,7 +116,7 @@ def new(name: str, directory: Path) -> None:
     It works as it is. DIR is by default the current directory. Needs no running service, and writes
     over nothing.
     """
-    from taskd.template import write_plugin  # what only this needs
+    from taskd.cli.scaffold import write_plugin  # what only this needs
 
     click.echo(write_plugin(name, directory))
     say(f"serve it with: taskd serve --plugins {shlex.quote(str(directory))}")

@@ -1,0 +1,1 @@
+"""The command: its options, its client, and what it prints."""
