@@ -19,12 +19,12 @@ from collections.abc import Awaitable, Callable
 
 import uvloop
 
-from taskd.capture import capture_installed
+from taskd.capture.current import Capturing, current
+from taskd.capture.install import capture_installed
 from taskd.entries import Level
 from taskd.logger import TaskLogger
 from taskd.queue import LogQueue
 from taskd.settings import Settings
-from taskd.speaking import Capturing, current
 
 STEPS = 2_000
 

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 from pydantic import SecretBytes, SecretStr
 
+from taskd.capture.process import LineHandler, ProcessResult, run_process
 from taskd.logger import TaskLogger
 from taskd.masking import SECRET_CHARACTERS_MIN, Masker
-from taskd.process import LineHandler, ProcessResult, run_process
 from taskd.settings import Settings
 from taskd.system.threads import in_thread
 

@@ -21,9 +21,9 @@ from types import CoroutineType
 from typing import Any
 
 from taskd import shared_state
+from taskd.capture.current import Capturing, current
 from taskd.context import TaskContext
 from taskd.plugins import LoadedPlugin
-from taskd.speaking import Capturing, current
 from taskd.system.fork import children_ended
 
 UNDONE = (Generator, AsyncGenerator, map, filter, concurrent.futures.Future)

@@ -12,8 +12,8 @@ from typing import Any
 
 import uvloop
 
+from taskd.capture.current import current
 from taskd.own import TASK_FACTORY
-from taskd.speaking import current
 from taskd.system.signals import PROTECTED
 from taskd.system.threads import in_thread
 
@@ -66,7 +66,7 @@ class Loop(uvloop.Loop):
         return (_own() or {}).get(EXCEPTION_HANDLER) or super().get_exception_handler()
 
     def default_exception_handler(self, context: dict[str, Any]) -> None:
-        """Called in the context of the task concerned (`taskd.uncaught`): its own handler comes first."""
+        """Called in the context of the task concerned (`taskd.capture.exceptions`): its own handler comes first."""
         own = _own() or {}
         handler = own.pop(EXCEPTION_HANDLER, None)  # taken out, for it may call this
         if handler is None:

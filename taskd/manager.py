@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from taskd.capture.exceptions import owner_of
 from taskd.concurrency import first
 from taskd.deletions import Deletions
 from taskd.entries import timestamp_now
@@ -33,7 +34,6 @@ from taskd.secrets import differing, secret_paths, value_at, without_secrets
 from taskd.settings import Settings
 from taskd.tasks import Task, TaskIds, TaskStatus
 from taskd.turns import Turns
-from taskd.uncaught import owner_of
 from taskd.writer import LogWriter
 
 RETRY_AFTER_S = 5

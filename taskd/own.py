@@ -3,7 +3,7 @@ The service's own asyncio tasks, kept apart from those of plugins.
 
 `for task in asyncio.all_tasks(): task.cancel()` is how many a program ends itself, and in a plugin it
 would end the service: the store, the writers and the HTTP server are asyncio tasks of the same loop.
-So those are left out of `all_tasks()`. Whose a task is, its context says (`taskd.speaking`): what is
+So those are left out of `all_tasks()`. Whose a task is, its context says (`taskd.capture.current`): what is
 made in a plugin's is the plugin's.
 """
 
@@ -12,7 +12,7 @@ import weakref
 from asyncio.tasks import _register_task, _unregister_task  # for whoever makes tasks: see "Extending" in asyncio's docs
 from typing import Any
 
-from taskd.speaking import current
+from taskd.capture.current import current
 
 # Under this name a task has the factory of its own, if it has set one (`taskd.loop`).
 TASK_FACTORY = "task factory"

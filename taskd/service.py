@@ -27,7 +27,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from taskd import segments, shared_state, shipped
-from taskd.capture import capture_installed
+from taskd.capture.install import capture_installed
 from taskd.context import tasks_dir
 from taskd.deletions import Deletions, deleting
 from taskd.errors import StoreCorrupt, StoreError

@@ -34,8 +34,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from taskd.capture.current import Capturing, current
 from taskd.entries import Level
-from taskd.speaking import Capturing, current
 from taskd.system.operator_log import own_loggers
 from taskd.system.signals import PROTECTED, StopSignals
 

@@ -5,13 +5,13 @@ import functools
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from taskd.capture import capture_installed
+from taskd.capture.current import Capturing, current
+from taskd.capture.install import capture_installed
 from taskd.entries import Level, LogEntry
 from taskd.logger import TaskLogger
 from taskd.masking import Masker
 from taskd.queue import LogQueue
 from taskd.settings import Settings
-from taskd.speaking import Capturing, current
 
 
 def captured(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Coroutine[Any, Any, None]]:

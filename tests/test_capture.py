@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from taskd.capture import capture_installed
+from taskd.capture.current import Capturing
+from taskd.capture.install import capture_installed
 from taskd.entries import Level
 from taskd.logger import TaskLogger
 from taskd.masking import Masker
 from taskd.queue import LogQueue
 from taskd.settings import Settings
-from taskd.speaking import Capturing
 from tests.speakers import Speaker, captured, until
 
 third_party = logging.getLogger("third.party")
@@ -277,14 +277,14 @@ async def test_warnings_of_python_are_in_the_log() -> None:
     """Under the name that stdlib logging has for them, once. In an interpreter without a test runner's hooks."""
     script = """
 import asyncio, warnings
-from taskd.capture import capture_installed
-from taskd.speaking import Capturing, current
+from taskd.capture.install import capture_installed
+from taskd.capture.current import Capturing, current
 from taskd.entries import Level
 from taskd.logger import TaskLogger
 from taskd.masking import Masker
 from taskd.queue import LogQueue
 from taskd.settings import Settings
-from taskd.speaking import Capturing, current
+from taskd.capture.current import Capturing, current
 
 async def main():
     queue = LogQueue(Settings(), masker=Masker(), on_progress=print)

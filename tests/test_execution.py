@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from taskd.capture import capture_installed
+from taskd.capture.install import capture_installed
 from taskd.context import TaskContext
 from taskd.entries import Level
 from taskd.execution import Outcome, execute

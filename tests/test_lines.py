@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskd import lines as lines_module
-from taskd.lines import LINE_CHARACTERS_MAX, Line, Lines
+from taskd.capture import lines as lines_module
+from taskd.capture.lines import LINE_CHARACTERS_MAX, Line, Lines
 from taskd.masking import Masker
 
 TEXT = st.lists(

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import uvloop
 
+from taskd.capture.process import ProcessResult, run_process
 from taskd.entries import Level, LogEntry
 from taskd.errors import ProcessFailed
 from taskd.logger import TaskLogger
-from taskd.process import ProcessResult, run_process
 from taskd.queue import LogQueue
 from taskd.settings import Settings
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from rich.logging import RichHandler
 
-from taskd.capture import capture_installed
+from taskd.capture.install import capture_installed
 from taskd.entries import Level
 from tests.speakers import Speaker, captured
 

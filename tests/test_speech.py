@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
+from taskd.capture.output import Speech
 from taskd.entries import Level, LogEntry
 from taskd.logger import TaskLogger
 from taskd.masking import Masker
 from taskd.queue import LogQueue
 from taskd.settings import Settings
-from taskd.speech import Speech
 
 
 class Program:

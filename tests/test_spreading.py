@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from taskd.capture import capture_installed
+from taskd.capture.install import capture_installed
 from taskd.entries import Level
 from taskd.logger import TaskLogger
 from tests.speakers import Speaker, captured, until

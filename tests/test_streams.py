@@ -11,7 +11,7 @@ from unittest import mock
 
 import pytest
 
-from taskd.capture import capture_installed
+from taskd.capture.install import capture_installed
 from taskd.entries import Level
 from tests.speakers import Speaker, captured
 
@@ -262,12 +262,12 @@ async def test_a_redrawn_line_is_a_progress() -> None:
 
 SCRIPT = """
 import asyncio, faulthandler, subprocess, sys
-from taskd.capture import capture_installed
+from taskd.capture.install import capture_installed
 from taskd.entries import Level
 from taskd.logger import TaskLogger
 from taskd.queue import LogQueue
 from taskd.settings import Settings
-from taskd.speaking import Capturing, current
+from taskd.capture.current import Capturing, current
 
 async def main():
     queue = LogQueue(Settings(), lambda source, progress: None)

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import uvloop
 
-from taskd.capture import capture_installed
+from taskd.capture.current import current
+from taskd.capture.exceptions import GENERATORS_MIN, _Generators
+from taskd.capture.install import capture_installed
 from taskd.entries import Level, LogEntry
-from taskd.speaking import current
-from taskd.uncaught import GENERATORS_MIN, _Generators
 from tests.speakers import Speaker, captured
 
 

@@ -27,9 +27,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from taskd.capture.current import Capturing, current, mark_owner, speaking, speaking_as
 from taskd.queue import LogQueue
 from taskd.sanitise import clean_text
-from taskd.speaking import Capturing, current, mark_owner, speaking, speaking_as
 from taskd.system.fork import children_ended
 from taskd.system.hooks import hooked
 

@@ -6,21 +6,21 @@ context variable says whose task is speaking. Overlapping tasks, child tasks and
 their own words; a hook put in and taken out per task would lose them where tasks overlap. Outside
 a task everything behaves as if taskd were not there.
 
-    print, sys.stdout, sys.stderr        taskd.streams
-    stdlib logging, warnings             taskd.records
-    exceptions that nobody caught        taskd.uncaught
-    whose words: threads, processes      taskd.spreading
+    print, sys.stdout, sys.stderr        taskd.capture.streams
+    stdlib logging, warnings             taskd.capture.stdlib_logging
+    exceptions that nobody caught        taskd.capture.exceptions
+    whose words: threads, processes      taskd.capture.threads
 """
 
 import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from taskd.capture.exceptions import loops_captured, uncaught_captured
+from taskd.capture.stdlib_logging import logging_captured, warnings_captured
+from taskd.capture.streams import streams_captured
+from taskd.capture.threads import threads_captured
 from taskd.entries import Level
-from taskd.records import logging_captured, warnings_captured
-from taskd.spreading import threads_captured
-from taskd.streams import streams_captured
-from taskd.uncaught import loops_captured, uncaught_captured
 
 
 @contextmanager

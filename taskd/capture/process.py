@@ -14,7 +14,7 @@ What is true of it:
   `term_wait_s`; then it is ended, and its last words are read too.
 - The child has the descriptors 0, 1 and 2 and no other.
 - Bytes that are not UTF-8 survive as `\\xff`. A line that redraws itself with carriage returns
-  (a progress bar) is a progress (`taskd.speech`).
+  (a progress bar) is a progress (`taskd.capture.output`).
 """
 
 import asyncio
@@ -30,12 +30,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from taskd.capture.output import Speech
+from taskd.capture.pipes import Pipe
 from taskd.concurrency import first
 from taskd.entries import Level
 from taskd.errors import ProcessFailed
 from taskd.logger import TaskLogger
-from taskd.pipes import Pipe
-from taskd.speech import Speech
 
 StrPath = str | os.PathLike[str]
 Stream = Literal["stdout", "stderr"]

@@ -2,8 +2,8 @@
 Whose words these are: the context variable that names the task which is speaking.
 
 A context variable is inherited by child tasks, by `asyncio.to_thread`, by callbacks, and by
-whatever is run in a copy of the context. What is captured elsewhere (`taskd.streams`,
-`taskd.records`, `taskd.uncaught`) asks `speaking()`, and without an answer leaves everything as it
+whatever is run in a copy of the context. What is captured elsewhere (`streams`,
+`stdlib_logging`, `exceptions`) asks `speaking()`, and without an answer leaves everything as it
 would be without taskd.
 """
 
@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
+from taskd.capture.output import Speech
 from taskd.entries import Level
 from taskd.logger import TaskLogger
-from taskd.speech import Speech
 
 # What stdlib logging writes to stderr before it tells how a handler failed.
 LOGGING_ERROR = "--- Logging error ---"

@@ -12,7 +12,7 @@ nothing of a secret is cut in two, for half of one is not recognised.
 import re
 from dataclasses import dataclass, field
 
-from taskd.bars import words_of
+from taskd.capture.bars import words_of
 from taskd.masking import Masker
 
 LINE_CHARACTERS_MAX = 1_048_576

@@ -22,8 +22,8 @@ from contextlib import ExitStack, contextmanager
 from contextvars import Context
 from typing import Any
 
+from taskd.capture.current import Capturing, current, mark_of, mark_owner, marked_owner, speaking, speaking_as
 from taskd.entries import Level
-from taskd.speaking import Capturing, current, mark_of, mark_owner, marked_owner, speaking, speaking_as
 from taskd.system.hooks import hooked
 
 # Generators noted before those that have ended are looked for.

@@ -33,11 +33,11 @@ from contextlib import contextmanager, nullcontext
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
+from taskd.capture.current import Capturing, current, speaking, speaking_as
+from taskd.capture.streams import is_service_stream
 from taskd.entries import Level
 from taskd.logger import as_level, error_in
 from taskd.sanitise import RAISED, clean_text
-from taskd.speaking import Capturing, current, speaking, speaking_as
-from taskd.streams import is_service_stream
 from taskd.system.hooks import hooked
 from taskd.tracebacks import exception_line
 

@@ -5,7 +5,7 @@ A line that is drawn again and again (`\r`) is a progress: viewers see at most t
 second, and the log keeps the first, the last and at most one a second, as with a progress that a
 plugin tells itself. Its numbers are read off the picture where there are any.
 
-A picture is replaced only by the same line with other numbers (`taskd.bars`). Any other text in its
+A picture is replaced only by the same line with other numbers (`taskd.capture.bars`). Any other text in its
 place is another line, and the picture becomes an entry. Each row has its own progress, so that
 several bars below each other keep their ids, also when a line is printed above them.
 """
@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from taskd.bars import CONTROL, OF, PERCENT, is_bar, is_blank, words_of
+from taskd.capture.bars import CONTROL, OF, PERCENT, is_bar, is_blank, words_of
+from taskd.capture.lines import Line, Lines
 from taskd.entries import Level
-from taskd.lines import Line, Lines
 from taskd.logger import TaskLogger
 from taskd.progress import Progress, as_number
 

@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, Self
 
-from taskd.speaking import Capturing, speaking
+from taskd.capture.current import Capturing, speaking
 
 NAMES = ("stdout", "stderr")
 
