@@ -9,10 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from taskd.context import TaskContext
     from taskd.entries import Level, LogEntry
     from taskd.logger import TaskLogger
-    from taskd.plugins import Plugin
+    from taskd.runtime.context import TaskContext
+    from taskd.runtime.plugins import Plugin
     from taskd.version import __version__
 
 __all__ = ["Level", "LogEntry", "Plugin", "TaskContext", "TaskLogger", "__version__"]
@@ -20,8 +20,8 @@ __all__ = ["Level", "LogEntry", "Plugin", "TaskContext", "TaskLogger", "__versio
 _WHERE = {
     "Level": "entries",
     "LogEntry": "entries",
-    "Plugin": "plugins",
-    "TaskContext": "context",
+    "Plugin": "runtime.plugins",
+    "TaskContext": "runtime.context",
     "TaskLogger": "logger",
     "__version__": "version",
 }

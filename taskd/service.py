@@ -26,18 +26,20 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from taskd import segments, shared_state, shipped
+from taskd import segments, shipped
 from taskd.capture.install import capture_installed
-from taskd.context import tasks_dir
-from taskd.deletions import Deletions, deleting
 from taskd.errors import StoreCorrupt, StoreError
 from taskd.journal import Journal
-from taskd.manager import TaskManager
 from taskd.persistence import LogPersistenceService, open_persistence, set_aside_database
 from taskd.persistence.soundness import free_name, stamp_now
-from taskd.plugins import PluginRegistry
-from taskd.recovery import Patience, interrupt_orphans, recover_journal
-from taskd.retention import Retention
+from taskd.runtime import shared_state
+from taskd.runtime.context import tasks_dir
+from taskd.runtime.deletion import Deletions, deleting
+from taskd.runtime.manager import TaskManager
+from taskd.runtime.plugins import PluginRegistry
+from taskd.runtime.recovery import Patience, interrupt_orphans, recover_journal
+from taskd.runtime.retention import Retention
+from taskd.runtime.watchdog import Watchdog
 from taskd.settings import Settings
 from taskd.supervision import Run, Supervisor
 from taskd.system.filelock import hold
@@ -45,7 +47,6 @@ from taskd.system.signals import StopSignals
 from taskd.system.threads import in_thread
 from taskd.tasks import TaskIds
 from taskd.version import __version__
-from taskd.watchdog import Watchdog
 
 # Threads for `asyncio.to_thread` in plugins beside one for each running task.
 SPARE_THREADS = 16
@@ -108,7 +109,7 @@ class Service:
         """
         `notices` are those of the service before it in this process; `supervisor` keeps its parts running.
 
-        `signals`: the process is taskd's own, so what its plugins change of it is taken back (`taskd.shared_state`).
+        `signals`: the process is taskd's own, so what its plugins change of it is taken back (`shared_state`).
         """
         self.settings = settings
         self._signals = signals

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from pydantic import SecretBytes, SecretStr
 
-from taskd.context import TaskContext
 from taskd.logger import TaskLogger
 from taskd.masking import Masker
 from taskd.queue import LogQueue
+from taskd.runtime.context import TaskContext
 from taskd.settings import Settings
 
 

@@ -11,10 +11,10 @@ from typing import Any, cast
 
 import pytest
 
-from taskd.context import tasks_dir
-from taskd.deletions import RETRY_S, Deletions, deleting
 from taskd.errors import StoreUnavailable
 from taskd.persistence import open_persistence
+from taskd.runtime.context import tasks_dir
+from taskd.runtime.deletion import RETRY_S, Deletions, deleting
 from taskd.service import Service
 from taskd.settings import Settings
 from tests.conftest import running_service
@@ -180,7 +180,7 @@ async def test_a_deletion_waits_until_a_thread_can_be_started(
         refused.set()
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr("taskd.deletions.RETRY_S", 0.01)
+    monkeypatch.setattr("taskd.runtime.deletion.RETRY_S", 0.01)
     deletions = Deletions(service.store, tasks_dir(service.settings))
     with monkeypatch.context() as patched:
         patched.setattr("threading.Thread.start", refuse)

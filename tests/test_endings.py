@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from taskd.endings import Ending, ending_of
 from taskd.entries import Level
-from taskd.execution import Outcome
 from taskd.masking import Masker
-from taskd.results import RESULT_BYTES_MAX
+from taskd.runtime.endings import Ending, ending_of
+from taskd.runtime.execution import Outcome
+from taskd.runtime.results import RESULT_BYTES_MAX
 from taskd.tasks import TaskStatus
 
 STARTED = "2026-11-23T14:11:42.123456Z"

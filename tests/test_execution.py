@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from taskd.capture.install import capture_installed
-from taskd.context import TaskContext
 from taskd.entries import Level
-from taskd.execution import Outcome, execute
 from taskd.logger import TaskLogger
 from taskd.masking import Masker
-from taskd.plugins import LoadedPlugin, PluginRegistry
 from taskd.queue import LogQueue
+from taskd.runtime.context import TaskContext
+from taskd.runtime.execution import Outcome, execute
+from taskd.runtime.plugins import LoadedPlugin, PluginRegistry
 from taskd.settings import Settings
 
 Write = Callable[..., Path]

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from taskd import plugins
 from taskd.errors import ParamsInvalid, PluginNotFound
-from taskd.plugins import LoadedPlugin, PluginRegistry
+from taskd.runtime import plugins
+from taskd.runtime.plugins import LoadedPlugin, PluginRegistry
 from taskd.service import Service
 from tests.conftest import running_service
 

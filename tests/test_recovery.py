@@ -16,15 +16,15 @@ from typing import Any
 import orjson
 import pytest
 
-from taskd.deletions import deleting
 from taskd.entries import Level, LogEntry
 from taskd.errors import StoreError, StoreUnavailable
 from taskd.journal import Journal
 from taskd.persistence import LogPersistenceService, open_persistence
-from taskd.recovery import Patience, interrupt_orphans, recover_journal
+from taskd.runtime.deletion import deleting
+from taskd.runtime.recovery import Patience, interrupt_orphans, recover_journal
+from taskd.runtime.strays import KEPT_MAX
 from taskd.segments import segments_in
 from taskd.settings import Settings
-from taskd.strays import KEPT_MAX
 from taskd.supervision import Supervisor
 from taskd.tasks import TaskEnd, TaskStatus
 from tests.test_follow import END, FILTERS, LiveLog, UnevenStore, emit, read, stored

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from taskd.results import CUTS_NAMED_MAX, DEPTH_MAX, VALUES_MAX, ResultTooLarge, encode_result
+from taskd.runtime.results import CUTS_NAMED_MAX, DEPTH_MAX, VALUES_MAX, ResultTooLarge, encode_result
 
 
 class Colour(enum.Enum):

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from taskd import retention as module
 from taskd.concurrency import beside
-from taskd.deletions import Deletions, deleting
 from taskd.entries import Level, LogEntry, timestamp_of
 from taskd.persistence import LogPersistenceService, open_persistence
 from taskd.persistence.base import TaskFilter
-from taskd.retention import DAY_US, Retention
+from taskd.runtime import retention as module
+from taskd.runtime.deletion import Deletions, deleting
+from taskd.runtime.retention import DAY_US, Retention
 from taskd.settings import MIB, Settings
 from taskd.supervision import Supervisor
 from taskd.tasks import Task, TaskEnd, TaskIds, TaskStatus, first_id_of

@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 from aiosqlite.core import _STOP_RUNNING_SENTINEL
 
-from taskd.deletions import Deletions
 from taskd.hub import LogHub
 from taskd.journal import Journal
 from taskd.persistence.checkpoints import Checkpointer
 from taskd.persistence.committer import Committer
 from taskd.persistence.indexer import Indexer
-from taskd.retention import Retention
+from taskd.runtime.deletion import Deletions
+from taskd.runtime.retention import Retention
+from taskd.runtime.watchdog import Watchdog
 from taskd.service import Service
 from taskd.settings import Settings
 from taskd.supervision import Supervisor
-from taskd.watchdog import Watchdog
 from taskd.writer import LogWriter
 from tests.bars import Record
 from tests.conftest import messages, read_all, running_service

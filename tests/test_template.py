@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from taskd.cli.scaffold import write_plugin
 from taskd.errors import PluginNotWritten
-from taskd.plugins import NAME, PluginRegistry
+from taskd.runtime.plugins import NAME, PluginRegistry
 from taskd.service import Service
 from tests.conftest import messages, read_all
 from tests.served import Served, run_taskd

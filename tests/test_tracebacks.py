@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from taskd.masking import Masker
-from taskd.plugins import _import
+from taskd.runtime.plugins import _import
 from taskd.sanitise import clean_metadata
 from taskd.tracebacks import (
     CAUSES_MAX,

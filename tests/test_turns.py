@@ -2,7 +2,7 @@
 
 import pytest
 
-from taskd.turns import Turns
+from taskd.runtime.fair_queue import Turns
 
 
 def turns_of(*items: str) -> Turns[str]:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from taskd.concurrency import beside
-from taskd.live import LiveTask
 from taskd.metrics import Metrics
+from taskd.runtime.live_task import LiveTask
+from taskd.runtime.watchdog import Watchdog
 from taskd.settings import Settings
-from taskd.watchdog import Watchdog
 from tests.conftest import messages, read_all, running_service
 
 WARN_S = 0.1

@@ -7,7 +7,7 @@ from taskd.api import schemas
 from taskd.api.auth import is_known
 from taskd.api.operations import Answer, Operation, service_of
 from taskd.api.responses import json_response, problem
-from taskd.plugins import LoadedPlugin
+from taskd.runtime.plugins import LoadedPlugin
 
 UNWELL = "The service cannot accept tasks or store entries now; show its token to read why."
 

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from taskd.errors import PluginNotWritten
-from taskd.plugins import NAME, PluginRegistry
+from taskd.runtime.plugins import NAME, PluginRegistry
 from taskd.shipped import PLUGINS
 
 TEMPLATE = '''\

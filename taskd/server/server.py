@@ -31,9 +31,9 @@ from taskd.api import page
 from taskd.api.app import create_app
 from taskd.concurrency import first
 from taskd.errors import TaskdError
-from taskd.loop import Loop
-from taskd.own import every_task, keep_own_tasks
-from taskd.plugins import BrokenPlugin
+from taskd.runtime.isolation import every_task, keep_own_tasks
+from taskd.runtime.loop import Loop
+from taskd.runtime.plugins import BrokenPlugin
 from taskd.server.limits import cut, watch_clients
 from taskd.server.protocols import EdgeConfig
 from taskd.service import Service
@@ -92,7 +92,7 @@ def run_through(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, 
     """
     Run `coroutine` to its end, whatever leaves the loop meanwhile. Raises what it raises.
 
-    What a plugin raises ends its task (`taskd.execution`), but asyncio lets SystemExit and
+    What a plugin raises ends its task (`taskd.runtime.execution`), but asyncio lets SystemExit and
     KeyboardInterrupt of a child task or a callback through the loop too, and `loop.stop()` stops it for
     all. Nothing of the loop is lost by that: a child task has its exception, and what was to come waits.
     Where a plugin has taken our signals, it may be what one of them means: then it asks for the stop.

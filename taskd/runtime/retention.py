@@ -3,7 +3,7 @@
 
 By age: those that ended more than `retention_days` ago. By size: the oldest, one by one, while the
 database has more than `retention_bytes_max` in use. Both oldest first, by id. A task that has not
-ended is never deleted; `taskd.deletions` says how the others are, and what their readers see.
+ended is never deleted; `taskd.runtime.deletion` says how the others are, and what their readers see.
 
 A clock that is wrong must not empty the store before somebody has noticed. So
 
@@ -24,10 +24,10 @@ import asyncio
 import logging
 import time
 
-from taskd.deletions import Deletions
 from taskd.entries import timestamp_of
 from taskd.errors import StoreError
 from taskd.persistence.base import LogPersistenceService
+from taskd.runtime.deletion import Deletions
 from taskd.settings import Settings
 
 # Clocks that are put right bit by bit, or by a leap second, do not jump.

@@ -16,20 +16,20 @@ from dataclasses import replace
 from typing import Any
 
 from taskd.concurrency import first
-from taskd.context import TaskContext
-from taskd.endings import Ending, ending_of
 from taskd.entries import Level, timestamp_now
 from taskd.errors import StoreError, TaskdError
-from taskd.execution import Outcome, execute
 from taskd.hub import LogHub
 from taskd.journal import Journal
 from taskd.logger import TaskLogger
 from taskd.masking import Masker
 from taskd.metrics import Metrics, Tally
-from taskd.own import give_to_plugin
 from taskd.persistence.base import LogPersistenceService
-from taskd.plugins import LoadedPlugin
 from taskd.queue import LogQueue
+from taskd.runtime.context import TaskContext
+from taskd.runtime.endings import Ending, ending_of
+from taskd.runtime.execution import Outcome, execute
+from taskd.runtime.isolation import give_to_plugin
+from taskd.runtime.plugins import LoadedPlugin
 from taskd.sanitise import type_name
 from taskd.settings import Settings
 from taskd.tasks import Task, TaskStatus

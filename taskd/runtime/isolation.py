@@ -14,7 +14,7 @@ from typing import Any
 
 from taskd.capture.current import current
 
-# Under this name a task has the factory of its own, if it has set one (`taskd.loop`).
+# Under this name a task has the factory of its own, if it has set one (`taskd.runtime.loop`).
 TASK_FACTORY = "task factory"
 
 _Task = asyncio.Task  # a plugin may put another into asyncio

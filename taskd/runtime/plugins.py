@@ -41,7 +41,7 @@ from taskd.sources import MODULE_PREFIX
 from taskd.tracebacks import exception_line, mark_as_own
 
 if TYPE_CHECKING:
-    from taskd.context import TaskContext
+    from taskd.runtime.context import TaskContext
 
 ENTRY_POINTS = "taskd.plugins"
 PACKAGE = "__init__.py"

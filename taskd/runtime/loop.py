@@ -13,7 +13,7 @@ from typing import Any
 import uvloop
 
 from taskd.capture.current import current
-from taskd.own import TASK_FACTORY
+from taskd.runtime.isolation import TASK_FACTORY
 from taskd.system.signals import PROTECTED
 from taskd.system.threads import in_thread
 

@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from types import CoroutineType
 from typing import Any
 
-from taskd import shared_state
 from taskd.capture.current import Capturing, current
-from taskd.context import TaskContext
-from taskd.plugins import LoadedPlugin
+from taskd.runtime import shared_state
+from taskd.runtime.context import TaskContext
+from taskd.runtime.plugins import LoadedPlugin
 from taskd.system.fork import children_ended
 
 UNDONE = (Generator, AsyncGenerator, map, filter, concurrent.futures.Future)

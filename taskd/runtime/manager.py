@@ -20,20 +20,20 @@ import orjson
 
 from taskd.capture.exceptions import owner_of
 from taskd.concurrency import first
-from taskd.deletions import Deletions
 from taskd.entries import timestamp_now
 from taskd.errors import ParamsInvalid, Stopping, TaskConflict, TaskdError, TooManyTasks
 from taskd.exact import faults_in
 from taskd.journal import Journal
-from taskd.live import LiveTask
 from taskd.masking import Masker
 from taskd.metrics import Metrics, Tally
 from taskd.persistence.base import LogPersistenceService, TaskFilter
-from taskd.plugins import PluginRegistry
-from taskd.secrets import differing, secret_paths, value_at, without_secrets
+from taskd.runtime.deletion import Deletions
+from taskd.runtime.fair_queue import Turns
+from taskd.runtime.live_task import LiveTask
+from taskd.runtime.plugins import PluginRegistry
+from taskd.runtime.secret_params import differing, secret_paths, value_at, without_secrets
 from taskd.settings import Settings
 from taskd.tasks import Task, TaskIds, TaskStatus
-from taskd.turns import Turns
 from taskd.writer import LogWriter
 
 RETRY_AFTER_S = 5

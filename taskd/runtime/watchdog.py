@@ -26,8 +26,8 @@ from time import monotonic
 from typing import Any
 
 from taskd.entries import Level
-from taskd.live import LiveTask
 from taskd.metrics import Metrics
+from taskd.runtime.live_task import LiveTask
 from taskd.settings import Settings
 from taskd.tracebacks import stack_frames, stack_text
 
@@ -225,4 +225,4 @@ def _at(where: str) -> str:
 
 def _print(line: str) -> None:
     with suppress(OSError, ValueError):  # nobody reads it, or it is closed
-        print(f"taskd: WARNING taskd.watchdog: {line}", file=sys.stderr, flush=True)
+        print(f"taskd: WARNING taskd.runtime.watchdog: {line}", file=sys.stderr, flush=True)

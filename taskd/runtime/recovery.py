@@ -23,8 +23,8 @@ from taskd.filters import LogFilter
 from taskd.persistence.base import LogPersistenceService
 from taskd.persistence.soundness import stamp_now
 from taskd.queue import SYSTEM
+from taskd.runtime.strays import Strays
 from taskd.segments import Recovered
-from taskd.strays import Strays
 from taskd.system.threads import in_thread
 from taskd.tasks import TaskEnd, TaskStatus
 
@@ -69,7 +69,7 @@ async def recover_journal(directory: Path, store: LogPersistenceService, patienc
     Store what a process that died had accepted and not yet committed, and the ends of its tasks.
 
     Entries of tasks that were deleted are let go, and those of tasks that the store does not know are
-    kept beside (`taskd.strays`). Returns what the operator should know, in sentences. Raises
+    kept beside (`taskd.runtime.strays`). Returns what the operator should know, in sentences. Raises
     `StoreError`, `JournalNewer` and `JournalUnreadable`; the journal is then as it was.
     """
     patience = patience or Patience()

@@ -1,0 +1,1 @@
+"""Load plugins, run tasks, end them, keep and delete them."""
