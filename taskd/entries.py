@@ -84,7 +84,7 @@ class LogEntry:
     def make(
         cls, seq: int, timestamp: str, level: Level, source: str, message: str, metadata_json: bytes | None
     ) -> "LogEntry":
-        """Encode and make an entry. The values are sanitised already (`taskd.sanitise`)."""
+        """Encode and make an entry. The values are sanitised already (`taskd.text.sanitise`)."""
         return cls.of_body(seq, timestamp, level, source, message, body_of(message, metadata_json))
 
     @classmethod

@@ -25,7 +25,7 @@ from operator import attrgetter
 from taskd.entries import Level, LogEntry
 from taskd.fields import field_equals, pieces
 from taskd.patterns import Pattern, compile_pattern
-from taskd.sources import clean_source, prefixes_below
+from taskd.text.sources import clean_source, prefixes_below
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class LogFilter:
     What an entry must be to match. A field left out asks nothing.
 
     `sources` are exact names, or `name.*` for a name and all below it; `names` are exact whatever they
-    look like. Both stand for the sources that entries have for them (`taskd.sources`). `since` is included,
+    look like. Both stand for the sources that entries have for them (`taskd.text.sources`). `since` is included,
     `until` is not; both are timestamps as entries have them. `search` must all be in the
     message and none of `exclude` may be; both are kept case-folded, or are patterns where `regex`
     says so. `fields` are names of metadata fields and what they must equal, as text.

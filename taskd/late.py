@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from taskd.entries import Level
-from taskd.visible import shown
+from taskd.text.escape import shown
 
 LINES_MAX = 20
 PERIOD_S = 60.0

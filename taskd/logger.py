@@ -13,12 +13,12 @@ import sys
 from typing import Any, cast
 
 from taskd.entries import Level
-from taskd.masking import Masker
 from taskd.progress import Group, Progress
 from taskd.queue import LogQueue
-from taskd.sanitise import RAISED, clean_text
-from taskd.sources import clean_source
-from taskd.tracebacks import exception_metadata, exception_text
+from taskd.text.masking import Masker
+from taskd.text.sanitise import RAISED, clean_text
+from taskd.text.sources import clean_source
+from taskd.text.tracebacks import exception_metadata, exception_text
 
 _DEBUG, _INFO, _WARNING, _ERROR = Level
 _LEVELS = {**{level.value: level for level in Level}, "WARN": _WARNING, "CRITICAL": _ERROR, "FATAL": _ERROR}

@@ -12,9 +12,9 @@ from typing import Any
 import orjson
 
 from taskd.entries import body_of
-from taskd.masking import Masker
-from taskd.sanitise import clean_metadata, clean_text, split_text
 from taskd.settings import Settings
+from taskd.text.masking import Masker
+from taskd.text.sanitise import clean_metadata, clean_text, split_text
 
 # One message may take this share of the queue's bytes; what is longer is cut, and says so.
 MESSAGE_SHARE = 8

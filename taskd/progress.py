@@ -16,8 +16,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from taskd.sanitise import clean_text
-from taskd.sources import clean_source
+from taskd.text.sanitise import clean_text
+from taskd.text.sources import clean_source
 
 if TYPE_CHECKING:
     from taskd.logger import TaskLogger

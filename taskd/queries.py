@@ -15,7 +15,7 @@ from taskd.entries import Level
 from taskd.errors import ParameterInvalid
 from taskd.filters import LogFilter
 from taskd.patterns import PatternInvalid, check_pattern
-from taskd.sources import SOURCES_MAX
+from taskd.text.sources import SOURCES_MAX
 
 PAGE_ENTRIES_DEFAULT = 200
 PAGE_ENTRIES_MAX = 5_000

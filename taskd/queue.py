@@ -30,13 +30,13 @@ from taskd.entries import Level, LogEntry, encode, kind_of, timestamp_now
 from taskd.flood import FloodLimit
 from taskd.journal import TaskJournal
 from taskd.late import LateWords
-from taskd.masking import Masker
 from taskd.metrics import Tally
 from taskd.parts import Part, Parts
-from taskd.sanitise import clean_value, free_key, plain_body
 from taskd.settings import Settings
-from taskd.sources import SOURCES_MAX, clean_source
 from taskd.tasks import TaskEnd
+from taskd.text.masking import Masker
+from taskd.text.sanitise import clean_value, free_key, plain_body
+from taskd.text.sources import SOURCES_MAX, clean_source
 
 SYSTEM = "system"
 OTHER_SOURCES = "other"

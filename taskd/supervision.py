@@ -20,7 +20,7 @@ from typing import Any
 
 from taskd.metrics import Metrics
 from taskd.settings import Settings
-from taskd.tracebacks import exception_line
+from taskd.text.tracebacks import exception_line
 
 # A part counts as healthy again when it has lived twice as long as before its death, within these bounds.
 PROOF_MIN_S = 1.0

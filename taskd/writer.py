@@ -42,7 +42,7 @@ from taskd.queue import LogQueue
 from taskd.rereading import Rereading
 from taskd.settings import Settings
 from taskd.tasks import TaskEnd
-from taskd.tracebacks import exception_line
+from taskd.text.tracebacks import exception_line
 
 _log = logging.getLogger("taskd.writer")
 

@@ -9,9 +9,9 @@ from taskd.capture.current import Capturing, current
 from taskd.capture.install import capture_installed
 from taskd.entries import Level, LogEntry
 from taskd.logger import TaskLogger
-from taskd.masking import Masker
 from taskd.queue import LogQueue
 from taskd.settings import Settings
+from taskd.text.masking import Masker
 
 
 def captured(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Coroutine[Any, Any, None]]:

@@ -20,9 +20,9 @@ from taskd.capture.current import Capturing
 from taskd.capture.install import capture_installed
 from taskd.entries import Level
 from taskd.logger import TaskLogger
-from taskd.masking import Masker
 from taskd.queue import LogQueue
 from taskd.settings import Settings
+from taskd.text.masking import Masker
 from tests.speakers import Speaker, captured, until
 
 third_party = logging.getLogger("third.party")
@@ -281,7 +281,7 @@ from taskd.capture.install import capture_installed
 from taskd.capture.current import Capturing, current
 from taskd.entries import Level
 from taskd.logger import TaskLogger
-from taskd.masking import Masker
+from taskd.text.masking import Masker
 from taskd.queue import LogQueue
 from taskd.settings import Settings
 from taskd.capture.current import Capturing, current

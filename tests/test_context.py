@@ -7,10 +7,10 @@ import pytest
 from pydantic import SecretBytes, SecretStr
 
 from taskd.logger import TaskLogger
-from taskd.masking import Masker
 from taskd.queue import LogQueue
 from taskd.runtime.context import TaskContext
 from taskd.settings import Settings
+from taskd.text.masking import Masker
 
 
 class Asked:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from taskd.entries import Level
-from taskd.masking import Masker
 from taskd.runtime.endings import Ending, ending_of
 from taskd.runtime.execution import Outcome
 from taskd.runtime.results import RESULT_BYTES_MAX
 from taskd.tasks import TaskStatus
+from taskd.text.masking import Masker
 
 STARTED = "2026-11-23T14:11:42.123456Z"
 CANCELLED, INTERRUPTED = TaskStatus.CANCELLED, TaskStatus.INTERRUPTED

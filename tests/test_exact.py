@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskd.exact import INTEGER_MAX, INTEGER_MIN, TooDeep, Unkept, faults_in, loads
+from taskd.text.exact_json import INTEGER_MAX, INTEGER_MIN, TooDeep, Unkept, faults_in, loads
 
 WIDE = 2**70
 

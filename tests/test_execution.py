@@ -12,12 +12,12 @@ import pytest
 from taskd.capture.install import capture_installed
 from taskd.entries import Level
 from taskd.logger import TaskLogger
-from taskd.masking import Masker
 from taskd.queue import LogQueue
 from taskd.runtime.context import TaskContext
 from taskd.runtime.execution import Outcome, execute
 from taskd.runtime.plugins import LoadedPlugin, PluginRegistry
 from taskd.settings import Settings
+from taskd.text.masking import Masker
 
 Write = Callable[..., Path]
 whose: ContextVar[str] = ContextVar("whose", default="nobody's")

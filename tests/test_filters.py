@@ -16,7 +16,7 @@ from taskd.errors import ParameterInvalid
 from taskd.filters import SQL_FUNCTIONS, LogFilter, Lot, Sieve
 from taskd.patterns import PATTERNS_MAX, PatternInvalid, check_pattern, compile_pattern
 from taskd.queries import EXPORT, FOLLOW, LOGS, NEXT, OUTLINE, PARAMETERS, STATS, LogQuery, parse_query, read_time
-from taskd.sources import clean_source
+from taskd.text.sources import clean_source
 
 # Where case folding, LIKE and SQL have their corners, and then everything else that a log can hold.
 CORNERS = "aAkKsSiIfFzZ09 %_\\'\"*.-/ßẞſİıKÅåΣσςŉǰﬁﬆИиёЁ\u0301\u0307\u0345ÇçąĄ😀🏳️👩🏽\ufeff\n\t\x1b\x7f"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from taskd.capture import lines as lines_module
 from taskd.capture.lines import LINE_CHARACTERS_MAX, Line, Lines
-from taskd.masking import Masker
+from taskd.text.masking import Masker
 
 TEXT = st.lists(
     st.sampled_from(["a", "é", "\r", "\n", "\r\n", " ", "bc", "1", "\b", "\x1b[A", "\x1b[2B", "\x1b[K", "\x1b"])

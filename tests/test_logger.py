@@ -23,9 +23,9 @@ from taskd import progress as progress_module
 from taskd import shipped
 from taskd.entries import Level, LogEntry
 from taskd.logger import TaskLogger, as_level
-from taskd.masking import Masker
 from taskd.queue import LogQueue
 from taskd.settings import Settings
+from taskd.text.masking import Masker
 
 Shown = list[tuple[str, dict[str, Any]]]
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskd.masking import MASK, Masker
-from taskd.sanitise import clean_text
+from taskd.text.masking import MASK, Masker
+from taskd.text.sanitise import clean_text
 
 SECRET = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="*"), min_size=8, max_size=30)
 

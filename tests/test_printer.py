@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from taskd.cli.printer import TerminalPrinter, amount, described, make_printer
-from taskd.visible import shown
+from taskd.text.escape import shown
 
 CONTROLS = {chr(code) for code in (*range(32), *range(0x7F, 0xA0))} - {"\t"}
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from taskd.entries import Level, LogEntry
-from taskd.masking import Masker
 from taskd.queue import OTHER_SOURCES, SOURCES_CUT, SYSTEM, LogQueue
 from taskd.settings import KIB, Settings
-from taskd.sources import SOURCES_MAX
+from taskd.text.masking import Masker
+from taskd.text.sources import SOURCES_MAX
 from tests.speakers import until
 
 INFO = Level.INFO

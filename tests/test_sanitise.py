@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskd.sanitise import (
+from taskd.text.sanitise import (
     DEPTH_MAX,
     KEY_CHARACTERS_MAX,
     KEYS_MAX,

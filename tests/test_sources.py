@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from taskd.entries import Level, LogEntry
 from taskd.queries import LOGS, parse_query
-from taskd.sources import KEPT_CHARACTERS, SOURCE_CHARACTERS_MAX, clean_source
+from taskd.text.sources import KEPT_CHARACTERS, SOURCE_CHARACTERS_MAX, clean_source
 
 LONG = "my.company.services.integrations.external.providers.salesforce.client"
 NAMES = st.text(min_size=1, max_size=200) | st.text("ab.,* ", min_size=1, max_size=100)

@@ -7,9 +7,9 @@ import pytest
 from taskd.capture.output import Speech
 from taskd.entries import Level, LogEntry
 from taskd.logger import TaskLogger
-from taskd.masking import Masker
 from taskd.queue import LogQueue
 from taskd.settings import Settings
+from taskd.text.masking import Masker
 
 
 class Program:

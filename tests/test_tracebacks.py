@@ -8,10 +8,10 @@ from typing import Any
 import orjson
 import pytest
 
-from taskd.masking import Masker
 from taskd.runtime.plugins import _import
-from taskd.sanitise import clean_metadata
-from taskd.tracebacks import (
+from taskd.text.masking import Masker
+from taskd.text.sanitise import clean_metadata
+from taskd.text.tracebacks import (
     CAUSES_MAX,
     EXCEPTION_BYTES_MAX,
     FRAMES_MAX,

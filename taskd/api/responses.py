@@ -23,9 +23,10 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from taskd import errors, exact
+from taskd import errors
 from taskd.api.schemas import Shape
 from taskd.system.threads import in_thread
+from taskd.text import exact_json
 
 logger = logging.getLogger(__name__)
 
@@ -222,10 +223,10 @@ async def _validated(body: bytes, shape: type[ShapeT]) -> ShapeT:
 
 def _loaded(body: bytes) -> object:
     try:
-        return exact.loads(body)
-    except exact.Unkept as error:
+        return exact_json.loads(body)
+    except exact_json.Unkept as error:
         raise _not_expected(error.faults) from error
-    except exact.TooDeep as error:
+    except exact_json.TooDeep as error:
         raise Refused(400, f"The body is {error}.") from error
     except orjson.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"

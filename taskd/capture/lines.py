@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass, field
 
 from taskd.capture.bars import words_of
-from taskd.masking import Masker
+from taskd.text.masking import Masker
 
 LINE_CHARACTERS_MAX = 1_048_576
 # How far back a cut looks for the end of a word: a password in a URL has no space in it.

@@ -37,9 +37,9 @@ from taskd.capture.current import Capturing, current, speaking, speaking_as
 from taskd.capture.streams import is_service_stream
 from taskd.entries import Level
 from taskd.logger import as_level, error_in
-from taskd.sanitise import RAISED, clean_text
 from taskd.system.hooks import hooked
-from taskd.tracebacks import exception_line
+from taskd.text.sanitise import RAISED, clean_text
+from taskd.text.tracebacks import exception_line
 
 WARNINGS = "py.warnings"
 

@@ -29,9 +29,9 @@ from typing import Any
 
 from taskd.capture.current import Capturing, current, mark_owner, speaking, speaking_as
 from taskd.queue import LogQueue
-from taskd.sanitise import clean_text
 from taskd.system.fork import children_ended
 from taskd.system.hooks import hooked
+from taskd.text.sanitise import clean_text
 
 _WORKERS = {getattr(concurrent.futures.thread, "_worker", None), getattr(multiprocessing.pool, "worker", None)} - {None}
 

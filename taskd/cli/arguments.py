@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from taskd import exact
+from taskd.text import exact_json
 
 DEFAULT_SERVER = "http://127.0.0.1:8642"
 
@@ -45,7 +45,7 @@ def params_of(text: str | None, pairs: Iterable[str], schema: Schema) -> dict[st
 
 def _whole(text: str) -> dict[str, Any]:
     try:
-        value = exact.loads(_contents(text[1:]) if text.startswith("@") else in_unicode(text))
+        value = exact_json.loads(_contents(text[1:]) if text.startswith("@") else in_unicode(text))
     except (OSError, ValueError) as error:
         raise click.BadParameter(
             f"{text!r}: expected a JSON object, or @FILE with one (@- for stdin): {error}.", param_hint="--params"
@@ -63,8 +63,8 @@ def _contents(path: str) -> bytes:
 
 def _json_or_text(pair: str, value: str) -> Any:
     try:
-        return exact.loads(value)
-    except (exact.Unkept, exact.TooDeep) as error:
+        return exact_json.loads(value)
+    except (exact_json.Unkept, exact_json.TooDeep) as error:
         # Text where a number was meant would be another param than the one that was given.
         raise click.BadParameter(f"{pair!r}: {error}.", param_hint="-p") from error
     except ValueError:

@@ -26,7 +26,7 @@ from rich.text import Text
 
 from taskd.cli.fold_tracebacks import folded
 from taskd.system.stdio import say
-from taskd.visible import shown, shown_json
+from taskd.text.escape import shown, shown_json
 
 Json = dict[str, Any]
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from taskd.cli.arguments import NESTED_MAX, resolved
 from taskd.cli.printer import INDENT, Json, terminal
 from taskd.tasks import SHORT_ID
-from taskd.visible import shown
+from taskd.text.escape import shown
 
 STATUS_STYLES = {
     "succeeded": "green",

@@ -10,9 +10,9 @@ from pydantic import SecretBytes, SecretStr
 
 from taskd.capture.process import LineHandler, ProcessResult, run_process
 from taskd.logger import TaskLogger
-from taskd.masking import SECRET_CHARACTERS_MIN, Masker
 from taskd.settings import Settings
 from taskd.system.threads import in_thread
+from taskd.text.masking import SECRET_CHARACTERS_MIN, Masker
 
 T = TypeVar("T")
 

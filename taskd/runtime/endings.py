@@ -13,11 +13,11 @@ from typing import Any
 import orjson
 
 from taskd.entries import Level, timestamp_now
-from taskd.masking import Masker
 from taskd.runtime.execution import Outcome
 from taskd.runtime.results import RESULT_BYTES_MAX, ResultTooLarge, encode_result
 from taskd.tasks import TaskEnd, TaskStatus
-from taskd.tracebacks import exception_line, exception_metadata, exception_text
+from taskd.text.masking import Masker
+from taskd.text.tracebacks import exception_line, exception_metadata, exception_text
 
 Words = tuple[Level, str, dict[str, Any] | None]
 

@@ -21,7 +21,6 @@ from taskd.errors import StoreError, TaskdError
 from taskd.hub import LogHub
 from taskd.journal import Journal
 from taskd.logger import TaskLogger
-from taskd.masking import Masker
 from taskd.metrics import Metrics, Tally
 from taskd.persistence.base import LogPersistenceService
 from taskd.queue import LogQueue
@@ -30,9 +29,10 @@ from taskd.runtime.endings import Ending, ending_of
 from taskd.runtime.execution import Outcome, execute
 from taskd.runtime.isolation import give_to_plugin
 from taskd.runtime.plugins import LoadedPlugin
-from taskd.sanitise import type_name
 from taskd.settings import Settings
 from taskd.tasks import Task, TaskStatus
+from taskd.text.masking import Masker
+from taskd.text.sanitise import type_name
 from taskd.writer import LogWriter
 
 # Asking again within this time is the same ask: a second cancellation would break off what the

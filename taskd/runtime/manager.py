@@ -22,9 +22,7 @@ from taskd.capture.exceptions import owner_of
 from taskd.concurrency import first
 from taskd.entries import timestamp_now
 from taskd.errors import ParamsInvalid, Stopping, TaskConflict, TaskdError, TooManyTasks
-from taskd.exact import faults_in
 from taskd.journal import Journal
-from taskd.masking import Masker
 from taskd.metrics import Metrics, Tally
 from taskd.persistence.base import LogPersistenceService, TaskFilter
 from taskd.runtime.deletion import Deletions
@@ -34,6 +32,8 @@ from taskd.runtime.plugins import PluginRegistry
 from taskd.runtime.secret_params import differing, secret_paths, value_at, without_secrets
 from taskd.settings import Settings
 from taskd.tasks import Task, TaskIds, TaskStatus
+from taskd.text.exact_json import faults_in
+from taskd.text.masking import Masker
 from taskd.writer import LogWriter
 
 RETRY_AFTER_S = 5

@@ -36,9 +36,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ValidationError
 
 from taskd.errors import Fault, ParamsInvalid, PluginNotFound
-from taskd.sanitise import clean_text
-from taskd.sources import MODULE_PREFIX
-from taskd.tracebacks import exception_line, mark_as_own
+from taskd.text.sanitise import clean_text
+from taskd.text.sources import MODULE_PREFIX
+from taskd.text.tracebacks import exception_line, mark_as_own
 
 if TYPE_CHECKING:
     from taskd.runtime.context import TaskContext

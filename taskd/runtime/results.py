@@ -24,7 +24,7 @@ from typing import Any
 import orjson
 from pydantic import BaseModel
 
-from taskd.sanitise import RAISED, clean_text, free_key, type_name
+from taskd.text.sanitise import RAISED, clean_text, free_key, type_name
 
 RESULT_BYTES_MAX = 1_048_576
 # Each value takes at least two bytes of the result: with more of them it is surely too long.

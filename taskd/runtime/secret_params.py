@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import AliasChoices, BaseModel, Secret, SecretBytes, SecretStr
 from pydantic.fields import FieldInfo
 
-from taskd.masking import MASK
+from taskd.text.masking import MASK
 
 
 def secret_paths(value: object, path: str = "") -> Iterator[tuple[str, str]]:

@@ -29,7 +29,7 @@ from taskd.entries import Level
 from taskd.metrics import Metrics
 from taskd.runtime.live_task import LiveTask
 from taskd.settings import Settings
-from taskd.tracebacks import stack_frames, stack_text
+from taskd.text.tracebacks import stack_frames, stack_text
 
 BEAT_S = 0.1
 # How often the thread looks, in times that a block is told after.

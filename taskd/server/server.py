@@ -45,8 +45,8 @@ from taskd.system.operator_log import log_to_stderr
 from taskd.system.rlimits import fitted
 from taskd.system.signals import StopSignals
 from taskd.system.stdio import keep_writing, patient_streams
+from taskd.text.escape import shown
 from taskd.version import __version__
-from taskd.visible import shown
 
 # How long the HTTP server waits, twice, for answers that are under way when the service has stopped.
 CLOSE_WAIT_S = 1

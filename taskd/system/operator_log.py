@@ -11,7 +11,7 @@ import logging
 import sys
 from typing import TextIO
 
-from taskd.visible import shown
+from taskd.text.escape import shown
 
 OWN = ("taskd", "uvicorn.error")
 # What a client does wrong is told to the client: here, anybody could fill the disk with it.

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
-from taskd.visible import shown
+from taskd.text.escape import shown
 
 WAITING_MAX = 1_000
 DRAIN_WAIT_S = 0.5

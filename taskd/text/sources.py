@@ -9,7 +9,7 @@ with a digest of its path; its source is the name that the author knows (`reinde
 import hashlib
 import re
 
-from taskd.sanitise import clean_text
+from taskd.text.sanitise import clean_text
 
 SOURCE_CHARACTERS_MAX = 64
 # Of one log: it keeps counts by level and source.

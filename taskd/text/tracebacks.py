@@ -16,8 +16,8 @@ from typing import Any
 
 import orjson
 
-from taskd.sanitise import RAISED, clean_text, clean_value, type_name
-from taskd.sources import MODULE
+from taskd.text.sanitise import RAISED, clean_text, clean_value, type_name
+from taskd.text.sources import MODULE
 
 FRAMES_MAX = 50
 CAUSES_MAX = 10

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from taskd.sanitise import free_key
+from taskd.text.sanitise import free_key
 
 MASK = "***"
 SECRET_CHARACTERS_MIN = 4

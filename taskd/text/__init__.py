@@ -1,0 +1,1 @@
+"""Make safe text of any value."""
