@@ -32,7 +32,7 @@ from benchmarks.plan import PLUGINS, ROOT, Plan
 from benchmarks.proc import memory_of
 from benchmarks.table import Result, Skipped, result
 from taskd.entries import LogEntry
-from taskd.queries import LOGS, parse_query
+from taskd.query.parameters import LOGS, parse_query
 from tests.served import Served
 
 PART = "query"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from taskd.entries import LogEntry
-from taskd.queries import Format
+from taskd.query.parameters import Format
 
 COLUMNS = ("seq", "timestamp", "level", "source", "message", "metadata")
 MEDIA_TYPES: dict[Format, str] = {

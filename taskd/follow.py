@@ -21,10 +21,10 @@ from typing import Any
 
 from taskd.concurrency import Limit
 from taskd.entries import LogEntry
-from taskd.filters import LogFilter, Lot, Sieve
 from taskd.hub import LogHub, Matches, Subscription, Taken
 from taskd.pages import READ_BYTES, Logs, before_tail, check_after, last_seq
 from taskd.persistence.base import Span
+from taskd.query.filters import LogFilter, Lot, Sieve
 from taskd.rereading import Rereading
 from taskd.tasks import Task
 from taskd.writer import LogWriter, Snapshot

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from taskd.entries import LogEntry
-from taskd.filters import LogFilter, Lot, Sieve
+from taskd.query.filters import LogFilter, Lot, Sieve
 from taskd.tasks import Task
 
 PROGRESS_IDS_MAX = 1_000

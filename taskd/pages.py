@@ -10,13 +10,13 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from taskd.counts import LogCounts, Stats, add_stats
 from taskd.entries import LogEntry
 from taskd.errors import ParameterInvalid
-from taskd.filters import LogFilter
-from taskd.outlines import Outline, make_bins
 from taskd.persistence.base import LogPersistenceService, Span
-from taskd.queries import LogQuery
+from taskd.query.counts import LogCounts, Stats, add_stats
+from taskd.query.filters import LogFilter
+from taskd.query.outline import Outline, make_bins
+from taskd.query.parameters import LogQuery
 from taskd.settings import KIB
 from taskd.writer import LogWriter, Snapshot
 

@@ -12,8 +12,8 @@ import contextlib
 from collections.abc import Iterator
 
 from taskd.entries import LogEntry
-from taskd.filters import LogFilter
 from taskd.persistence.base import LogPersistenceService, Span
+from taskd.query.filters import LogFilter
 from taskd.settings import KIB
 
 PAGE_ENTRIES = 2_000

@@ -31,13 +31,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskd.concurrency import first
-from taskd.counts import LogCounts
 from taskd.entries import LogEntry
 from taskd.errors import StoreError, TaskNotFound
-from taskd.filters import LogFilter, Lot, Sieve
 from taskd.hub import LogHub, Subscription
 from taskd.metrics import Metrics
 from taskd.persistence.base import LogPersistenceService
+from taskd.query.counts import LogCounts
+from taskd.query.filters import LogFilter, Lot, Sieve
 from taskd.queue import LogQueue
 from taskd.rereading import Rereading
 from taskd.settings import Settings

@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskd.counts import LogCounts, Stats, add_stats
 from taskd.entries import Level, LogEntry, timestamp_of
-from taskd.filters import LogFilter
+from taskd.query.counts import LogCounts, Stats, add_stats
+from taskd.query.filters import LogFilter
 
 KINDS = st.tuples(st.sampled_from(Level), st.sampled_from(["git", "git.fetch", "system"]))
 FILTERS = st.builds(

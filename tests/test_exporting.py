@@ -9,7 +9,7 @@ import pytest
 
 from taskd.entries import Level, LogEntry, timestamp_of
 from taskd.exporting import COLUMNS, Export
-from taskd.queries import Format
+from taskd.query.parameters import Format
 
 NASTY = [
     "plain",

@@ -10,12 +10,24 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from taskd import patterns, shipped
+from taskd import shipped
 from taskd.entries import Level, LogEntry, timestamp_of
 from taskd.errors import ParameterInvalid
-from taskd.filters import SQL_FUNCTIONS, LogFilter, Lot, Sieve
-from taskd.patterns import PATTERNS_MAX, PatternInvalid, check_pattern, compile_pattern
-from taskd.queries import EXPORT, FOLLOW, LOGS, NEXT, OUTLINE, PARAMETERS, STATS, LogQuery, parse_query, read_time
+from taskd.query import regex
+from taskd.query.filters import SQL_FUNCTIONS, LogFilter, Lot, Sieve
+from taskd.query.parameters import (
+    EXPORT,
+    FOLLOW,
+    LOGS,
+    NEXT,
+    OUTLINE,
+    PARAMETERS,
+    STATS,
+    LogQuery,
+    parse_query,
+    read_time,
+)
+from taskd.query.regex import PATTERNS_MAX, PatternInvalid, check_pattern, compile_pattern
 from taskd.text.sources import clean_source
 
 # Where case folding, LIKE and SQL have their corners, and then everything else that a log can hold.
@@ -530,7 +542,7 @@ def test_a_pattern_keeps_its_case_and_what_is_compiled_is_bounded() -> None:
     assert asked(r"regex=true&search=\W(?-i)A").filter.search == (r"\W(?-i)A",)
     for number in range(2 * PATTERNS_MAX):
         compile_pattern(f"a{number}")
-    assert patterns._compiled.cache_info().currsize <= PATTERNS_MAX
+    assert regex._compiled.cache_info().currsize <= PATTERNS_MAX
 
 
 def test_fields_are_asked_for_by_any_key() -> None:

@@ -20,13 +20,13 @@ import pytest
 from taskd import rereading
 from taskd.entries import Level, LogEntry
 from taskd.errors import ParameterInvalid, TaskNotFound
-from taskd.filters import LogFilter
 from taskd.follow import CaughtUp, End, Entries, Event, Idle, ProgressChanged, TaskChanged, follow
 from taskd.hub import LogHub
 from taskd.journal import Journal
 from taskd.logger import TaskLogger
 from taskd.persistence import LogPersistenceService, open_persistence
 from taskd.persistence.base import Span
+from taskd.query.filters import LogFilter
 from taskd.queue import LogQueue
 from taskd.settings import Settings
 from taskd.tasks import Task, TaskEnd, TaskStatus, new_task_id

@@ -4,8 +4,8 @@ import asyncio
 from typing import Any
 
 from taskd.entries import Level, LogEntry, timestamp_of
-from taskd.filters import LogFilter
 from taskd.hub import PROGRESS_IDS_MAX, LogHub, Subscription, Taken
+from taskd.query.filters import LogFilter
 from taskd.tasks import Task, TaskStatus
 
 EVERYTHING = LogFilter()

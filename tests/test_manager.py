@@ -9,10 +9,10 @@ import pytest
 
 from taskd.entries import Level
 from taskd.errors import ParamsInvalid, PluginNotFound, Stopping, TaskConflict, TaskNotFound, TooManyTasks
-from taskd.filters import LogFilter
 from taskd.follow import End, follow
 from taskd.pages import read_page
-from taskd.queries import LogQuery
+from taskd.query.filters import LogFilter
+from taskd.query.parameters import LogQuery
 from taskd.service import Service
 from taskd.tasks import TaskStatus
 from tests.conftest import messages, read_all, running_service

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from taskd.counts import LogCounts
 from taskd.entries import Level, LogEntry
 from taskd.errors import ParameterInvalid, TaskNotFound
-from taskd.filters import LogFilter
 from taskd.pages import Page, read_page, read_sources, read_stats
-from taskd.queries import LogQuery
+from taskd.query.counts import LogCounts
+from taskd.query.filters import LogFilter
+from taskd.query.parameters import LogQuery
 from tests.test_follow import LiveLog, live_log
 
 FILTERS = [

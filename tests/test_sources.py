@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskd.entries import Level, LogEntry
-from taskd.queries import LOGS, parse_query
+from taskd.query.parameters import LOGS, parse_query
 from taskd.text.sources import KEPT_CHARACTERS, SOURCE_CHARACTERS_MAX, clean_source
 
 LONG = "my.company.services.integrations.external.providers.salesforce.client"

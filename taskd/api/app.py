@@ -19,7 +19,7 @@ from taskd.api import auth, export, health, live, logs, metrics, openapi, page, 
 from taskd.api.following import Viewers
 from taskd.api.operations import Operation, parameters_of
 from taskd.errors import TaskdError
-from taskd.queries import read_parameters
+from taskd.query.parameters import read_parameters
 from taskd.service import Service
 from taskd.version import __version__
 

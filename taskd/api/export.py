@@ -18,7 +18,7 @@ from taskd.api.operations import Answer, Operation, parameters_of, service_of, t
 from taskd.errors import TaskdError
 from taskd.exporting import ENDINGS, MEDIA_TYPES, Export
 from taskd.pages import check_after, read_all
-from taskd.queries import EXPORT, PARAMETERS, parse_query
+from taskd.query.parameters import EXPORT, PARAMETERS, parse_query
 from taskd.tasks import SHORT_ID
 
 logger = logging.getLogger(__name__)

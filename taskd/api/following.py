@@ -20,7 +20,7 @@ from taskd.api.operations import parameters_of, service_of, task_id_of
 from taskd.api.responses import Refused
 from taskd.follow import CaughtUp, Entries, Event
 from taskd.pages import check_after
-from taskd.queries import FOLLOW, LogQuery, parse_query
+from taskd.query.parameters import FOLLOW, LogQuery, parse_query
 from taskd.tasks import Task
 
 T = TypeVar("T")

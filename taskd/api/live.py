@@ -23,7 +23,7 @@ from taskd.api.responses import Refused, encode
 from taskd.errors import TaskdError, TaskNotFound
 from taskd.follow import CaughtUp, End, Entries, Event, Idle, ProgressChanged, TaskChanged, follow
 from taskd.hub import Matches
-from taskd.queries import FOLLOW, PARAMETERS, LogQuery
+from taskd.query.parameters import FOLLOW, PARAMETERS, LogQuery
 from taskd.settings import Settings
 from taskd.tasks import Task
 

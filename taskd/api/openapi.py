@@ -18,7 +18,7 @@ from starlette.responses import Response
 from taskd.api import schemas
 from taskd.api.auth import COOKIE
 from taskd.api.operations import Answer, Operation, json_schema_of
-from taskd.queries import Parameter
+from taskd.query.parameters import Parameter
 
 _REF = "#/components/schemas/{model}"
 _BODIES: tuple[type[BaseModel], ...] = (schemas.TaskCreation, schemas.TaskRetry, schemas.SessionOpening)

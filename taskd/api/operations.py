@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
-from taskd.queries import Parameter
+from taskd.query.parameters import Parameter
 from taskd.service import Service
 
 HttpEndpoint = Callable[[Request], Awaitable[Response]]

@@ -18,7 +18,7 @@ from taskd.api.following import Pace, Viewers, asked, first_of, until_gone, view
 from taskd.api.operations import Answer, Operation, service_of
 from taskd.errors import TaskdError
 from taskd.follow import End, Entries, Event, follow
-from taskd.queries import FOLLOW, PARAMETERS
+from taskd.query.parameters import FOLLOW, PARAMETERS
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from taskd.api import schemas
 from taskd.api.operations import Answer, Operation, parameters_of, service_of, task_id_of
 from taskd.api.responses import json_response, read_body, read_optional_body
-from taskd.queries import Parameter, integer_parameter, read_choice, read_parameters
+from taskd.query.parameters import Parameter, integer_parameter, read_choice, read_parameters
 from taskd.tasks import Task, TaskStatus
 
 TASKS_DEFAULT = 50

@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from taskd.counts import LogCounts, Stats
 from taskd.entries import LogEntry
-from taskd.filters import LogFilter
-from taskd.outlines import Outline
-from taskd.queries import Order
+from taskd.query.counts import LogCounts, Stats
+from taskd.query.filters import LogFilter
+from taskd.query.outline import Outline
+from taskd.query.parameters import Order
 from taskd.tasks import Task, TaskEnd, TaskStatus
 
 

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from taskd.folding import folds_to_ascii
-from taskd.patterns import compile_pattern
+from taskd.query.casefold import folds_to_ascii
+from taskd.query.regex import compile_pattern
 
 BLOCK_ENTRIES = 8_192
 SAMPLE_ENTRIES = 128

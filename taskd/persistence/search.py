@@ -24,17 +24,17 @@ from typing import Any
 
 import orjson
 
-from taskd.counts import Count, LogCounts, Stats
 from taskd.entries import Level, LogEntry
 from taskd.errors import TaskNotFound
-from taskd.filters import LogFilter
-from taskd.folding import may_contain
-from taskd.outlines import Outline
-from taskd.patterns import compile_lines, compile_pattern
 from taskd.persistence.base import Span
 from taskd.persistence.blocks import BLOCK_ENTRIES, JOINED_ENTRIES, Block, joined_messages, read_block
 from taskd.persistence.connection import check_wanted
-from taskd.queries import Order
+from taskd.query.casefold import may_contain
+from taskd.query.counts import Count, LogCounts, Stats
+from taskd.query.filters import LogFilter
+from taskd.query.outline import Outline
+from taskd.query.parameters import Order
+from taskd.query.regex import compile_lines, compile_pattern
 
 ENTRY_COLUMNS = "seq, timestamp, level, source, message, metadata_json"
 STATE = """

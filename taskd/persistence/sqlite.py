@@ -22,11 +22,8 @@ from typing import Any
 import aiosqlite
 import orjson
 
-from taskd.counts import Count, LogCounts, Stats
 from taskd.entries import Level, LogEntry, timestamp_now
 from taskd.errors import StoreCorrupt, StoreError, StoreUnavailable, TaskNotFound
-from taskd.filters import SQL_FUNCTIONS, LogFilter
-from taskd.outlines import Outline
 from taskd.persistence.appending import Append
 from taskd.persistence.base import Span, TaskFilter
 from taskd.persistence.checkpoints import Checkpointer, prepare_checkpointer
@@ -55,7 +52,10 @@ from taskd.persistence.soundness import (
     is_taskds,
     set_aside,
 )
-from taskd.queries import Order
+from taskd.query.counts import Count, LogCounts, Stats
+from taskd.query.filters import SQL_FUNCTIONS, LogFilter
+from taskd.query.outline import Outline
+from taskd.query.parameters import Order
 from taskd.settings import Settings
 from taskd.supervision import Supervisor
 from taskd.system.filelock import hold

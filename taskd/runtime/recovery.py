@@ -19,9 +19,9 @@ from typing import TypeVar
 from taskd import segments
 from taskd.entries import Level, LogEntry, timestamp_now
 from taskd.errors import StoreCorrupt, StoreUnavailable, TaskNotFound
-from taskd.filters import LogFilter
 from taskd.persistence.base import LogPersistenceService
 from taskd.persistence.soundness import stamp_now
+from taskd.query.filters import LogFilter
 from taskd.queue import SYSTEM
 from taskd.runtime.strays import Strays
 from taskd.segments import Recovered

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from taskd.errors import StoreTimeout, StoreUnavailable
-from taskd.filters import LogFilter
+from taskd.query.filters import LogFilter
 from tests.api.conftest import Serve, Served, Show, Shown
 from tests.api.gates import gate
 from tests.conftest import read_all

@@ -12,7 +12,7 @@ from taskd import shipped
 from taskd.api import app as application
 from taskd.api import live, page
 from taskd.api.operations import Operation, json_schema_of
-from taskd.queries import EXPORT, FOLLOW, LOGS, NEXT, OUTLINE, STATS
+from taskd.query.parameters import EXPORT, FOLLOW, LOGS, NEXT, OUTLINE, STATS
 from tests.api.conftest import Served, Shown, frames
 from tests.api.gates import gate
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import orjson
 import pytest
 
-from taskd.counts import LogCounts
 from taskd.entries import Level, LogEntry, timestamp_of
 from taskd.errors import StoreError, TaskNotFound
-from taskd.filters import LogFilter
 from taskd.persistence import LogPersistenceService, open_persistence
 from taskd.persistence.base import Span, TaskFilter
+from taskd.query.counts import LogCounts
+from taskd.query.filters import LogFilter
 from taskd.settings import MIB, Settings
 from taskd.tasks import Task, TaskEnd, TaskStatus, new_task_id
 

@@ -14,17 +14,17 @@ from typing import Any
 import pytest
 
 from benchmarks.logs import RARE, RARE_RUSSIAN, task_of, write_logs
-from taskd.counts import LogCounts
 from taskd.entries import Level, LogEntry, timestamp_of
 from taskd.errors import StoreTimeout, TaskNotFound
-from taskd.filters import SQL_FUNCTIONS, LogFilter
-from taskd.folding import FOLDING_MAX, folds_to_ascii, may_contain
-from taskd.outlines import Outline, make_bins
-from taskd.patterns import compile_lines, compile_pattern
 from taskd.persistence import open_persistence
 from taskd.persistence.base import Span
 from taskd.persistence.blocks import BLOCK_ENTRIES
 from taskd.persistence.search import ENTRY_COLUMNS, searching
+from taskd.query.casefold import FOLDING_MAX, folds_to_ascii, may_contain
+from taskd.query.counts import LogCounts
+from taskd.query.filters import SQL_FUNCTIONS, LogFilter
+from taskd.query.outline import Outline, make_bins
+from taskd.query.regex import compile_lines, compile_pattern
 from taskd.settings import Settings
 from taskd.tasks import Task, TaskEnd, TaskStatus
 

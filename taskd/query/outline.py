@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
-from taskd.counts import LogCounts, Stats
 from taskd.entries import Level
-from taskd.filters import LogFilter
+from taskd.query.counts import LogCounts, Stats
+from taskd.query.filters import LogFilter
 
 ANCHOR_ENTRIES = 1_024
 

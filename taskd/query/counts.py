@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from taskd.entries import Level, LogEntry
-from taskd.filters import LogFilter
+from taskd.query.filters import LogFilter
 
 
 @dataclass(slots=True)

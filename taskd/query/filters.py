@@ -11,8 +11,8 @@ LIKE folds ASCII alone and is several times faster than a function of ours, so r
 ASCII are left to it. That is right because a folded ASCII needle is found in an ASCII
 message by either, and a needle that folds to something outside ASCII in none.
 
-With `regex` they are patterns of RE2 (`taskd.patterns`), which memory and store give to the same
-engine. A metadata key and its value (`taskd.fields`) are always bound, never part of the SQL.
+With `regex` they are patterns of RE2 (`taskd.query.regex`), which memory and store give to the same
+engine. A metadata key and its value (`taskd.query.metadata`) are always bound, never part of the SQL.
 """
 
 import functools
@@ -23,8 +23,8 @@ from itertools import compress
 from operator import attrgetter
 
 from taskd.entries import Level, LogEntry
-from taskd.fields import field_equals, pieces
-from taskd.patterns import Pattern, compile_pattern
+from taskd.query.metadata import field_equals, pieces
+from taskd.query.regex import Pattern, compile_pattern
 from taskd.text.sources import clean_source, prefixes_below
 
 

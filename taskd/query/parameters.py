@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from taskd.entries import Level
 from taskd.errors import ParameterInvalid
-from taskd.filters import LogFilter
-from taskd.patterns import PatternInvalid, check_pattern
+from taskd.query.filters import LogFilter
+from taskd.query.regex import PatternInvalid, check_pattern
 from taskd.text.sources import SOURCES_MAX
 
 PAGE_ENTRIES_DEFAULT = 200

@@ -1,0 +1,1 @@
+"""What a reader may ask of a log: filters, counts, and their spelling in a query."""
