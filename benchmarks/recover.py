@@ -1,7 +1,7 @@
 """
 recover: how long a start takes after a crash that left 1 M entries in the journal.
 
-The journal is written with `taskd.journal` for 10 tasks that the database has as running and of
+The journal is written with `taskd.journal.journal` for 10 tasks that the database has as running and of
 which it has no entry, by a process that ends without closing anything. The value is the time from
 starting `taskd serve` to its ready line: the interpreter's start, reading, storing, the tasks'
 interruption. Afterwards the database must have every entry.
@@ -22,7 +22,7 @@ from benchmarks.raw import rows_of
 from benchmarks.table import Result, Skipped, result
 from taskd import shipped
 from taskd.entries import Level, LogEntry
-from taskd.journal import Journal
+from taskd.journal.journal import Journal
 from taskd.settings import MIB
 from tests.served import ENVIRONMENT, taskd
 

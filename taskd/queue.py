@@ -28,7 +28,7 @@ import orjson
 
 from taskd.entries import Level, LogEntry, encode, kind_of, timestamp_now
 from taskd.flood import FloodLimit
-from taskd.journal import TaskJournal
+from taskd.journal.journal import TaskJournal
 from taskd.late import LateWords
 from taskd.metrics import Tally
 from taskd.parts import Part, Parts

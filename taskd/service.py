@@ -26,10 +26,11 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from taskd import segments, shipped
+from taskd import shipped
 from taskd.capture.install import capture_installed
 from taskd.errors import StoreCorrupt, StoreError
-from taskd.journal import Journal
+from taskd.journal import segments
+from taskd.journal.journal import Journal
 from taskd.persistence import LogPersistenceService, open_persistence, set_aside_database
 from taskd.persistence.soundness import free_name, stamp_now
 from taskd.runtime import shared_state

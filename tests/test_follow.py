@@ -22,7 +22,7 @@ from taskd.entries import Level, LogEntry
 from taskd.errors import ParameterInvalid, TaskNotFound
 from taskd.follow import CaughtUp, End, Entries, Event, Idle, ProgressChanged, TaskChanged, follow
 from taskd.hub import LogHub
-from taskd.journal import Journal
+from taskd.journal.journal import Journal
 from taskd.logger import TaskLogger
 from taskd.persistence import LogPersistenceService, open_persistence
 from taskd.persistence.base import Span

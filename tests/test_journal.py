@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from taskd.entries import Level, LogEntry
 from taskd.errors import JournalNewer, JournalUnreadable
-from taskd.journal import Journal, TaskJournal
-from taskd.segments import HEADER, MAGIC, RECORD, Recovered, clear, recover, segments_in
+from taskd.journal.journal import Journal, TaskJournal
+from taskd.journal.segments import HEADER, MAGIC, RECORD, Recovered, clear, recover, segments_in
 from taskd.tasks import TaskEnd, TaskStatus, new_task_id
 
 SEGMENT = 4_096

@@ -18,12 +18,12 @@ import pytest
 
 from taskd.entries import Level, LogEntry
 from taskd.errors import StoreError, StoreUnavailable
-from taskd.journal import Journal
+from taskd.journal.journal import Journal
+from taskd.journal.segments import segments_in
 from taskd.persistence import LogPersistenceService, open_persistence
 from taskd.runtime.deletion import deleting
 from taskd.runtime.recovery import Patience, interrupt_orphans, recover_journal
 from taskd.runtime.strays import KEPT_MAX
-from taskd.segments import segments_in
 from taskd.settings import Settings
 from taskd.supervision import Supervisor
 from taskd.tasks import TaskEnd, TaskStatus

@@ -11,7 +11,7 @@ import pytest
 from aiosqlite.core import _STOP_RUNNING_SENTINEL
 
 from taskd.hub import LogHub
-from taskd.journal import Journal
+from taskd.journal.journal import Journal
 from taskd.persistence.checkpoints import Checkpointer
 from taskd.persistence.committer import Committer
 from taskd.persistence.indexer import Indexer

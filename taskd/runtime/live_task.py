@@ -19,7 +19,7 @@ from taskd.concurrency import first
 from taskd.entries import Level, timestamp_now
 from taskd.errors import StoreError, TaskdError
 from taskd.hub import LogHub
-from taskd.journal import Journal
+from taskd.journal.journal import Journal
 from taskd.logger import TaskLogger
 from taskd.metrics import Metrics, Tally
 from taskd.persistence.base import LogPersistenceService

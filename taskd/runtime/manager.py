@@ -22,7 +22,7 @@ from taskd.capture.exceptions import owner_of
 from taskd.concurrency import first
 from taskd.entries import timestamp_now
 from taskd.errors import ParamsInvalid, Stopping, TaskConflict, TaskdError, TooManyTasks
-from taskd.journal import Journal
+from taskd.journal.journal import Journal
 from taskd.metrics import Metrics, Tally
 from taskd.persistence.base import LogPersistenceService, TaskFilter
 from taskd.runtime.deletion import Deletions

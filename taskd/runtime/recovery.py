@@ -16,15 +16,15 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from taskd import segments
 from taskd.entries import Level, LogEntry, timestamp_now
 from taskd.errors import StoreCorrupt, StoreUnavailable, TaskNotFound
+from taskd.journal import segments
+from taskd.journal.segments import Recovered
 from taskd.persistence.base import LogPersistenceService
 from taskd.persistence.soundness import stamp_now
 from taskd.query.filters import LogFilter
 from taskd.queue import SYSTEM
 from taskd.runtime.strays import Strays
-from taskd.segments import Recovered
 from taskd.system.threads import in_thread
 from taskd.tasks import TaskEnd, TaskStatus
 

@@ -17,7 +17,7 @@ from typing import BinaryIO, Self
 import orjson
 
 from taskd.errors import JournalUnreadable
-from taskd.segments import Recovered
+from taskd.journal.segments import Recovered
 
 # Each is as large as the journal at most; the oldest are removed beyond that.
 KEPT_MAX = 20

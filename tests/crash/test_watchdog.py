@@ -11,7 +11,7 @@ import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from taskd import segments
+from taskd.journal import segments
 from tests.bars import Record, scaled
 from tests.served import Served, wait_until
 

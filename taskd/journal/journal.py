@@ -7,7 +7,7 @@ kernel, which keeps them whatever becomes of us. Not covered, unless `journal_sy
 the machine losing power before the kernel has written those pages. Then what is not committed
 yet, with SQLite's own fsync, may be lost.
 
-A journal is a directory of segments of one size; what is in them is told in `taskd.segments`,
+A journal is a directory of segments of one size; what is in them is told in `taskd.journal.segments`,
 which reads them after a death. They are allocated on disk before they are mapped: on a full disk,
 a write into a hole of a sparse mapping is a SIGBUS, which kills. A segment whose records are all
 committed is used again, under a new serial.
@@ -32,7 +32,7 @@ from pathlib import Path
 import orjson
 
 from taskd.entries import timestamp_now
-from taskd.segments import DELETED, HEADER, MAGIC, RECORD, RECORD_BYTES_MAX, SUFFIX, checksum_of, seed_of
+from taskd.journal.segments import DELETED, HEADER, MAGIC, RECORD, RECORD_BYTES_MAX, SUFFIX, checksum_of, seed_of
 from taskd.tasks import TaskEnd, first_id_of
 
 ALLOCATE_AGAIN_S = 0.5

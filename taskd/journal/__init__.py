@@ -1,0 +1,1 @@
+"""Put an entry on disk before its call returns."""
