@@ -22,8 +22,8 @@ import uvloop
 from taskd.capture.current import Capturing, current
 from taskd.capture.install import capture_installed
 from taskd.entries import Level
-from taskd.logger import TaskLogger
-from taskd.queue import LogQueue
+from taskd.log.logger import TaskLogger
+from taskd.log.queue import LogQueue
 from taskd.settings import Settings
 
 STEPS = 2_000

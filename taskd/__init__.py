@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from taskd.entries import Level, LogEntry
-    from taskd.logger import TaskLogger
+    from taskd.log.logger import TaskLogger
     from taskd.runtime.context import TaskContext
     from taskd.runtime.plugins import Plugin
     from taskd.version import __version__
@@ -22,7 +22,7 @@ _WHERE = {
     "LogEntry": "entries",
     "Plugin": "runtime.plugins",
     "TaskContext": "runtime.context",
-    "TaskLogger": "logger",
+    "TaskLogger": "log.logger",
     "__version__": "version",
 }
 

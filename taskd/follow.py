@@ -21,13 +21,13 @@ from typing import Any
 
 from taskd.concurrency import Limit
 from taskd.entries import LogEntry
-from taskd.hub import LogHub, Matches, Subscription, Taken
+from taskd.log.catch_up import Rereading
+from taskd.log.hub import LogHub, Matches, Subscription, Taken
+from taskd.log.writer import LogWriter, Snapshot
 from taskd.pages import READ_BYTES, Logs, before_tail, check_after, last_seq
 from taskd.persistence.base import Span
 from taskd.query.filters import LogFilter, Lot, Sieve
-from taskd.rereading import Rereading
 from taskd.tasks import Task
-from taskd.writer import LogWriter, Snapshot
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,13 @@ from typing import Protocol
 
 from taskd.entries import LogEntry
 from taskd.errors import ParameterInvalid
+from taskd.log.writer import LogWriter, Snapshot
 from taskd.persistence.base import LogPersistenceService, Span
 from taskd.query.counts import LogCounts, Stats, add_stats
 from taskd.query.filters import LogFilter
 from taskd.query.outline import Outline, make_bins
 from taskd.query.parameters import LogQuery
 from taskd.settings import KIB
-from taskd.writer import LogWriter, Snapshot
 
 # What an export or a follower reads at a time: a client that takes nothing keeps so much in memory, some
 # five times over, and there may be `viewers_max` of them.

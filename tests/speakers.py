@@ -8,8 +8,8 @@ from typing import Any
 from taskd.capture.current import Capturing, current
 from taskd.capture.install import capture_installed
 from taskd.entries import Level, LogEntry
-from taskd.logger import TaskLogger
-from taskd.queue import LogQueue
+from taskd.log.logger import TaskLogger
+from taskd.log.queue import LogQueue
 from taskd.settings import Settings
 from taskd.text.masking import Masker
 

@@ -19,8 +19,8 @@ import pytest
 from taskd.capture.current import Capturing
 from taskd.capture.install import capture_installed
 from taskd.entries import Level
-from taskd.logger import TaskLogger
-from taskd.queue import LogQueue
+from taskd.log.logger import TaskLogger
+from taskd.log.queue import LogQueue
 from taskd.settings import Settings
 from taskd.text.masking import Masker
 from tests.speakers import Speaker, captured, until
@@ -280,9 +280,9 @@ import asyncio, warnings
 from taskd.capture.install import capture_installed
 from taskd.capture.current import Capturing, current
 from taskd.entries import Level
-from taskd.logger import TaskLogger
+from taskd.log.logger import TaskLogger
 from taskd.text.masking import Masker
-from taskd.queue import LogQueue
+from taskd.log.queue import LogQueue
 from taskd.settings import Settings
 from taskd.capture.current import Capturing, current
 

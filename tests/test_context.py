@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from pydantic import SecretBytes, SecretStr
 
-from taskd.logger import TaskLogger
-from taskd.queue import LogQueue
+from taskd.log.logger import TaskLogger
+from taskd.log.queue import LogQueue
 from taskd.runtime.context import TaskContext
 from taskd.settings import Settings
 from taskd.text.masking import Masker

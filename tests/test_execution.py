@@ -11,8 +11,8 @@ import pytest
 
 from taskd.capture.install import capture_installed
 from taskd.entries import Level
-from taskd.logger import TaskLogger
-from taskd.queue import LogQueue
+from taskd.log.logger import TaskLogger
+from taskd.log.queue import LogQueue
 from taskd.runtime.context import TaskContext
 from taskd.runtime.execution import Outcome, execute
 from taskd.runtime.plugins import LoadedPlugin, PluginRegistry

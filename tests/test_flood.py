@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from taskd import flood
 from taskd.entries import Level, LogEntry
-from taskd.queue import SYSTEM, LogQueue
+from taskd.log import rate_limit
+from taskd.log.queue import SYSTEM, LogQueue
 from taskd.settings import Settings
 
 
@@ -21,7 +21,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(flood, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(rate_limit, "time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
 
 
@@ -62,7 +62,7 @@ async def test_what_is_over_the_limit_is_counted_and_told_in_its_place(clock: Cl
 
 async def test_it_is_told_also_where_nothing_is_said_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the second is over."""
-    monkeypatch.setattr(flood, "WINDOW_S", 0.05)
+    monkeypatch.setattr(rate_limit, "WINDOW_S", 0.05)
     queue = queue_of(1)
     say(queue, 1)
     while queue.last_seq < 2:

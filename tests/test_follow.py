@@ -17,20 +17,20 @@ from typing import Any
 
 import pytest
 
-from taskd import rereading
 from taskd.entries import Level, LogEntry
 from taskd.errors import ParameterInvalid, TaskNotFound
 from taskd.follow import CaughtUp, End, Entries, Event, Idle, ProgressChanged, TaskChanged, follow
-from taskd.hub import LogHub
 from taskd.journal.journal import Journal
-from taskd.logger import TaskLogger
+from taskd.log import catch_up
+from taskd.log.hub import LogHub
+from taskd.log.logger import TaskLogger
+from taskd.log.queue import LogQueue
+from taskd.log.writer import LogWriter
 from taskd.persistence import LogPersistenceService, open_persistence
 from taskd.persistence.base import Span
 from taskd.query.filters import LogFilter
-from taskd.queue import LogQueue
 from taskd.settings import Settings
 from taskd.tasks import Task, TaskEnd, TaskStatus, new_task_id
-from taskd.writer import LogWriter
 
 END = TaskEnd(TaskStatus.SUCCEEDED, "2026-11-23T14:00:00.000000Z")
 FILTERS = [
@@ -174,8 +174,8 @@ async def test_every_reader_gets_every_match_once_and_in_order(
     """Random producers, flushes, filters, queues, pages, speeds and reconnections."""
     rng = random.Random(seed)
     # Few entries, so that there are whole pages to be read again, and some that end early.
-    monkeypatch.setattr(rereading, "PAGE_ENTRIES", rng.randrange(1, 30))
-    monkeypatch.setattr(rereading, "PAGE_BYTES_MAX", rng.choice([1, 500, 10_000]))
+    monkeypatch.setattr(catch_up, "PAGE_ENTRIES", rng.randrange(1, 30))
+    monkeypatch.setattr(catch_up, "PAGE_BYTES_MAX", rng.choice([1, 500, 10_000]))
     settings: dict[str, Any] = {
         "flush_interval_s": rng.choice([0.001, 0.005, 0.05]),
         "batch_max": rng.randrange(1, 40),
@@ -256,10 +256,10 @@ async def test_what_lagged_readers_missed_is_read_once_for_all_of_them_and_witho
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or each stall under load would leave all of them behind, further with every second."""
-    monkeypatch.setattr(rereading, "PAGE_ENTRIES", 100)
+    monkeypatch.setattr(catch_up, "PAGE_ENTRIES", 100)
     async with live_log(tmp_path, subscriber_queue_max=10) as log, contextlib.AsyncExitStack() as stack:
         store = log.store = CountingStore(log.store)
-        log.writer(log.task_id).rereading = rereading.Rereading(log.task_id, store)  # type: ignore[union-attr]
+        log.writer(log.task_id).rereading = catch_up.Rereading(log.task_id, store)  # type: ignore[union-attr]
         filters = [LogFilter(), LogFilter(search=("7",)), LogFilter(exclude=("7",)), LogFilter(levels=frozenset(Level))]
         readers = [follow(log, log.task_id, one, page_entries=1_000) for one in filters]
         for events in readers:

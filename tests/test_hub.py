@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from taskd.entries import Level, LogEntry, timestamp_of
-from taskd.hub import PROGRESS_IDS_MAX, LogHub, Subscription, Taken
+from taskd.log.hub import PROGRESS_IDS_MAX, LogHub, Subscription, Taken
 from taskd.query.filters import LogFilter
 from taskd.tasks import Task, TaskStatus
 

@@ -8,7 +8,7 @@ import pytest
 
 from taskd.capture.install import capture_installed
 from taskd.entries import Level, body_of
-from taskd.late import LINES_MAX, PERIOD_MAX_S, PERIOD_S, LateWords
+from taskd.log.late import LINES_MAX, PERIOD_MAX_S, PERIOD_S, LateWords
 from tests.speakers import Speaker, until
 
 

@@ -19,11 +19,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskd import progress as progress_module
 from taskd import shipped
 from taskd.entries import Level, LogEntry
-from taskd.logger import TaskLogger, as_level
-from taskd.queue import LogQueue
+from taskd.log import progress as progress_module
+from taskd.log.logger import TaskLogger, as_level
+from taskd.log.queue import LogQueue
 from taskd.settings import Settings
 from taskd.text.masking import Masker
 

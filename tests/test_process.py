@@ -15,8 +15,8 @@ import uvloop
 from taskd.capture.process import ProcessResult, run_process
 from taskd.entries import Level, LogEntry
 from taskd.errors import ProcessFailed
-from taskd.logger import TaskLogger
-from taskd.queue import LogQueue
+from taskd.log.logger import TaskLogger
+from taskd.log.queue import LogQueue
 from taskd.settings import Settings
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from taskd.entries import Level, LogEntry
-from taskd.queue import OTHER_SOURCES, SOURCES_CUT, SYSTEM, LogQueue
+from taskd.log.queue import OTHER_SOURCES, SOURCES_CUT, SYSTEM, LogQueue
 from taskd.settings import KIB, Settings
 from taskd.text.masking import Masker
 from taskd.text.sources import SOURCES_MAX
@@ -150,7 +150,7 @@ async def test_a_destructor_that_logs_in_the_middle_of_an_emit_comes_next(monkey
         kept.clear()
         return "2026-11-23T14:11:42.123456Z"
 
-    monkeypatch.setattr("taskd.queue.timestamp_now", collecting)
+    monkeypatch.setattr("taskd.log.queue.timestamp_now", collecting)
     say(queue, "a", "b")
     entries = queue.take_rest()
     assert (seqs(entries), told(entries)) == ([1, 2, 3], ["a", "last words", "b"])

@@ -6,8 +6,8 @@ import pytest
 
 from taskd.capture.output import Speech
 from taskd.entries import Level, LogEntry
-from taskd.logger import TaskLogger
-from taskd.queue import LogQueue
+from taskd.log.logger import TaskLogger
+from taskd.log.queue import LogQueue
 from taskd.settings import Settings
 from taskd.text.masking import Masker
 

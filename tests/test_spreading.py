@@ -14,7 +14,7 @@ import pytest
 
 from taskd.capture.install import capture_installed
 from taskd.entries import Level
-from taskd.logger import TaskLogger
+from taskd.log.logger import TaskLogger
 from tests.speakers import Speaker, captured, until
 
 logger = logging.getLogger("spreading")

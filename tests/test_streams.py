@@ -264,8 +264,8 @@ SCRIPT = """
 import asyncio, faulthandler, subprocess, sys
 from taskd.capture.install import capture_installed
 from taskd.entries import Level
-from taskd.logger import TaskLogger
-from taskd.queue import LogQueue
+from taskd.log.logger import TaskLogger
+from taskd.log.queue import LogQueue
 from taskd.settings import Settings
 from taskd.capture.current import Capturing, current
 

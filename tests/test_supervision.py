@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from aiosqlite.core import _STOP_RUNNING_SENTINEL
 
-from taskd.hub import LogHub
 from taskd.journal.journal import Journal
+from taskd.log.hub import LogHub
+from taskd.log.writer import LogWriter
 from taskd.persistence.checkpoints import Checkpointer
 from taskd.persistence.committer import Committer
 from taskd.persistence.indexer import Indexer
@@ -21,7 +22,6 @@ from taskd.runtime.watchdog import Watchdog
 from taskd.service import Service
 from taskd.settings import Settings
 from taskd.supervision import Supervisor
-from taskd.writer import LogWriter
 from tests.bars import Record
 from tests.conftest import messages, read_all, running_service
 

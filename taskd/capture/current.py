@@ -17,7 +17,7 @@ from typing import Any
 
 from taskd.capture.output import Speech
 from taskd.entries import Level
-from taskd.logger import TaskLogger
+from taskd.log.logger import TaskLogger
 
 # What stdlib logging writes to stderr before it tells how a handler failed.
 LOGGING_ERROR = "--- Logging error ---"

@@ -17,8 +17,8 @@ from typing import Any
 from taskd.capture.bars import CONTROL, OF, PERCENT, is_bar, is_blank, words_of
 from taskd.capture.lines import Line, Lines
 from taskd.entries import Level
-from taskd.logger import TaskLogger
-from taskd.progress import Progress, as_number
+from taskd.log.logger import TaskLogger
+from taskd.log.progress import Progress, as_number
 
 LABEL_CHARACTERS_MAX = 100
 # Rows that may still be drawn again.

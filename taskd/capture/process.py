@@ -35,7 +35,7 @@ from taskd.capture.pipes import Pipe
 from taskd.concurrency import first
 from taskd.entries import Level
 from taskd.errors import ProcessFailed
-from taskd.logger import TaskLogger
+from taskd.log.logger import TaskLogger
 
 StrPath = str | os.PathLike[str]
 Stream = Literal["stdout", "stderr"]
@@ -46,7 +46,7 @@ TERM_WAIT_S = 3.0
 # After KILL, until the processes have closed their output. What has left the group may never do so.
 KILL_WAIT_S = 1.0
 # How full the task's queue may be before its commands wait for the store. One line may take three
-# quarters of the queue (`taskd.parts`), and the plugin's own entries need room too.
+# quarters of the queue (`taskd.log.prepare`), and the plugin's own entries need room too.
 ROOM_SHARE = 0.25
 # While a command is being ended: its last words matter more than room for others.
 ROOM_SHARE_MAX = 0.75

@@ -36,7 +36,7 @@ from typing import Any
 from taskd.capture.current import Capturing, current, speaking, speaking_as
 from taskd.capture.streams import is_service_stream
 from taskd.entries import Level
-from taskd.logger import as_level, error_in
+from taskd.log.logger import as_level, error_in
 from taskd.system.hooks import hooked
 from taskd.text.sanitise import RAISED, clean_text
 from taskd.text.tracebacks import exception_line

@@ -5,7 +5,7 @@ A thread of Python begins with an empty context. One that a task starts is lent 
 and so is each call that a task hands to a `ThreadPoolExecutor`: its worker threads themselves
 belong to nobody, for they serve all. (From 3.14 on Python may have its threads inherit the context,
 and does in a build without the interpreter's lock.) A thread that outlives its task keeps the
-name: what it says then is on the service's stderr (`taskd.late`).
+name: what it says then is on the service's stderr (`taskd.log.late`).
 
 What cannot be reached: the workers of other pools (`multiprocessing.pool.ThreadPool`), for they
 may be shared; a queue that hands work from one task to a thread that another has started; threads
@@ -28,7 +28,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from taskd.capture.current import Capturing, current, mark_owner, speaking, speaking_as
-from taskd.queue import LogQueue
+from taskd.log.queue import LogQueue
 from taskd.system.fork import children_ended
 from taskd.system.hooks import hooked
 from taskd.text.sanitise import clean_text

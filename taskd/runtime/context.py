@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import SecretBytes, SecretStr
 
 from taskd.capture.process import LineHandler, ProcessResult, run_process
-from taskd.logger import TaskLogger
+from taskd.log.logger import TaskLogger
 from taskd.settings import Settings
 from taskd.system.threads import in_thread
 from taskd.text.masking import SECRET_CHARACTERS_MIN, Masker

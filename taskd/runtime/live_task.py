@@ -18,12 +18,13 @@ from typing import Any
 from taskd.concurrency import first
 from taskd.entries import Level, timestamp_now
 from taskd.errors import StoreError, TaskdError
-from taskd.hub import LogHub
 from taskd.journal.journal import Journal
-from taskd.logger import TaskLogger
+from taskd.log.hub import LogHub
+from taskd.log.logger import TaskLogger
+from taskd.log.queue import LogQueue
+from taskd.log.writer import LogWriter
 from taskd.metrics import Metrics, Tally
 from taskd.persistence.base import LogPersistenceService
-from taskd.queue import LogQueue
 from taskd.runtime.context import TaskContext
 from taskd.runtime.endings import Ending, ending_of
 from taskd.runtime.execution import Outcome, execute
@@ -33,7 +34,6 @@ from taskd.settings import Settings
 from taskd.tasks import Task, TaskStatus
 from taskd.text.masking import Masker
 from taskd.text.sanitise import type_name
-from taskd.writer import LogWriter
 
 # Asking again within this time is the same ask: a second cancellation would break off what the
 # plugin does to end well. Later it may be needed: the first may have been ignored.

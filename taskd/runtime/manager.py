@@ -23,6 +23,7 @@ from taskd.concurrency import first
 from taskd.entries import timestamp_now
 from taskd.errors import ParamsInvalid, Stopping, TaskConflict, TaskdError, TooManyTasks
 from taskd.journal.journal import Journal
+from taskd.log.writer import LogWriter
 from taskd.metrics import Metrics, Tally
 from taskd.persistence.base import LogPersistenceService, TaskFilter
 from taskd.runtime.deletion import Deletions
@@ -34,7 +35,6 @@ from taskd.settings import Settings
 from taskd.tasks import Task, TaskIds, TaskStatus
 from taskd.text.exact_json import faults_in
 from taskd.text.masking import Masker
-from taskd.writer import LogWriter
 
 RETRY_AFTER_S = 5
 CANCEL_WAIT_S = 2.0

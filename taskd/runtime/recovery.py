@@ -20,10 +20,10 @@ from taskd.entries import Level, LogEntry, timestamp_now
 from taskd.errors import StoreCorrupt, StoreUnavailable, TaskNotFound
 from taskd.journal import segments
 from taskd.journal.segments import Recovered
+from taskd.log.queue import SYSTEM
 from taskd.persistence.base import LogPersistenceService
 from taskd.persistence.soundness import stamp_now
 from taskd.query.filters import LogFilter
-from taskd.queue import SYSTEM
 from taskd.runtime.strays import Strays
 from taskd.system.threads import in_thread
 from taskd.tasks import TaskEnd, TaskStatus

@@ -22,7 +22,7 @@ from taskd.api.following import Pace
 from taskd.entries import Level, LogEntry
 from taskd.errors import StoreUnavailable
 from taskd.follow import CaughtUp, Entries, Event
-from taskd.hub import Matches
+from taskd.log.hub import Matches
 from taskd.query.parameters import LogQuery
 from tests.api.conftest import Serve, Served, each_frame, frames, until
 from tests.api.gates import gate

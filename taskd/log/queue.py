@@ -12,7 +12,7 @@ What is true of it:
   what time. A thread waits for room first, at most `thread_wait_s`.
 - The words of taskd itself are always accepted: there are a few for each task.
 
-Sanitising, masking and splitting (`taskd.parts`) come first, outside the lock. They run foreign
+Sanitising, masking and splitting (`taskd.log.prepare`) come first, outside the lock. They run foreign
 code (any object's `repr`), which may be slow, may raise and may log.
 """
 
@@ -27,11 +27,11 @@ from typing import Any
 import orjson
 
 from taskd.entries import Level, LogEntry, encode, kind_of, timestamp_now
-from taskd.flood import FloodLimit
 from taskd.journal.journal import TaskJournal
-from taskd.late import LateWords
+from taskd.log.late import LateWords
+from taskd.log.prepare import Part, Parts
+from taskd.log.rate_limit import FloodLimit
 from taskd.metrics import Tally
-from taskd.parts import Part, Parts
 from taskd.settings import Settings
 from taskd.tasks import TaskEnd
 from taskd.text.masking import Masker
@@ -62,7 +62,7 @@ class LogQueue(asyncio.Queue[LogEntry]):
 
     `on_progress(source, progress)` is called on the loop for progress that is shown, not stored.
     Without a `journal`, what is not committed is in memory alone. `name` names the task to the operator,
-    who gets what comes after the close (`taskd.late`).
+    who gets what comes after the close (`taskd.log.late`).
     """
 
     def __init__(

@@ -13,8 +13,8 @@ import sys
 from typing import Any, cast
 
 from taskd.entries import Level
-from taskd.progress import Group, Progress
-from taskd.queue import LogQueue
+from taskd.log.progress import Group, Progress
+from taskd.log.queue import LogQueue
 from taskd.text.masking import Masker
 from taskd.text.sanitise import RAISED, clean_text
 from taskd.text.sources import clean_source

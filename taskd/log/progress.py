@@ -20,7 +20,7 @@ from taskd.text.sanitise import clean_text
 from taskd.text.sources import clean_source
 
 if TYPE_CHECKING:
-    from taskd.logger import TaskLogger
+    from taskd.log.logger import TaskLogger
 
 # The end is shown at once, whenever the change before it was. With it, ten gaps of eleven frames
 # still take over a second.

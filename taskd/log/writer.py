@@ -33,13 +33,13 @@ from typing import Any
 from taskd.concurrency import first
 from taskd.entries import LogEntry
 from taskd.errors import StoreError, TaskNotFound
-from taskd.hub import LogHub, Subscription
+from taskd.log.catch_up import Rereading
+from taskd.log.hub import LogHub, Subscription
+from taskd.log.queue import LogQueue
 from taskd.metrics import Metrics
 from taskd.persistence.base import LogPersistenceService
 from taskd.query.counts import LogCounts
 from taskd.query.filters import LogFilter, Lot, Sieve
-from taskd.queue import LogQueue
-from taskd.rereading import Rereading
 from taskd.settings import Settings
 from taskd.tasks import TaskEnd
 from taskd.text.tracebacks import exception_line
