@@ -12,8 +12,8 @@ import hypothesis
 import pytest
 
 from taskd.entries import LogEntry
-from taskd.follow import Entries, follow
 from taskd.query.filters import LogFilter
+from taskd.reading.follow import Entries, follow
 from taskd.service import Service
 from taskd.settings import Settings
 from taskd.system.trees import remove_tree

@@ -8,8 +8,8 @@ import orjson
 import pytest
 
 from taskd.entries import Level, LogEntry, timestamp_of
-from taskd.exporting import COLUMNS, Export
 from taskd.query.parameters import Format
+from taskd.reading.export import COLUMNS, Export
 
 NASTY = [
     "plain",

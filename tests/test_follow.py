@@ -19,7 +19,6 @@ import pytest
 
 from taskd.entries import Level, LogEntry
 from taskd.errors import ParameterInvalid, TaskNotFound
-from taskd.follow import CaughtUp, End, Entries, Event, Idle, ProgressChanged, TaskChanged, follow
 from taskd.journal.journal import Journal
 from taskd.log import catch_up
 from taskd.log.hub import LogHub
@@ -29,6 +28,7 @@ from taskd.log.writer import LogWriter
 from taskd.persistence import LogPersistenceService, open_persistence
 from taskd.persistence.base import Span
 from taskd.query.filters import LogFilter
+from taskd.reading.follow import CaughtUp, End, Entries, Event, Idle, ProgressChanged, TaskChanged, follow
 from taskd.settings import Settings
 from taskd.tasks import Task, TaskEnd, TaskStatus, new_task_id
 

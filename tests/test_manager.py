@@ -9,10 +9,10 @@ import pytest
 
 from taskd.entries import Level
 from taskd.errors import ParamsInvalid, PluginNotFound, Stopping, TaskConflict, TaskNotFound, TooManyTasks
-from taskd.follow import End, follow
-from taskd.pages import read_page
 from taskd.query.filters import LogFilter
 from taskd.query.parameters import LogQuery
+from taskd.reading.follow import End, follow
+from taskd.reading.pages import read_page
 from taskd.service import Service
 from taskd.tasks import TaskStatus
 from tests.conftest import messages, read_all, running_service

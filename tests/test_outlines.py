@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskd.entries import Level, LogEntry, timestamp_of
-from taskd.pages import read_all, read_next, read_outline, read_page
 from taskd.query.filters import LogFilter
 from taskd.query.outline import ANCHOR_ENTRIES, Outline, make_bins
 from taskd.query.parameters import LogQuery
+from taskd.reading.pages import read_all, read_next, read_outline, read_page
 from tests.test_follow import LiveLog, live_log
 from tests.test_pages import FILTERS, emit, naive, whole
 

@@ -9,10 +9,10 @@ import pytest
 
 from taskd.entries import Level, LogEntry
 from taskd.errors import ParameterInvalid, TaskNotFound
-from taskd.pages import Page, read_page, read_sources, read_stats
 from taskd.query.counts import LogCounts
 from taskd.query.filters import LogFilter
 from taskd.query.parameters import LogQuery
+from taskd.reading.pages import Page, read_page, read_sources, read_stats
 from tests.test_follow import LiveLog, live_log
 
 FILTERS = [

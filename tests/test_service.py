@@ -12,8 +12,8 @@ import pytest
 
 from taskd.entries import timestamp_now
 from taskd.errors import DataDirHeld, StoreError, StoreUnavailable
-from taskd.follow import End, Entries, follow
 from taskd.query.filters import LogFilter
+from taskd.reading.follow import End, Entries, follow
 from taskd.runtime.recovery import interrupt_orphans
 from taskd.service import Service
 from taskd.settings import Settings

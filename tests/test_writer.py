@@ -5,9 +5,9 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from taskd.follow import CaughtUp, Entries, follow
 from taskd.persistence import open_persistence
 from taskd.query.filters import LogFilter
+from taskd.reading.follow import CaughtUp, Entries, follow
 from taskd.settings import Settings
 from tests.test_follow import LiveLog, first, live_log, stored
 

@@ -16,9 +16,9 @@ from starlette.types import Receive, Scope, Send
 from taskd.api.following import Viewers, first_of, until_gone, viewers_of
 from taskd.api.operations import Answer, Operation, parameters_of, service_of, task_id_of
 from taskd.errors import TaskdError
-from taskd.exporting import ENDINGS, MEDIA_TYPES, Export
-from taskd.pages import check_after, read_all
 from taskd.query.parameters import EXPORT, PARAMETERS, parse_query
+from taskd.reading.export import ENDINGS, MEDIA_TYPES, Export
+from taskd.reading.pages import check_after, read_all
 from taskd.tasks import SHORT_ID
 
 logger = logging.getLogger(__name__)

@@ -18,9 +18,9 @@ from starlette.types import Receive
 
 from taskd.api.operations import parameters_of, service_of, task_id_of
 from taskd.api.responses import Refused
-from taskd.follow import CaughtUp, Entries, Event
-from taskd.pages import check_after
 from taskd.query.parameters import FOLLOW, LogQuery, parse_query
+from taskd.reading.follow import CaughtUp, Entries, Event
+from taskd.reading.pages import check_after
 from taskd.tasks import Task
 
 T = TypeVar("T")

@@ -21,9 +21,9 @@ from taskd.api.following import Pace, asked, first_of, viewers_of
 from taskd.api.operations import Answer, Operation, service_of
 from taskd.api.responses import Refused, encode
 from taskd.errors import TaskdError, TaskNotFound
-from taskd.follow import CaughtUp, End, Entries, Event, Idle, ProgressChanged, TaskChanged, follow
 from taskd.log.hub import Matches
 from taskd.query.parameters import FOLLOW, PARAMETERS, LogQuery
+from taskd.reading.follow import CaughtUp, End, Entries, Event, Idle, ProgressChanged, TaskChanged, follow
 from taskd.settings import Settings
 from taskd.tasks import Task
 

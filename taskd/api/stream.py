@@ -17,8 +17,8 @@ from taskd.api import schemas
 from taskd.api.following import Pace, Viewers, asked, first_of, until_gone, viewers_of
 from taskd.api.operations import Answer, Operation, service_of
 from taskd.errors import TaskdError
-from taskd.follow import End, Entries, Event, follow
 from taskd.query.parameters import FOLLOW, PARAMETERS
+from taskd.reading.follow import End, Entries, Event, follow
 
 logger = logging.getLogger(__name__)
 

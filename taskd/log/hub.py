@@ -4,7 +4,7 @@ Live fan-out of one task's log to the readers that follow it now.
 The writer calls `LogHub.publish` with the entries it just made pending, in `seq` order, and
 never waits: a reader that cannot keep up must not slow the task it watches. Each reader owns
 a bounded queue. When it overflows the reader is *lagged*: what it missed is still in the
-store, so it leaves the hub, reads from there, and joins again (see `taskd.follow`). Nothing
+store, so it leaves the hub, reads from there, and joins again (see `taskd.reading.follow`). Nothing
 is lost and nothing is unbounded.
 
 Readers with equal filters share the filtering and the text of what matches: a hundred viewers of

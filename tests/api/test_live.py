@@ -21,9 +21,9 @@ from taskd.api import live
 from taskd.api.following import Pace
 from taskd.entries import Level, LogEntry
 from taskd.errors import StoreUnavailable
-from taskd.follow import CaughtUp, Entries, Event
 from taskd.log.hub import Matches
 from taskd.query.parameters import LogQuery
+from taskd.reading.follow import CaughtUp, Entries, Event
 from tests.api.conftest import Serve, Served, each_frame, frames, until
 from tests.api.gates import gate
 

@@ -17,8 +17,8 @@ import pytest
 import zstandard
 
 from taskd.errors import ParamsInvalid
-from taskd.follow import Entries, follow
 from taskd.query.filters import LogFilter
+from taskd.reading.follow import Entries, follow
 from taskd.service import Service
 from taskd.tasks import TaskStatus
 from tests.bars import scaled

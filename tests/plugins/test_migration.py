@@ -18,8 +18,8 @@ from plugins.migration.files import File
 from plugins.migration.guard import Guard
 from taskd.entries import Level
 from taskd.errors import ParamsInvalid
-from taskd.follow import Entries, follow
 from taskd.query.filters import LogFilter
+from taskd.reading.follow import Entries, follow
 from taskd.service import Service
 from taskd.tasks import Task
 from tests.conftest import messages, read_all

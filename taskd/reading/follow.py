@@ -24,9 +24,9 @@ from taskd.entries import LogEntry
 from taskd.log.catch_up import Rereading
 from taskd.log.hub import LogHub, Matches, Subscription, Taken
 from taskd.log.writer import LogWriter, Snapshot
-from taskd.pages import READ_BYTES, Logs, before_tail, check_after, last_seq
 from taskd.persistence.base import Span
 from taskd.query.filters import LogFilter, Lot, Sieve
+from taskd.reading.pages import READ_BYTES, Logs, before_tail, check_after, last_seq
 from taskd.tasks import Task
 
 
