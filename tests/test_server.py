@@ -12,7 +12,7 @@ from urllib.request import urlopen
 import pytest
 
 from taskd import shipped
-from taskd.api import page
+from taskd.api import site
 from taskd.server import server
 from tests.reopened import Reopened
 from tests.served import ENVIRONMENT, Served, run_taskd, taskd
@@ -96,7 +96,7 @@ def test_one_line_says_ready_and_a_signal_ends_it_with_0(tmp_path: Path, number:
         assert served.stop(number) == 0
     ready, *rest = served.said
     assert re.fullmatch(r"taskd \d+\.\d+\.\d+ ready on http://127\.0\.0\.1:\d+\n", ready)
-    assert rest == ([] if page.is_built(shipped.PAGE) else [server.UNBUILT + "\n"])
+    assert rest == ([] if site.is_built(shipped.PAGE) else [server.UNBUILT + "\n"])
 
 
 def test_a_page_that_was_not_built_is_told_at_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

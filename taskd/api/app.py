@@ -15,9 +15,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from taskd import shipped
-from taskd.api import auth, export, health, live, logs, metrics, openapi, page, responses, stream, tasks
-from taskd.api.following import Viewers
+from taskd.api import auth, export, health, logs, metrics, ndjson, openapi, responses, site, tasks, websocket
 from taskd.api.operations import Operation, parameters_of
+from taskd.api.viewers import Viewers
 from taskd.errors import TaskdError
 from taskd.query.parameters import read_parameters
 from taskd.service import Service
@@ -28,9 +28,9 @@ OPERATIONS: tuple[Operation, ...] = (
     *auth.OPERATIONS,
     *tasks.OPERATIONS,
     *logs.OPERATIONS,
-    *stream.OPERATIONS,
+    *ndjson.OPERATIONS,
     *export.OPERATIONS,
-    *live.OPERATIONS,
+    *websocket.OPERATIONS,
     *metrics.OPERATIONS,
     *openapi.OPERATIONS,
 )
@@ -38,9 +38,9 @@ OPERATIONS: tuple[Operation, ...] = (
 
 def create_app(service: Service) -> Starlette:
     """The application that shows `service`, which is started already."""
-    operations = OPERATIONS + page.operations(shipped.PAGE)
+    operations = OPERATIONS + site.operations(shipped.PAGE)
     app = Starlette(
-        routes=[*map(_route, operations), WebSocketRoute(live.PATH, live.live)],
+        routes=[*map(_route, operations), WebSocketRoute(websocket.PATH, websocket.live)],
         middleware=[
             Middleware(responses.LastResort, stopping=service.stopping),
             Middleware(auth.Guard, settings=service.settings, public=_public(operations)),

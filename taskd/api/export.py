@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from taskd.api.following import Viewers, first_of, until_gone, viewers_of
 from taskd.api.operations import Answer, Operation, parameters_of, service_of, task_id_of
+from taskd.api.viewers import Viewers, first_of, until_gone, viewers_of
 from taskd.errors import TaskdError
 from taskd.query.parameters import EXPORT, PARAMETERS, parse_query
 from taskd.reading.export import ENDINGS, MEDIA_TYPES, Export

@@ -22,8 +22,8 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
-from taskd.api.following import Viewers
 from taskd.api.operations import Answer, Operation
+from taskd.api.viewers import Viewers
 from taskd.metrics import Tally
 from taskd.service import Service
 from taskd.tasks import TaskStatus

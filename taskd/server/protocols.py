@@ -10,7 +10,7 @@ uvicorn speaks the protocols; what it does not bound is bounded here, for all ki
   with the answer. (uvicorn would queue it, and no longer notice that the client has left);
 - what a head may be (`taskd.server.heads`), and that fields which come after the body (trailers) are no part
   of it: uvicorn appends them to the headers, and a token or a media type there would count;
-- what a WebSocket's client says, which has nothing to say. Whole messages `taskd.api.live` counts;
+- what a WebSocket's client says, which has nothing to say. Whole messages `taskd.api.websocket` counts;
   what never becomes one (fragments, and pings, whose answers nobody may read) is counted here, from
   one of our frames to the next.
 

@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 import uvicorn
 
 from taskd import shipped
-from taskd.api import page
+from taskd.api import site
 from taskd.api.app import create_app
 from taskd.concurrency import first
 from taskd.errors import TaskdError
@@ -275,7 +275,7 @@ def _tell_broken(broken: Iterable[BrokenPlugin]) -> None:
 
 def tell_unbuilt(folder: Path) -> None:
     """Say so on stderr where the page is not in `folder`: everything else works without it."""
-    if not page.is_built(folder):
+    if not site.is_built(folder):
         print(UNBUILT, file=sys.stderr, flush=True)
 
 

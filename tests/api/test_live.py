@@ -17,8 +17,8 @@ from starlette.websockets import WebSocket, WebSocketState
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from taskd.api import live
-from taskd.api.following import Pace
+from taskd.api import websocket as route
+from taskd.api.viewers import Pace
 from taskd.entries import Level, LogEntry
 from taskd.errors import StoreUnavailable
 from taskd.log.hub import Matches
@@ -158,7 +158,7 @@ def test_frames_hold_all_entries_in_order_within_both_limits(
     entries = [entry(seq, size) for seq, size in enumerate(sizes, 1)]
     ends = [0, *sorted(cut for cut in cuts if cut < len(sizes)), len(sizes)]
     matches = [Matches(entries[start:end]) for start, end in pairwise(ends) if start < end]
-    made = list(live.entries_frames(matches, entries_max, bytes_max)) if matches else []
+    made = list(route.entries_frames(matches, entries_max, bytes_max)) if matches else []
     held = [orjson.loads(frame)["entries"] for frame in made]
     assert [each["seq"] for frame in held for each in frame] == list(range(1, len(sizes) + 1))
     for frame, each in zip(made, held, strict=True):
@@ -376,7 +376,7 @@ async def test_a_fault_on_the_way_closes_with_1011(served: Served, monkeypatch: 
         raise StoreUnavailable("The disk is full.")
 
     task_id = await served.run()
-    monkeypatch.setattr(live, "follow", broken)
+    monkeypatch.setattr(route, "follow", broken)
     async with served.live(task_id) as connection:
         assert types(await until_closed(connection)) == ["hello", "caught_up"]
         assert connection.close_code == 1011
@@ -411,7 +411,7 @@ async def test_a_client_that_has_gone_and_said_too_much_is_no_fault(served: Serv
 
     websocket = WebSocket({"type": "websocket", "app": served.app}, receive, send)
     await websocket.accept()
-    await live.View(websocket, task, LogQuery()).run()
+    await route.View(websocket, task, LogQuery()).run()
     assert websocket.application_state is WebSocketState.DISCONNECTED
 
 

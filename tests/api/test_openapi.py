@@ -10,7 +10,7 @@ from starlette.routing import Route, WebSocketRoute
 
 from taskd import shipped
 from taskd.api import app as application
-from taskd.api import live, page
+from taskd.api import site, websocket
 from taskd.api.operations import Operation, json_schema_of
 from taskd.query.parameters import EXPORT, FOLLOW, LOGS, NEXT, OUTLINE, STATS
 from tests.api.conftest import Served, Shown, frames
@@ -39,7 +39,7 @@ async def test_routes_and_document_are_the_same_both_ways(shown: Shown) -> None:
     """Every route and method is described, and everything described is a route."""
     document = await fetch(shown)
     described = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
-    files = set(page.read_page_files(shipped.PAGE))
+    files = set(site.read_page_files(shipped.PAGE))
     routes = {
         (method, route.path)
         for route in shown.app.routes
@@ -47,8 +47,8 @@ async def test_routes_and_document_are_the_same_both_ways(shown: Shown) -> None:
         for method in (route.methods or set()) - {"HEAD"}
     }
     assert described == routes
-    assert [route.path for route in shown.app.routes if isinstance(route, WebSocketRoute)] == [live.PATH]
-    assert ("GET", live.PATH) in described
+    assert [route.path for route in shown.app.routes if isinstance(route, WebSocketRoute)] == [websocket.PATH]
+    assert ("GET", websocket.PATH) in described
 
 
 async def test_the_document_is_well_formed(shown: Shown) -> None:
@@ -76,7 +76,7 @@ async def test_the_document_is_well_formed(shown: Shown) -> None:
         ("/api/tasks/{task_id}/logs/next", NEXT),
         ("/api/tasks/{task_id}/logs/export", EXPORT),
         ("/api/tasks/{task_id}/logs/stream", FOLLOW),
-        (live.PATH, FOLLOW),
+        (websocket.PATH, FOLLOW),
         ("/api/tasks", ("status", "plugin", "id", "limit", "before")),
     ],
 )
@@ -150,7 +150,7 @@ async def test_refusals_are_described_and_fit_the_problem_schema(shown: Shown) -
         ("post", "/api/tasks/{task_id}/cancel", {}, 409),
         ("post", "/api/tasks", {"content": b"{}"}, 415),
         ("post", "/api/tasks", {"json": {"plugin": "copy"}}, 422),
-        ("get", live.PATH, {}, 426),
+        ("get", websocket.PATH, {}, 426),
     ):
         answer = await shown.http.request(method, path.format(task_id=task_id), **options)
         assert answer.status_code == status, path

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from starlette.requests import Request
 
-from taskd.api import page
+from taskd.api import site
 from tests.api.conftest import SCRIPT, Served, Shown
 
 PLAIN = {"accept-encoding": "identity"}
@@ -133,7 +133,7 @@ def test_only_files_inside_the_folder_and_of_a_pages_kinds_are_shown(tmp_path: P
     secret.write_text("secret")
     (folder / "linked.html").symlink_to(secret)
     (folder / "assets" / "up").symlink_to(sibling)
-    assert set(page.read_page_files(folder)) == {"/index.html", "/assets/app.js"}
+    assert set(site.read_page_files(folder)) == {"/index.html", "/assets/app.js"}
 
 
 def test_a_file_that_gzip_does_not_make_smaller_is_not_packed(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_a_file_that_gzip_does_not_make_smaller_is_not_packed(tmp_path: Path) ->
     (tmp_path / "index.html").write_text("x")
     (tmp_path / "icon.png").write_bytes(b"\0" * 10_000)
     (tmp_path / "app.css").write_text("a{}" * 1_000)
-    files = page.read_page_files(tmp_path)
+    files = site.read_page_files(tmp_path)
     assert files["/index.html"].packed is None
     assert files["/icon.png"].packed is None
     assert gzip.decompress(files["/app.css"].packed or b"") == files["/app.css"].content
@@ -149,7 +149,7 @@ def test_a_file_that_gzip_does_not_make_smaller_is_not_packed(tmp_path: Path) ->
 
 async def test_a_page_that_was_not_built_says_how_to_build_it(tmp_path: Path) -> None:
     """200, at every address of the page: the service is well without it."""
-    operations = {operation.path: operation for operation in page.operations(tmp_path / "nowhere")}
+    operations = {operation.path: operation for operation in site.operations(tmp_path / "nowhere")}
     request = Request({"type": "http", "method": "GET", "headers": []})
     for path in ("/", "/tasks/{task_id}"):
         answer = await operations[path].endpoint(request)

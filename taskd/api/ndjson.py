@@ -14,8 +14,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from taskd.api import schemas
-from taskd.api.following import Pace, Viewers, asked, first_of, until_gone, viewers_of
 from taskd.api.operations import Answer, Operation, service_of
+from taskd.api.viewers import Pace, Viewers, asked, first_of, until_gone, viewers_of
 from taskd.errors import TaskdError
 from taskd.query.parameters import FOLLOW, PARAMETERS
 from taskd.reading.follow import End, Entries, Event, follow
