@@ -42,9 +42,9 @@ from taskd.runtime.recovery import Patience, interrupt_orphans, recover_journal
 from taskd.runtime.retention import Retention
 from taskd.runtime.watchdog import Watchdog
 from taskd.settings import Settings
-from taskd.supervision import Run, Supervisor
 from taskd.system.filelock import hold
 from taskd.system.signals import StopSignals
+from taskd.system.supervision import Run, Supervisor
 from taskd.system.threads import in_thread
 from taskd.tasks import TaskIds
 from taskd.version import __version__

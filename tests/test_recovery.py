@@ -25,7 +25,7 @@ from taskd.runtime.deletion import deleting
 from taskd.runtime.recovery import Patience, interrupt_orphans, recover_journal
 from taskd.runtime.strays import KEPT_MAX
 from taskd.settings import Settings
-from taskd.supervision import Supervisor
+from taskd.system.supervision import Supervisor
 from taskd.tasks import TaskEnd, TaskStatus
 from tests.test_follow import END, FILTERS, LiveLog, UnevenStore, emit, read, stored
 

@@ -18,7 +18,7 @@ from taskd.runtime import retention as module
 from taskd.runtime.deletion import Deletions, deleting
 from taskd.runtime.retention import DAY_US, Retention
 from taskd.settings import MIB, Settings
-from taskd.supervision import Supervisor
+from taskd.system.supervision import Supervisor
 from taskd.tasks import Task, TaskEnd, TaskIds, TaskStatus, first_id_of
 from tests.conftest import running_service
 

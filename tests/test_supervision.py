@@ -21,7 +21,7 @@ from taskd.runtime.retention import Retention
 from taskd.runtime.watchdog import Watchdog
 from taskd.service import Service
 from taskd.settings import Settings
-from taskd.supervision import Supervisor
+from taskd.system.supervision import Supervisor
 from tests.bars import Record
 from tests.conftest import messages, read_all, running_service
 
@@ -116,7 +116,7 @@ async def test_one_cause_is_logged_once_and_each_death_counted(caplog: pytest.Lo
 
 async def test_a_part_is_healthy_again_when_it_has_lived_longer_than_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """Until then health names it."""
-    monkeypatch.setattr("taskd.supervision.PROOF_MIN_S", 0.05)
+    monkeypatch.setattr("taskd.system.supervision.PROOF_MIN_S", 0.05)
     supervised, lives = supervisor(), Lives(ValueError("once"))
     async with supervised.running("retention", lives.run):
         await until(lambda: supervised.problems)

@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from taskd.errors import SettingsError
 from taskd.persistence.base import LogPersistenceService
 from taskd.settings import Settings
-from taskd.supervision import Supervisor
+from taskd.system.supervision import Supervisor
 
 __all__ = ["LogPersistenceService", "open_persistence", "set_aside_database"]
 

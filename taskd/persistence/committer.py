@@ -37,7 +37,7 @@ from taskd.persistence.connection import (
     store_error,
 )
 from taskd.persistence.soundness import Soundness
-from taskd.supervision import Supervisor
+from taskd.system.supervision import Supervisor
 
 # Entries in one transaction: enough that the commit costs nothing beside them, few enough
 # that a new task does not wait for long behind them.

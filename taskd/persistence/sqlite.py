@@ -57,8 +57,8 @@ from taskd.query.filters import SQL_FUNCTIONS, LogFilter
 from taskd.query.outline import Outline
 from taskd.query.parameters import Order
 from taskd.settings import Settings
-from taskd.supervision import Supervisor
 from taskd.system.filelock import hold
+from taskd.system.supervision import Supervisor
 from taskd.tasks import Task, TaskEnd, TaskStatus, first_id_of
 
 INSERT_TASK = """

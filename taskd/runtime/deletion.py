@@ -25,7 +25,7 @@ from pathlib import Path
 
 from taskd.errors import StoreError
 from taskd.persistence.base import LogPersistenceService
-from taskd.supervision import Supervisor
+from taskd.system.supervision import Supervisor
 from taskd.system.threads import in_thread
 from taskd.system.trees import SCARCE, remove_tree
 

@@ -38,13 +38,13 @@ from taskd.server.limits import cut, watch_clients
 from taskd.server.protocols import EdgeConfig
 from taskd.service import Service
 from taskd.settings import Settings
-from taskd.supervision import Supervisor
 from taskd.system.fork import keep_port_from_children
 from taskd.system.malloc import give_back
 from taskd.system.operator_log import log_to_stderr
 from taskd.system.rlimits import fitted
 from taskd.system.signals import StopSignals
 from taskd.system.stdio import keep_writing, patient_streams
+from taskd.system.supervision import Supervisor
 from taskd.text.escape import shown
 from taskd.version import __version__
 
