@@ -31,7 +31,7 @@ from taskd.capture.install import capture_installed
 from taskd.errors import StoreCorrupt, StoreError
 from taskd.journal import segments
 from taskd.journal.journal import Journal
-from taskd.persistence import LogPersistenceService, open_persistence, set_aside_database
+from taskd.persistence.base import LogPersistenceService
 from taskd.persistence.soundness import free_name, stamp_now
 from taskd.runtime import shared_state
 from taskd.runtime.context import tasks_dir
@@ -42,6 +42,7 @@ from taskd.runtime.recovery import Patience, interrupt_orphans, recover_journal
 from taskd.runtime.retention import Retention
 from taskd.runtime.watchdog import Watchdog
 from taskd.settings import Settings
+from taskd.stores import open_persistence, set_aside_database
 from taskd.system.filelock import hold
 from taskd.system.signals import StopSignals
 from taskd.system.supervision import Run, Supervisor

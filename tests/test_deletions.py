@@ -12,11 +12,11 @@ from typing import Any, cast
 import pytest
 
 from taskd.errors import StoreUnavailable
-from taskd.persistence import open_persistence
 from taskd.runtime.context import tasks_dir
 from taskd.runtime.deletion import RETRY_S, Deletions, deleting
 from taskd.service import Service
 from taskd.settings import Settings
+from taskd.stores import open_persistence
 from tests.conftest import running_service
 from tests.deep import dig
 

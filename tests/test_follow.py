@@ -25,11 +25,11 @@ from taskd.log.hub import LogHub
 from taskd.log.logger import TaskLogger
 from taskd.log.queue import LogQueue
 from taskd.log.writer import LogWriter
-from taskd.persistence import LogPersistenceService, open_persistence
-from taskd.persistence.base import Span
+from taskd.persistence.base import LogPersistenceService, Span
 from taskd.query.filters import LogFilter
 from taskd.reading.follow import CaughtUp, End, Entries, Event, Idle, ProgressChanged, TaskChanged, follow
 from taskd.settings import Settings
+from taskd.stores import open_persistence
 from taskd.tasks import Task, TaskEnd, TaskStatus, new_task_id
 
 END = TaskEnd(TaskStatus.SUCCEEDED, "2026-11-23T14:00:00.000000Z")

@@ -20,11 +20,12 @@ from taskd.entries import Level, LogEntry
 from taskd.errors import StoreError, StoreUnavailable
 from taskd.journal.journal import Journal
 from taskd.journal.segments import segments_in
-from taskd.persistence import LogPersistenceService, open_persistence
+from taskd.persistence.base import LogPersistenceService
 from taskd.runtime.deletion import deleting
 from taskd.runtime.recovery import Patience, interrupt_orphans, recover_journal
 from taskd.runtime.strays import KEPT_MAX
 from taskd.settings import Settings
+from taskd.stores import open_persistence
 from taskd.system.supervision import Supervisor
 from taskd.tasks import TaskEnd, TaskStatus
 from tests.test_follow import END, FILTERS, LiveLog, UnevenStore, emit, read, stored

@@ -12,12 +12,12 @@ import pytest
 
 from taskd.concurrency import beside
 from taskd.entries import Level, LogEntry, timestamp_of
-from taskd.persistence import LogPersistenceService, open_persistence
-from taskd.persistence.base import TaskFilter
+from taskd.persistence.base import LogPersistenceService, TaskFilter
 from taskd.runtime import retention as module
 from taskd.runtime.deletion import Deletions, deleting
 from taskd.runtime.retention import DAY_US, Retention
 from taskd.settings import MIB, Settings
+from taskd.stores import open_persistence
 from taskd.system.supervision import Supervisor
 from taskd.tasks import Task, TaskEnd, TaskIds, TaskStatus, first_id_of
 from tests.conftest import running_service

@@ -5,10 +5,10 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from taskd.persistence import open_persistence
 from taskd.query.filters import LogFilter
 from taskd.reading.follow import CaughtUp, Entries, follow
 from taskd.settings import Settings
+from taskd.stores import open_persistence
 from tests.test_follow import LiveLog, first, live_log, stored
 
 

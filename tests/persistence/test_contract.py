@@ -10,11 +10,11 @@ import pytest
 
 from taskd.entries import Level, LogEntry, timestamp_of
 from taskd.errors import StoreError, TaskNotFound
-from taskd.persistence import LogPersistenceService, open_persistence
-from taskd.persistence.base import Span, TaskFilter
+from taskd.persistence.base import LogPersistenceService, Span, TaskFilter
 from taskd.query.counts import LogCounts
 from taskd.query.filters import LogFilter
 from taskd.settings import MIB, Settings
+from taskd.stores import open_persistence
 from taskd.tasks import Task, TaskEnd, TaskStatus, new_task_id
 
 START_US = 1_795_000_000_000_000

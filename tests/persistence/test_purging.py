@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from taskd.errors import TaskNotFound
-from taskd.persistence import LogPersistenceService, open_persistence
-from taskd.persistence.base import Span
+from taskd.persistence.base import LogPersistenceService, Span
 from taskd.persistence.purging import FREE_PAGES_KEPT, FREE_PART_KEPT
 from taskd.query.filters import LogFilter
 from taskd.reading.follow import End, Entries, follow
 from taskd.settings import Settings
+from taskd.stores import open_persistence
 from tests.conftest import running_service
 from tests.persistence.test_contract import ENDED, created, entries, entry
 

@@ -16,7 +16,6 @@ import pytest
 from benchmarks.logs import RARE, RARE_RUSSIAN, task_of, write_logs
 from taskd.entries import Level, LogEntry, timestamp_of
 from taskd.errors import StoreTimeout, TaskNotFound
-from taskd.persistence import open_persistence
 from taskd.persistence.base import Span
 from taskd.persistence.blocks import BLOCK_ENTRIES
 from taskd.persistence.search import ENTRY_COLUMNS, searching
@@ -26,6 +25,7 @@ from taskd.query.filters import SQL_FUNCTIONS, LogFilter
 from taskd.query.outline import Outline, make_bins
 from taskd.query.regex import compile_lines, compile_pattern
 from taskd.settings import Settings
+from taskd.stores import open_persistence
 from taskd.tasks import Task, TaskEnd, TaskStatus
 
 TASK = task_of(0)
@@ -228,7 +228,8 @@ async def until(condition: Callable[[], bool]) -> None:
 INDEXING = """
 import asyncio, sys
 from pathlib import Path
-from taskd.persistence import open_persistence, indexer
+from taskd.stores import open_persistence
+from taskd.persistence import indexer
 from taskd.settings import Settings
 
 indexer.BITE_ENTRIES_MAX = 250

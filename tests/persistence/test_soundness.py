@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from taskd.errors import StoreCorrupt, StoreError, StoreUnavailable
-from taskd.persistence import open_persistence, set_aside_database
 from taskd.persistence.base import Span, TaskFilter
 from taskd.persistence.connection import store_error
 from taskd.persistence.soundness import Soundness
 from taskd.persistence.sqlite import SqliteStore
 from taskd.query.filters import LogFilter
 from taskd.settings import MIB, Settings
+from taskd.stores import open_persistence, set_aside_database
 from tests.conftest import running_service
 from tests.persistence.test_contract import created, entries, entry, stored
 

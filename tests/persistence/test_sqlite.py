@@ -9,12 +9,12 @@ import pytest
 
 from taskd import shipped
 from taskd.errors import SettingsError, StoreError, StoreNewer, StoreTimeout, StoreUnavailable
-from taskd.persistence import open_persistence
 from taskd.persistence.base import Span
 from taskd.persistence.connection import check_wanted, connect, interruptible
 from taskd.persistence.schema import SCHEMA_VERSION
 from taskd.query.filters import LogFilter
 from taskd.settings import Settings
+from taskd.stores import open_persistence
 from tests.persistence.test_contract import created, entries, entry, new_task, stored
 
 
