@@ -4,7 +4,7 @@
 -- than its own. A change here raises it and brings a migration.
 
 -- A new database has PRAGMA auto_vacuum = INCREMENTAL, so that what deleting leaves free can leave the file:
--- see taskd/persistence/schema.py, for it must be set before all else.
+-- see taskd/persistence/sqlite/schema.py, for it must be set before all else.
 
 PRAGMA application_id = 1952543595; -- 'task': this database is taskd's
 
@@ -58,7 +58,7 @@ CREATE TABLE log_counts (
 ) WITHOUT ROWID;
 
 -- What makes a long log quick to search: made from task_logs when there is time, in small parts, by
--- taskd/persistence/indexer.py. Without it every answer is the same, by reading more.
+-- taskd/persistence/sqlite/indexer.py. Without it every answer is the same, by reading more.
 
 -- Up to where a log is in the tables below.
 CREATE TABLE log_indexes (

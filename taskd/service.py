@@ -5,7 +5,7 @@
     → capture → plugins → deletions → manager → watchdog → retention → ready
 
 A store that is damaged is set aside, at the start or, where that is found out later, at the stop
-that `store.corrupt` asks for; see `taskd.persistence.soundness`.
+that `store.corrupt` asks for; see `taskd.persistence.sqlite.corruption`.
 
 Stopping: new tasks are refused; running ones finish, or are cancelled, or are left behind;
 every writer ends with all stored; readers whose log has ended get its end, and the others are
@@ -32,7 +32,7 @@ from taskd.errors import StoreCorrupt, StoreError
 from taskd.journal import segments
 from taskd.journal.journal import Journal
 from taskd.persistence.base import LogPersistenceService
-from taskd.persistence.soundness import free_name, stamp_now
+from taskd.persistence.sqlite.corruption import free_name, stamp_now
 from taskd.runtime import shared_state
 from taskd.runtime.context import tasks_dir
 from taskd.runtime.deletion import Deletions, deleting

@@ -18,7 +18,7 @@ def open_persistence(
     `sqlite:///relative/file` and `sqlite:////absolute/file`. Raises `SettingsError` for
     anything else, `StoreError` where the database cannot be opened.
     """
-    from taskd.persistence.sqlite import open_sqlite
+    from taskd.persistence.sqlite.store import open_sqlite
 
     return open_sqlite(_sqlite_path(settings), settings, supervisor or Supervisor(settings))
 
@@ -31,7 +31,7 @@ def set_aside_database(settings: Settings, stamp: str, before: Callable[[], None
 
     Raises `StoreCorrupt` where that has been done too often of late, `StoreError` where it cannot be done.
     """
-    from taskd.persistence.sqlite import set_aside_sqlite
+    from taskd.persistence.sqlite.store import set_aside_sqlite
 
     return str(set_aside_sqlite(_sqlite_path(settings), stamp, before))
 

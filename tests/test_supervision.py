@@ -13,9 +13,9 @@ from aiosqlite.core import _STOP_RUNNING_SENTINEL
 from taskd.journal.journal import Journal
 from taskd.log.hub import LogHub
 from taskd.log.writer import LogWriter
-from taskd.persistence.checkpoints import Checkpointer
-from taskd.persistence.committer import Committer
-from taskd.persistence.indexer import Indexer
+from taskd.persistence.sqlite.checkpoints import Checkpointer
+from taskd.persistence.sqlite.committer import Committer
+from taskd.persistence.sqlite.indexer import Indexer
 from taskd.runtime.deletion import Deletions
 from taskd.runtime.retention import Retention
 from taskd.runtime.watchdog import Watchdog

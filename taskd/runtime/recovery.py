@@ -22,7 +22,7 @@ from taskd.journal import segments
 from taskd.journal.segments import Recovered
 from taskd.log.queue import SYSTEM
 from taskd.persistence.base import LogPersistenceService
-from taskd.persistence.soundness import stamp_now
+from taskd.persistence.sqlite.corruption import stamp_now
 from taskd.query.filters import LogFilter
 from taskd.runtime.strays import Strays
 from taskd.system.threads import in_thread

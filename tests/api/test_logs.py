@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from taskd.errors import StoreTimeout
-from taskd.persistence.connection import GIVEN_UP
+from taskd.persistence.sqlite.connection import GIVEN_UP
 from tests.api.conftest import Served, Show, Shown
 from tests.api.gates import gate
 from tests.conftest import read_all

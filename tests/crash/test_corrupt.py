@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from taskd.persistence.soundness import stamp_now
+from taskd.persistence.sqlite.corruption import stamp_now
 from tests.bars import Record, scaled
 from tests.oracle import with_tellers
 from tests.served import Served, run_taskd, wait_until

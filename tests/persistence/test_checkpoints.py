@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from taskd.persistence import checkpoints
 from taskd.persistence.base import LogPersistenceService
+from taskd.persistence.sqlite import checkpoints
 from taskd.settings import Settings
 from taskd.stores import open_persistence
 from tests.persistence.test_contract import created, entry

@@ -8,7 +8,7 @@ import pytest
 
 from taskd.errors import TaskNotFound
 from taskd.persistence.base import LogPersistenceService, Span
-from taskd.persistence.purging import FREE_PAGES_KEPT, FREE_PART_KEPT
+from taskd.persistence.sqlite.deletion import FREE_PAGES_KEPT, FREE_PART_KEPT
 from taskd.query.filters import LogFilter
 from taskd.reading.follow import End, Entries, follow
 from taskd.settings import Settings

@@ -17,8 +17,8 @@ from benchmarks.logs import RARE, RARE_RUSSIAN, task_of, write_logs
 from taskd.entries import Level, LogEntry, timestamp_of
 from taskd.errors import StoreTimeout, TaskNotFound
 from taskd.persistence.base import Span
-from taskd.persistence.blocks import BLOCK_ENTRIES
-from taskd.persistence.search import ENTRY_COLUMNS, searching
+from taskd.persistence.sqlite.blocks import BLOCK_ENTRIES
+from taskd.persistence.sqlite.search import ENTRY_COLUMNS, searching
 from taskd.query.casefold import FOLDING_MAX, folds_to_ascii, may_contain
 from taskd.query.counts import LogCounts
 from taskd.query.filters import SQL_FUNCTIONS, LogFilter
@@ -229,7 +229,7 @@ INDEXING = """
 import asyncio, sys
 from pathlib import Path
 from taskd.stores import open_persistence
-from taskd.persistence import indexer
+from taskd.persistence.sqlite import indexer
 from taskd.settings import Settings
 
 indexer.BITE_ENTRIES_MAX = 250

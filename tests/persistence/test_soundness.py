@@ -11,9 +11,9 @@ import pytest
 
 from taskd.errors import StoreCorrupt, StoreError, StoreUnavailable
 from taskd.persistence.base import Span, TaskFilter
-from taskd.persistence.connection import store_error
-from taskd.persistence.soundness import Soundness
-from taskd.persistence.sqlite import SqliteStore
+from taskd.persistence.sqlite.connection import store_error
+from taskd.persistence.sqlite.corruption import Soundness
+from taskd.persistence.sqlite.store import SqliteStore
 from taskd.query.filters import LogFilter
 from taskd.settings import MIB, Settings
 from taskd.stores import open_persistence, set_aside_database

@@ -10,8 +10,8 @@ import pytest
 from taskd import shipped
 from taskd.errors import SettingsError, StoreError, StoreNewer, StoreTimeout, StoreUnavailable
 from taskd.persistence.base import Span
-from taskd.persistence.connection import check_wanted, connect, interruptible
-from taskd.persistence.schema import SCHEMA_VERSION
+from taskd.persistence.sqlite.connection import check_wanted, connect, interruptible
+from taskd.persistence.sqlite.schema import SCHEMA_VERSION
 from taskd.query.filters import LogFilter
 from taskd.settings import Settings
 from taskd.stores import open_persistence

@@ -21,9 +21,9 @@ import sqlite3
 import time
 from collections.abc import Sequence
 
-from taskd.persistence.committer import Committer
-from taskd.persistence.connection import Operation, T
-from taskd.persistence.indexer import remove_rows
+from taskd.persistence.sqlite.committer import Committer
+from taskd.persistence.sqlite.connection import Operation, T
+from taskd.persistence.sqlite.indexer import remove_rows
 
 BITE_S = 0.02
 # Between two looks at the clock.

@@ -24,8 +24,8 @@ from pathlib import Path
 
 import aiosqlite
 
-from taskd.persistence.committer import Committer
-from taskd.persistence.connection import in_thread
+from taskd.persistence.sqlite.committer import Committer
+from taskd.persistence.sqlite.connection import in_thread
 
 LOOK_S = 1.0
 # From here on it is emptied as soon as may be; else when nothing was written for `QUIET_S`.

@@ -27,8 +27,8 @@ import orjson
 from taskd.entries import Level, LogEntry
 from taskd.errors import TaskNotFound
 from taskd.persistence.base import Span
-from taskd.persistence.blocks import BLOCK_ENTRIES, JOINED_ENTRIES, Block, joined_messages, read_block
-from taskd.persistence.connection import check_wanted
+from taskd.persistence.sqlite.blocks import BLOCK_ENTRIES, JOINED_ENTRIES, Block, joined_messages, read_block
+from taskd.persistence.sqlite.connection import check_wanted
 from taskd.query.casefold import may_contain
 from taskd.query.counts import Count, LogCounts, Stats
 from taskd.query.filters import LogFilter

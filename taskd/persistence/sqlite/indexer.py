@@ -24,10 +24,10 @@ from dataclasses import dataclass
 import aiosqlite
 
 from taskd.errors import StoreError
-from taskd.persistence.blocks import BLOCK_ENTRIES, INSERT_BLOCK, make_block
-from taskd.persistence.committer import Committer
-from taskd.persistence.connection import in_thread
-from taskd.persistence.soundness import Soundness
+from taskd.persistence.sqlite.blocks import BLOCK_ENTRIES, INSERT_BLOCK, make_block
+from taskd.persistence.sqlite.committer import Committer
+from taskd.persistence.sqlite.connection import in_thread
+from taskd.persistence.sqlite.corruption import Soundness
 
 BITE_S = 0.05
 BITE_ENTRIES_MIN, BITE_ENTRIES_MAX = 250, 8_000

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from taskd import shipped
 from taskd.errors import StoreError, StoreNewer
-from taskd.persistence.soundness import APPLICATION_ID, check, keep_unread_log
+from taskd.persistence.sqlite.corruption import APPLICATION_ID, check, keep_unread_log
 
 SCHEMA_VERSION = 2
 CACHE_KIB = 16_384

@@ -24,11 +24,11 @@ import orjson
 
 from taskd.entries import Level, LogEntry, timestamp_now
 from taskd.errors import StoreCorrupt, StoreError, StoreUnavailable, TaskNotFound
-from taskd.persistence.appending import Append
 from taskd.persistence.base import Span, TaskFilter
-from taskd.persistence.checkpoints import Checkpointer, prepare_checkpointer
-from taskd.persistence.committer import Committer
-from taskd.persistence.connection import (
+from taskd.persistence.sqlite.append import Append
+from taskd.persistence.sqlite.checkpoints import Checkpointer, prepare_checkpointer
+from taskd.persistence.sqlite.committer import Committer
+from taskd.persistence.sqlite.connection import (
     CLOSED,
     Operation,
     T,
@@ -41,17 +41,17 @@ from taskd.persistence.connection import (
     read_leniently,
     store_error,
 )
-from taskd.persistence.indexer import Indexer, prepare_writer
-from taskd.persistence.purging import Purger, used_bytes
-from taskd.persistence.schema import configure, prepare
-from taskd.persistence.search import searching
-from taskd.persistence.soundness import (
+from taskd.persistence.sqlite.corruption import (
     HEAD_BYTES,
     Soundness,
     check_sides,
     is_taskds,
     set_aside,
 )
+from taskd.persistence.sqlite.deletion import Purger, used_bytes
+from taskd.persistence.sqlite.indexer import Indexer, prepare_writer
+from taskd.persistence.sqlite.schema import configure, prepare
+from taskd.persistence.sqlite.search import searching
 from taskd.query.counts import Count, LogCounts, Stats
 from taskd.query.filters import SQL_FUNCTIONS, LogFilter
 from taskd.query.outline import Outline
@@ -198,7 +198,7 @@ async def _checkpointing(path: str) -> AsyncIterator[aiosqlite.Connection]:
 
 
 def set_aside_sqlite(path: str, stamp: str, before: Callable[[], None]) -> Path:
-    """Set the database's files aside, with nobody else at them; see `taskd.persistence.soundness`."""
+    """Set the database's files aside, with nobody else at them; see `taskd.persistence.sqlite.corruption`."""
     with _held(path):
         return set_aside(path, stamp, before)
 

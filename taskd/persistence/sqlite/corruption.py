@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from taskd.errors import StoreCorrupt, StoreError
-from taskd.persistence.connection import store_error
+from taskd.persistence.sqlite.connection import store_error
 
 APPLICATION_ID = 0x7461736B  # 'task'
 HEAD_BYTES = 72

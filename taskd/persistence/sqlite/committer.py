@@ -25,8 +25,8 @@ import aiosqlite
 
 from taskd.concurrency import first
 from taskd.errors import StoreError, StoreUnavailable
-from taskd.persistence.appending import Append, append_all
-from taskd.persistence.connection import (
+from taskd.persistence.sqlite.append import Append, append_all
+from taskd.persistence.sqlite.connection import (
     CLOSED,
     CORRUPT,
     Operation,
@@ -36,7 +36,7 @@ from taskd.persistence.connection import (
     in_thread,
     store_error,
 )
-from taskd.persistence.soundness import Soundness
+from taskd.persistence.sqlite.corruption import Soundness
 from taskd.system.supervision import Supervisor
 
 # Entries in one transaction: enough that the commit costs nothing beside them, few enough
