@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from taskd.entries import Level
-from taskd.runtime.endings import Ending, ending_of
-from taskd.runtime.execution import Outcome
+from taskd.runtime.execution import Ending, Outcome, ending_of
 from taskd.runtime.results import RESULT_BYTES_MAX
 from taskd.tasks import TaskStatus
 from taskd.text.masking import Masker

@@ -26,8 +26,7 @@ from taskd.log.writer import LogWriter
 from taskd.metrics import Metrics, Tally
 from taskd.persistence.base import LogPersistenceService
 from taskd.runtime.context import TaskContext
-from taskd.runtime.endings import Ending, ending_of
-from taskd.runtime.execution import Outcome, execute
+from taskd.runtime.execution import Ending, Outcome, ending_of, execute
 from taskd.runtime.isolation import give_to_plugin
 from taskd.runtime.plugins import LoadedPlugin
 from taskd.settings import Settings
