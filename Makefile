@@ -22,7 +22,7 @@ help:  ## list the commands
 
 demo: $(VENV)/.installed  ## serve on 127.0.0.1:8642 (PORT= moves it) and run three real tasks
 	@$(BUILD_PAGE) || echo "taskd: going on with the page as it is" >&2
-	@$(BIN)/python -m taskd.demo --port $(PORT)
+	@$(BIN)/python docs/examples/demo.py --port $(PORT)
 
 page: $(VENV)/.installed $(if $(DEV),web/node_modules/.installed)  ## build the page; DEV=1 shows it as it is edited, with a running taskd
 	@$(if $(DEV),$(WEB) npm run dev,$(BUILD_PAGE))

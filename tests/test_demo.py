@@ -18,9 +18,11 @@ from typing import Any
 import pytest
 import zstandard
 
+from docs.examples.demo import MIGRATIONS
 from taskd.cli.client import Client
-from taskd.demo import MIGRATIONS
 from tests.served import ENVIRONMENT
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -40,8 +42,8 @@ def checkout(tmp_path: Path) -> Path:
 @contextmanager
 def demonstrating(checkout: Path, port: int = 0) -> Iterator[tuple["subprocess.Popen[str]", list[str]]]:
     """The demonstration, and what it has printed when it has told where to look."""
-    path = os.pathsep.join([str(Path(__file__).resolve().parent.parent), ENVIRONMENT.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "taskd.demo", "--port", str(port)]
+    path = os.pathsep.join([str(ROOT), ENVIRONMENT.get("PYTHONPATH", "")])
+    command = [sys.executable, str(ROOT / "docs" / "examples" / "demo.py"), "--port", str(port)]
     process = subprocess.Popen(
         command,
         cwd=checkout,

@@ -8,6 +8,34 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "taskd"
+
+# Each package, or module that belongs to none, imports only from those above it.
+LAYERS = """
+version
+errors
+entries
+shipped
+concurrency
+metrics
+settings
+tasks
+text
+query
+system
+journal
+persistence
+persistence.sqlite
+stores
+log
+reading
+capture
+runtime
+service
+api
+server
+cli
+"""
+ORDER = {name: place for place, name in enumerate(LAYERS.split())}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__main__.py")
 
 
@@ -56,3 +84,30 @@ def test_modules_import_each_other_without_a_cycle() -> None:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+def package_of(module: str) -> str:
+    """Return the innermost package of a module, or itself if it is in none."""
+    path = PACKAGE / module.replace(".", "/")
+    return module if path.is_dir() or "." not in module else module.rpartition(".")[0]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_imports_only_from_packages_above_its_own(path: Path) -> None:
+    """Packages form one line, which reads from what needs nothing to the command."""
+    own = package_of(name_of(path))
+    if own:
+        others = {package_of(imported) for imported in imports_of(path)} - {own}
+        assert [other for other in others if ORDER[other] >= ORDER[own]] == []
+
+
+def test_every_package_has_a_place_in_the_line() -> None:
+    """A new one is put where its reader looks for it."""
+    assert {package_of(name_of(path)) for path in MODULES} - {""} == set(ORDER)
+
+
+def test_no_room_is_full() -> None:
+    """At most 12 modules stand in `taskd` itself, and 16 in any package."""
+    rooms = [PACKAGE, *(path for path in PACKAGE.rglob("*") if (path / "__init__.py").exists())]
+    full = {room.name: len([*room.glob("*.py")]) - 1 for room in rooms}
+    assert {name: count for name, count in full.items() if count > (12 if name == "taskd" else 16)} == {}

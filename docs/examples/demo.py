@@ -93,7 +93,7 @@ CREATE VIEW overdue AS
 
 def main() -> None:
     """Run the demonstration until Ctrl-C; exit code 0 then, and 1 where it could not start."""
-    parser = argparse.ArgumentParser(prog="python -m taskd.demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--port", type=int, default=8642, help="port to serve on (default 8642)")
     port = parser.parse_args().port
     for number in (signal.SIGINT, signal.SIGTERM):
