@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.plan import Plan, ended
 from benchmarks.proc import memory_of
 from benchmarks.table import Result, Skipped, result
-from tests.served import Served
+from tests.helpers.served import Served
 
 BAR_RATIO = 1.5
 BAR_GROWN_MB = 32

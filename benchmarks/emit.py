@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmarks.peers import PEERS, missing
 from benchmarks.plan import ROOT, Plan, ended
 from benchmarks.table import Result, Skipped, result
-from tests.served import Served
+from tests.helpers.served import Served
 
 CALLS = 500
 WARM = 20

@@ -21,7 +21,7 @@ import httpx
 from benchmarks.plan import Plan, ended
 from benchmarks.raw import Row, rows_of, rows_per_second
 from benchmarks.table import Result, Skipped, result
-from tests.served import Served
+from tests.helpers.served import Served
 
 TASKS = (1, 10, 100, 1_000)
 BARS = {1: 0.75, 100: 0.75, 1_000: 0.6}

@@ -21,7 +21,7 @@ from benchmarks.ingest import burst
 from benchmarks.plan import Plan, ended, wait_for
 from benchmarks.proc import memory_of
 from benchmarks.table import Result, Skipped, result
-from tests.served import Served
+from tests.helpers.served import Served
 
 BAR_BYTES = 600
 BAR_IDLE_MB = 60

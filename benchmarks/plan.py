@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.served import Served
+from tests.helpers.served import Served
 
 ROOT = Path(__file__).parent.parent
 PLUGINS = ROOT / "benchmarks" / "plugins"

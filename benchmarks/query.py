@@ -33,7 +33,7 @@ from benchmarks.proc import memory_of
 from benchmarks.table import Result, Skipped, result
 from taskd.entries import LogEntry
 from taskd.query.parameters import LOGS, parse_query
-from tests.served import Served
+from tests.helpers.served import Served
 
 PART = "query"
 ROUNDS = 7

@@ -24,7 +24,7 @@ from taskd import shipped
 from taskd.entries import Level, LogEntry
 from taskd.journal.journal import Journal
 from taskd.settings import MIB
-from tests.served import ENVIRONMENT, taskd
+from tests.helpers.served import ENVIRONMENT, taskd
 
 TASKS = 10
 ENTRIES = 1_000_000

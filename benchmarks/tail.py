@@ -34,7 +34,7 @@ from benchmarks.pages import PAGE_ENTRIES, Pages
 from benchmarks.plan import ROOT, Plan, ended
 from benchmarks.table import Result, Skipped, quantile, result
 from benchmarks.viewers import STEP_NS
-from tests.served import Served
+from tests.helpers.served import Served
 
 # Entries a second and viewers. Rates that one filter's viewer sees alone, then the bars' loads.
 LOADS = (

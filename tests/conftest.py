@@ -17,7 +17,7 @@ from taskd.reading.follow import Entries, follow
 from taskd.service import Service
 from taskd.settings import Settings
 from taskd.system.trees import remove_tree
-from tests.bars import Bars
+from tests.helpers.bars import Bars
 
 # Hundreds of processes are started: compiled each time anew, taskd would take a fifth of the whole.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -32,7 +32,9 @@ from taskd import Level, Plugin, TaskContext
 
 def pytest_configure(config: pytest.Config) -> None:
     """Know the bars R1 to R17, R20 and R23."""
-    config.addinivalue_line("markers", "bar(id): shows one of the bars of tests/bars.py; `make torture` runs these")
+    config.addinivalue_line(
+        "markers", "bar(id): shows one of the bars in tests/helpers/bars.py; `make torture` runs them"
+    )
     config.pluginmanager.register(Bars(), "bars")
     # A busy machine is no fault: no example has a time limit of its own.
     hypothesis.settings.register_profile("taskd", deadline=None)

@@ -20,7 +20,7 @@ import zstandard
 
 from docs.examples.demo import MIGRATIONS
 from taskd.cli.client import Client
-from tests.served import ENVIRONMENT
+from tests.helpers.served import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parent.parent
 

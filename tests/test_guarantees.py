@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tests.bars import BARS
+from tests.helpers.bars import BARS
 
 ROOT = Path(__file__).parent.parent
 GUARANTEES = (ROOT / "docs" / "guarantees.md").read_text()

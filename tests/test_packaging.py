@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from taskd.version import __version__
-from tests.served import ENVIRONMENT
+from tests.helpers.served import ENVIRONMENT
 from web.build import NODE_WHEEL, is_fresh
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -18,8 +18,8 @@ from taskd.api.app import create_app
 from taskd.server.protocols import EdgeConfig
 from taskd.server.server import HttpServer
 from taskd.service import Service
-from tests.api.gates import close_all
 from tests.conftest import running_service
+from tests.helpers.gates import close_all
 
 # A file that the build named after its content.
 SCRIPT = "/assets/index-Ab3dE_9x.js"
@@ -28,7 +28,7 @@ PLUGINS = '''
 from pydantic import BaseModel, Field, SecretStr
 
 from taskd import Plugin
-from tests.api.gates import gate
+from tests.helpers.gates import gate
 
 
 class Speak(Plugin):

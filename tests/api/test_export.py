@@ -11,8 +11,8 @@ import pytest
 from taskd.errors import StoreTimeout, StoreUnavailable
 from taskd.query.filters import LogFilter
 from tests.api.conftest import Serve, Served, Show, Shown
-from tests.api.gates import gate
 from tests.conftest import read_all
+from tests.helpers.gates import gate
 
 
 async def test_ndjson_is_the_log(shown: Shown) -> None:

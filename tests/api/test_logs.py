@@ -8,8 +8,8 @@ import pytest
 from taskd.errors import StoreTimeout
 from taskd.persistence.sqlite.connection import GIVEN_UP
 from tests.api.conftest import Served, Show, Shown
-from tests.api.gates import gate
 from tests.conftest import read_all
+from tests.helpers.gates import gate
 
 
 async def test_a_page_is_made_of_the_entries_own_bytes(shown: Shown) -> None:

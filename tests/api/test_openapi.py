@@ -14,7 +14,7 @@ from taskd.api import site, websocket
 from taskd.api.operations import Operation, json_schema_of
 from taskd.query.parameters import EXPORT, FOLLOW, LOGS, NEXT, OUTLINE, STATS
 from tests.api.conftest import Served, Shown, frames
-from tests.api.gates import gate
+from tests.helpers.gates import gate
 
 
 async def fetch(shown: Shown) -> dict[str, Any]:

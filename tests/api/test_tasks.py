@@ -6,7 +6,7 @@ import pytest
 
 from taskd.tasks import TaskStatus
 from tests.api.conftest import Show, Shown
-from tests.api.gates import gate
+from tests.helpers.gates import gate
 
 
 async def test_a_created_task_is_answered_with_its_place(shown: Shown) -> None:

@@ -14,9 +14,9 @@ import orjson
 import pytest
 from websockets.sync.client import connect
 
-from tests.bars import Record, scaled
-from tests.oracle import assert_told, noted, whole_log, with_tellers
-from tests.served import Served, wait_until
+from tests.helpers.bars import Record, scaled
+from tests.helpers.oracle import assert_told, noted, whole_log, with_tellers
+from tests.helpers.served import Served, wait_until
 
 LIBRARY = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
 HOUR_S, DAY_S, TEN_YEARS_S = 3_600, 86_400, 3_652 * 86_400

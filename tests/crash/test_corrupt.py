@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from taskd.persistence.sqlite.corruption import stamp_now
-from tests.bars import Record, scaled
-from tests.oracle import with_tellers
-from tests.served import Served, run_taskd, wait_until
+from tests.helpers.bars import Record, scaled
+from tests.helpers.oracle import with_tellers
+from tests.helpers.served import Served, run_taskd, wait_until
 
 AT_REST, RUNNING = scaled(4, 80), scaled(2, 20)
 HEAD_BYTES = 100

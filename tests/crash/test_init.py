@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.served import Served
+from tests.helpers.served import Served
 
 PR_SET_CHILD_SUBREAPER = 36
 ORPHANING = """

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.bars import Record, scaled
-from tests.oracle import assert_told, noted, whole_log, with_tellers
-from tests.served import Served, run_taskd, wait_until
+from tests.helpers.bars import Record, scaled
+from tests.helpers.oracle import assert_told, noted, whole_log, with_tellers
+from tests.helpers.served import Served, run_taskd, wait_until
 
 KILLS = scaled(2, 60)
 

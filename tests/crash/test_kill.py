@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.bars import Record, scaled
-from tests.oracle import assert_told, noted, whole_log, with_tellers
-from tests.served import Served
+from tests.helpers.bars import Record, scaled
+from tests.helpers.oracle import assert_told, noted, whole_log, with_tellers
+from tests.helpers.served import Served
 
 ROUNDS = scaled(2, 100)
 TASKS = 20

@@ -19,9 +19,9 @@ import pytest
 from benchmarks.plan import ROOT
 from benchmarks.proc import memory_of
 from benchmarks.viewers import STEP_NS
-from tests.bars import TORTURE, Record, scaled
 from tests.crash.test_watchdog import samples
-from tests.served import ENVIRONMENT, Served, taskd
+from tests.helpers.bars import TORTURE, Record, scaled
+from tests.helpers.served import ENVIRONMENT, Served, taskd
 
 FLOOD = scaled(60_000, 1_000_000)
 QUEUE_MAX = scaled(2_000, 20_000)

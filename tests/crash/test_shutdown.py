@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.bars import Record, scaled
-from tests.crowd import Crowd
-from tests.oracle import assert_told, noted, whole_log, with_tellers
-from tests.reopened import Reopened
-from tests.served import ENVIRONMENT, Served, taskd, wait_until
+from tests.helpers.bars import Record, scaled
+from tests.helpers.crowd import Crowd
+from tests.helpers.oracle import assert_told, noted, whole_log, with_tellers
+from tests.helpers.reopened import Reopened
+from tests.helpers.served import ENVIRONMENT, Served, taskd, wait_until
 
 ROUNDS = scaled(2, 100)
 TASKS = scaled(20, 50)

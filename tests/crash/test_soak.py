@@ -22,8 +22,8 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from tests.bars import Record, scaled
-from tests.served import Served, wait_until
+from tests.helpers.bars import Record, scaled
+from tests.helpers.served import Served, wait_until
 
 SECONDS = scaled(8.0, 3_600.0)
 RATE = 500

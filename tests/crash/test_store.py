@@ -17,9 +17,9 @@ import pytest
 
 from taskd import shipped
 from taskd.tasks import new_task_id
-from tests.bars import Record, scaled
-from tests.oracle import assert_told, noted, whole_log, with_tellers
-from tests.served import ENVIRONMENT, Served, run_taskd, taskd, wait_until
+from tests.helpers.bars import Record, scaled
+from tests.helpers.oracle import assert_told, noted, whole_log, with_tellers
+from tests.helpers.served import ENVIRONMENT, Served, run_taskd, taskd, wait_until
 
 TASKS = scaled(2, 10)
 QUICK = ("--flush-interval-s", "0.2", "--retry-delay-max-s", "0.5")

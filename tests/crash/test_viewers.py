@@ -13,10 +13,10 @@ import httpx
 import orjson
 import pytest
 
-from tests.bars import TORTURE, Record, scaled
-from tests.crowd import Crowd, handshake, late_ms, with_beats
-from tests.proc import descriptors, memory_bytes, sockets
-from tests.served import Served, wait_until
+from tests.helpers.bars import TORTURE, Record, scaled
+from tests.helpers.crowd import Crowd, handshake, late_ms, with_beats
+from tests.helpers.proc import descriptors, memory_bytes, sockets
+from tests.helpers.served import Served, wait_until
 
 Shared = Iterator[tuple[Served, int]]
 

@@ -12,8 +12,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from taskd.journal import segments
-from tests.bars import Record, scaled
-from tests.served import Served, wait_until
+from tests.helpers.bars import Record, scaled
+from tests.helpers.served import Served, wait_until
 
 BLOCK_S = scaled(1.5, 5.0)
 WARN_S = 0.5

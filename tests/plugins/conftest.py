@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.plugins.repositories import git
+from tests.helpers.repositories import git
 
 
 @pytest.fixture

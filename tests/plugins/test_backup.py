@@ -21,9 +21,9 @@ from taskd.query.filters import LogFilter
 from taskd.reading.follow import Entries, follow
 from taskd.service import Service
 from taskd.tasks import TaskStatus
-from tests.bars import scaled
 from tests.conftest import messages, read_all
-from tests.plugins.backups import DIRECTORY, HARD, LINK, hostile, member, result, run, tree_of, warnings
+from tests.helpers.backups import DIRECTORY, HARD, LINK, hostile, member, result, run, tree_of, warnings
+from tests.helpers.bars import scaled
 
 
 async def until(service: Service, task_id: str, message: str) -> None:

@@ -12,8 +12,8 @@ import pytest
 import zstandard
 
 from taskd.service import Service
-from tests.bars import scaled
-from tests.plugins.backups import hostile, member, result, run, tree_of, warnings
+from tests.helpers.backups import hostile, member, result, run, tree_of, warnings
+from tests.helpers.bars import scaled
 
 BLOCK = tarfile.BLOCKSIZE
 

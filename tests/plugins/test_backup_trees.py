@@ -32,10 +32,10 @@ from plugins.backup.snapshot import take_snapshot
 from plugins.backup.source import Found
 from taskd.service import Service
 from taskd.system.trees import OPEN_MAX
-from tests.bars import scaled
-from tests.deep import depth, dig
-from tests.plugins.backups import DIRECTORY, HARD, LINK, hostile, member, result, run, tree_of, warnings
-from tests.plugins.loud import Loud
+from tests.helpers.backups import DIRECTORY, HARD, LINK, hostile, member, result, run, tree_of, warnings
+from tests.helpers.bars import scaled
+from tests.helpers.deep import depth, dig
+from tests.helpers.loud import Loud
 
 ROOT = os.geteuid() == 0
 ACCESS, DEFAULT = "system.posix_acl_access", "system.posix_acl_default"
@@ -479,7 +479,7 @@ import logging, os, sys, threading
 from plugins.backup.archiving import backup
 from plugins.backup.params import BackupParams
 from plugins.backup.restoring import restore
-from tests.plugins.loud import Loud
+from tests.helpers.loud import Loud
 os.umask(0o022), os.setgroups([]), os.setgid(65534), os.setuid(65534)
 root, stop = sys.argv[1], threading.Event()
 made = backup(BackupParams(source=f"{root}/source", destination=f"{root}/archives"), Loud.logger(), stop)

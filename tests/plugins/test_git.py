@@ -16,8 +16,8 @@ from taskd.entries import LogEntry
 from taskd.errors import ParamsInvalid
 from taskd.service import Service
 from tests.conftest import messages, read_all, running_service
-from tests.plugins.daemon import git_daemon
-from tests.plugins.repositories import git, own_file, result, run
+from tests.helpers.daemon import git_daemon
+from tests.helpers.repositories import git, own_file, result, run
 
 pytestmark = pytest.mark.usefixtures("git_configuration")
 

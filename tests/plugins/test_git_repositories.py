@@ -12,8 +12,8 @@ import pytest
 
 from taskd.service import Service
 from tests.conftest import messages, read_all, running_service
-from tests.plugins.hostile import HOSTILE, Mutation, snapshot
-from tests.plugins.repositories import git, own_file, result, run
+from tests.helpers.hostile import HOSTILE, Mutation, snapshot
+from tests.helpers.repositories import git, own_file, result, run
 
 pytestmark = pytest.mark.usefixtures("git_configuration")
 
@@ -724,7 +724,7 @@ async def test_credentials_follow_no_redirect(
         writer.close()
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(Path(__file__).parents[1] / "localhost.pem")
+    context.load_cert_chain(Path(__file__).parents[1] / "helpers" / "localhost.pem")
     async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
         url = f"https://user:secret-word@127.0.0.1:{server.sockets[0].getsockname()[1]}/x.git"
         task = await run(service, "clone", repository=url, directory=tmp_path / "new")

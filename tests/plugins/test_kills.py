@@ -25,8 +25,8 @@ from typing import Any
 import pytest
 import zstandard
 
-from tests.plugins.daemon import git_daemon
-from tests.served import Served, wait_until
+from tests.helpers.daemon import git_daemon
+from tests.helpers.served import Served, wait_until
 
 KILLS = int(os.environ.get("TASKD_TEST_KILLS", "2"))
 FILES = 300

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.served import PLUGINS, Served
+from tests.helpers.served import PLUGINS, Served
 
 TOKEN = "correct-horse-battery"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bars import Record, scaled
+from tests.helpers.bars import Record, scaled
 from tests.security.conftest import KEY, TOKEN, Target, target
 
 HOOKS = Path(__file__).parent / "schemathesis_hooks.py"

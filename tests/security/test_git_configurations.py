@@ -22,10 +22,10 @@ import pytest
 
 from plugins.git.configuration import HARMLESS
 from taskd.service import Service
-from tests.bars import TORTURE, Record, scaled
 from tests.conftest import running_service
-from tests.plugins.hostile import HOSTILE, snapshot
-from tests.plugins.repositories import git
+from tests.helpers.bars import TORTURE, Record, scaled
+from tests.helpers.hostile import HOSTILE, snapshot
+from tests.helpers.repositories import git
 
 REPOSITORIES = scaled(30, 1_000)
 AT_ONCE = 4

@@ -15,8 +15,8 @@ from pathlib import Path
 import orjson
 import pytest
 
+from tests.helpers.served import ENVIRONMENT, taskd
 from tests.security.conftest import Target, target
-from tests.served import ENVIRONMENT, taskd
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\x1bPq\x1b\\\r\x08\u202e\u2066\u2028\x85\x7f\x0b"
 # What a terminal obeys: C0 but line feed, tab and the return of pty's own line ends, C1, and what reorders text.

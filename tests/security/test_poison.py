@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from websockets.sync.client import connect
 
-from tests.bars import Record, scaled
+from tests.helpers.bars import Record, scaled
 from tests.security.conftest import Target, target
 from tests.security.poisoned.poison import POISON
 

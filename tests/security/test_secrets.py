@@ -2,7 +2,7 @@
 What a task was told in secret: in no file, no answer, no frame, no output, in whatever form it says it.
 
 Jenkins CVE-2020-2182, Airflow CVE-2024-45784, npm CVE-2020-15095. Best effort for what a program
-transforms itself; `tests/test_masking.py` has the forms that are known.
+transforms itself; `tests/text/test_masking.py` has the forms that are known.
 """
 
 import base64

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.served import run_taskd
 from tests.security.conftest import BEARER, TOKEN, Target, target
-from tests.served import run_taskd
 
 ENVIRON = '''
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.served import ENVIRONMENT
+from tests.helpers.served import ENVIRONMENT
 from web.build import find_node, is_fresh
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.served import ENVIRONMENT, wait_until
+from tests.helpers.served import ENVIRONMENT, wait_until
 from tests.web.conftest import WEB, require
 from web import build
 
