@@ -262,11 +262,15 @@ class Work:
         """
         index, env = self._file("index"), self._git.env
         index.with_name(f"{index.name}.lock").unlink(missing_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # to git that is an empty one
+        with contextlib.suppress(FileNotFoundError):
             await self._git.context.run_in_thread(shutil.copyfile, self._place.git_dir / "index", index)
         self._git.env = env | {"GIT_INDEX_FILE": str(index)}
         try:
-            await self._add("--update", await submodules_in(self._git, self._place))
+            if not index.exists():
+                await self._git.read("read-tree", "HEAD", cwd=self._directory)
+            submodules = await submodules_in(self._git, self._place)
+            # Newer versions of git refuse a pathspec that matches no file, which without one is no error.
+            await (self._add("--update", submodules) if submodules else self.run("add", "--update"))
             [tree] = await self._git.read("write-tree", cwd=self._directory)
             if [tree] == await self._git.read("rev-parse", "HEAD^{tree}", cwd=self._directory):
                 return None

@@ -680,7 +680,10 @@ async def test_a_killed_pull_is_finished_without_an_index(service: Service, orig
     head = git(checkout, "rev-parse", "HEAD")
     own_file(service.settings.data_dir, checkout, "intent").write_text(json.dumps({"before": head, "after": head}))
     (checkout / ".git/index").unlink()
+    (checkout / "file").write_text("not committed")
     await result(service, "pull", directory=checkout)
+    [kept] = git(checkout, "for-each-ref", "--format=%(refname)", "refs/taskd/kept").split()
+    assert git(checkout, "show", f"{kept}:file") == "not committed"
 
 
 async def test_a_file_in_the_way_of_the_first_pull_is_kept(service: Service, origin: Path, tmp_path: Path) -> None:
