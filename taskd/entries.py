@@ -18,6 +18,9 @@ from typing import Any
 
 import orjson
 
+# The source of the entries that taskd itself adds to a log.
+SYSTEM = "system"
+
 
 class Level(StrEnum):
     """How much an entry matters, in four steps."""

@@ -1,18 +1,26 @@
 """
-`LogQueue`: one task's entries, from whoever emits them to the writer.
+`LogQueue`: one task's entries, from any code that emits them to the writer.
 
-What is true of it:
+    emit ─┬─ nothing in the way ──────────────────────────┐
+          └─ clean, mask, split (no lock) ─ _admit ─┬─────┴─ accepted: it has a seq, and is in the journal
+                                                    │           ├─ on the loop: handed off ─ take ─ writer
+                                                    │           └─ in a thread: passed to the loop, handed off there
+                                                    ├─ inside another emit of this thread: nested, admitted after it
+                                                    ├─ no room, in a thread: waits, then accepted or dropped
+                                                    ├─ no room, on the loop: dropped, and reported later
+                                                    └─ closed: late, to the service's stderr
+    committed ─ gives room back, wakes those who `drain`
 
-- `seq` starts at 1 and has no holes. Under the lock, room is checked, `seq` stamped and the
-  entry queued, so the order of seqs is the order of the queue, whichever thread emits.
-- What is accepted but not yet committed is bounded, in entries and in bytes, whether it still
-  lies here or is pending in the writer: the writer gives room back only after a commit.
-- On the loop an emit never waits: without room the entry is *dropped*. It gets no seq; the
-  next accepted entry is preceded by one of `system` that says how many were dropped and over
-  what time. A thread waits for room first, at most `thread_wait_s`.
-- The words of taskd itself are always accepted: there are a few for each task.
+- `seq` starts at 1 and has no holes. Under the lock, room is checked, `seq` stamped and the entry
+  queued. So the order of seqs is the order of the queue, whichever thread emits.
+- Entries that are accepted and not yet committed are bounded, in number and in bytes, both here
+  and in the writer: the writer gives room back only after a commit.
+- On the loop an emit never waits: without room the entry is *dropped* and gets no seq. An entry of
+  `system` before the next accepted one reports how many were dropped, and over what time. A thread
+  waits for room first, at most `thread_wait_s`.
+- Entries of taskd itself are always accepted: there are a few for each task.
 
-Sanitising, masking and splitting (`taskd.log.prepare`) come first, outside the lock. They run foreign
+Sanitising, masking and splitting (`taskd.log.prepare`) run before the lock is taken. They call foreign
 code (any object's `repr`), which may be slow, may raise and may log.
 """
 
@@ -24,10 +32,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import orjson
-
-from taskd.entries import Level, LogEntry, encode, kind_of, timestamp_now
+from taskd.entries import SYSTEM, Level, LogEntry, encode, kind_of, timestamp_now
 from taskd.journal.journal import TaskJournal
+from taskd.log.commits import CommitWaiters, Waiter, finish
+from taskd.log.dropped import Dropped
+from taskd.log.handoff import Handoff
 from taskd.log.late import LateWords
 from taskd.log.prepare import Part, Parts
 from taskd.log.rate_limit import FloodLimit
@@ -38,9 +47,9 @@ from taskd.text.masking import Masker
 from taskd.text.sanitise import clean_value, free_key, plain_body
 from taskd.text.sources import SOURCES_MAX, clean_source
 
-SYSTEM = "system"
 OTHER_SOURCES = "other"
 BURST_MAX = 32
+LAST_DROPPED = "The log ends here; the last entries were dropped."
 SOURCES_CUT = (
     f"This log has {SOURCES_MAX:,} sources, which is the limit: entries of others have the source "
     f"{OTHER_SOURCES!r}, and the name of their own in the metadata as 'source'"
@@ -49,20 +58,18 @@ SOURCES_CUT = (
 # Looked up once: an emit is a few microseconds.
 _thread = threading.get_ident
 
-# Whoever waits for a commit: on the loop, or in another thread.
-Drained = asyncio.Future[None] | concurrent.futures.Future[None]
-# What waits to be accepted: level, source, the first part, those behind it (of a message that
-# was split), and whether it is taskd's own.
-Said = tuple[Level, str, Part, Sequence[Part], bool]
+# An emit before it is accepted: level, source, the first part, the others of a message that was
+# split, and whether it is taskd's own.
+Emitted = tuple[Level, str, Part, Sequence[Part], bool]
 
 
-class LogQueue(asyncio.Queue[LogEntry]):
+class LogQueue:
     """
     The per-task queue between producers and the one writer. Made on the loop that consumes it.
 
     `on_progress(source, progress)` is called on the loop for progress that is shown, not stored.
-    Without a `journal`, what is not committed is in memory alone. `name` names the task to the operator,
-    who gets what comes after the close (`taskd.log.late`).
+    Without a `journal`, entries that are not committed are in memory alone. `name` names the task to
+    the operator, who gets what is emitted after the close (`taskd.log.late`).
     """
 
     def __init__(
@@ -73,19 +80,17 @@ class LogQueue(asyncio.Queue[LogEntry]):
         journal: TaskJournal | None = None,
         name: str = "A task",
     ) -> None:
-        super().__init__()
         self.last_seq = 0
         self.closed = False
         self.flush_asked = False
-        # How many entries wake the writer: one by one only while that is needed.
-        self.wake_at = 1
-        # False once there was something else than entries with plain fields: it may be progress.
+        # False once there was an entry whose fields are not plain: it may be progress.
         self.plain = True
+        self.handoff = Handoff()
         self.masker = masker or Masker()
         self.on_progress = on_progress
         self._settings = settings
         self._journal = journal
-        # How many short entries surely fit while the queue is not half full.
+        # This many short entries fit while the queue is not half full.
         self.burst_max = max(1, min(BURST_MAX, settings.queue_max // 2))
         self._entries_max = settings.queue_max
         self._bytes_max = settings.queue_bytes_max
@@ -98,57 +103,53 @@ class LogQueue(asyncio.Queue[LogEntry]):
         self._lock = threading.RLock() if journal is None else journal.lock
         self._room = threading.Condition(self._lock)
         self._accepting = False
-        self._said: deque[Said] = deque()
-        self._handed: deque[LogEntry] = deque()
+        self._nested: deque[Emitted] = deque()
+        self._from_threads: deque[LogEntry] = deque()
         self._entries = 0
         self._bytes = 0
-        self._dropped = 0
-        self._dropped_since = ""
-        self._dropped_ever = 0
+        self._dropped = Dropped()
         self._late = LateWords(name, self.later)
-        # By source and level: what entries of these share (`kind_of`).
+        # By source and level: the part that entries of these share (`kind_of`).
         self._kinds: dict[str, dict[Level, str]] = {}
         self._sources_cut = False
         self._committed_seq = 0
-        self._drains: list[tuple[int, Drained]] = []
-        self._woken = False
-        self._getters: deque[asyncio.Future[None]] = deque()
+        self._waiters = CommitWaiters()
         limit = settings.entries_per_s_max
         self._flood = FloodLimit(limit, self.emit_system, self.later) if limit else None
 
     @property
     def tally(self) -> Tally:
-        """What became of all that was emitted so far."""
+        """How many entries were accepted, committed, dropped and suppressed so far."""
         suppressed = self._flood.suppressed_ever if self._flood is not None else 0
-        return Tally(self.last_seq, self._committed_seq, self._dropped_ever, suppressed)
+        return Tally(self.last_seq, self._committed_seq, self._dropped.total, suppressed)
 
     @property
     def filled(self) -> float:
-        """How full it is, from 0 to 1: in entries or in bytes, whichever is more."""
+        """The share of its room that is taken, from 0 to 1: of entries or of bytes, the larger."""
         return max(self._entries / self._entries_max, self._bytes / self._bytes_max)
 
     # The producers' end
 
     def emit(self, level: Level, source: str, message: object, metadata: dict[str, Any] | None = None) -> None:
         """
-        Accept what a source says, or drop and count it. Never raises for what it is given.
+        Accept an entry, or drop and count it. Never raises, whatever the message and metadata are.
 
         On the loop this never waits; in a thread it waits for room, at most `thread_wait_s`.
         """
         if self._flood is not None and self._flood.suppresses():
             return
-        # Nearly always nothing is in the way, and then this is all: what `_accept` and `_enter`
-        # do, flat, without what is for something else. It halves what a call takes.
+        # Nearly always nothing is in the way, and this is all: `_admit` and `_accept` in one, without
+        # their other cases. That halves the time of a call.
         body = plain_body(message, metadata, self._plain_bytes_max)
         kinds = self._kinds.get(source)
         masker = self.masker
         if body is None or kinds is None or self._thread != _thread() or (masker.needed and masker.finds(body)):
-            self._emit_other(level, source, message, metadata, body)
+            self._emit_slowly(level, source, message, metadata, body)
             return
         self._lock.acquire()  # takes a third of what `with` does
-        if self._accepting or self._dropped or self._handed or self.closed:
+        if self._accepting or self._dropped.count or self._from_threads or self.closed:
             self._lock.release()
-            self._emit_other(level, source, message, metadata, body)
+            self._emit_slowly(level, source, message, metadata, body)
             return
         self._accepting = True
         try:
@@ -162,26 +163,27 @@ class LogQueue(asyncio.Queue[LogEntry]):
                 self.last_seq = seq
                 self._entries += 1
                 self._bytes += size
-                entries = self._queue
+                handoff = self.handoff
+                entries = handoff.entries
                 entries.append(LogEntry(seq, timestamp, level, source, message, encoded))  # type: ignore[arg-type]
-                if self._getters and len(entries) >= self.wake_at:
-                    self._wake()
+                if handoff.waiting is not None and len(entries) >= handoff.wake_at:
+                    handoff.wake()
             else:
-                self._drop(1, timestamp)
+                self._dropped.add(1, timestamp)
         finally:
             self._accepting = False
             self._lock.release()
-        if self._said:
-            self._accept_interrupting()
+        if self._nested:
+            self._admit_nested()
 
     def emit_system(self, level: Level, message: str, metadata: dict[str, Any] | None = None) -> None:
-        """Accept taskd's own words about the task, always."""
+        """Accept an entry of taskd itself about the task, always."""
         part, others = self._parts.of(message, metadata)
         with self._lock:
-            self._offer((level, SYSTEM, part, others, True))
+            self._admit((level, SYSTEM, part, others, True))
 
     def show_progress(self, source: str, progress: dict[str, Any]) -> None:
-        """Show viewers where a progress is, without storing it. From any thread."""
+        """Show a progress to those who follow, without storing it. From any thread."""
         shown = self.masker.value(clean_value(progress, self.masker))
         if _thread() == self._thread:
             self.on_progress(source, shown)
@@ -193,27 +195,27 @@ class LogQueue(asyncio.Queue[LogEntry]):
         self._on_loop(self._loop.call_later, delay_s, function)
 
     async def drain(self) -> None:
-        """Return when all that was accepted so far is committed, asking the writer to flush now."""
+        """Ask the writer to flush now, and return when all entries accepted so far are committed."""
         on_loop = _thread() == self._thread
         # A synchronous plugin may run a loop of its own, in its thread: that waits for a future of no loop.
-        drained: Drained = self._loop.create_future() if on_loop else concurrent.futures.Future()
+        waiter: Waiter = self._loop.create_future() if on_loop else concurrent.futures.Future()
         with self._lock:
             if self._committed_seq >= self.last_seq:
                 return
-            self._drains.append((self.last_seq, drained))
-        if isinstance(drained, concurrent.futures.Future):
+            self._waiters.add(self.last_seq, waiter)
+        if isinstance(waiter, concurrent.futures.Future):
             self._on_loop(self._ask_flush)
-            await asyncio.wrap_future(drained)
+            await asyncio.wrap_future(waiter)
         else:
             self._ask_flush()
-            await drained
+            await waiter
 
     # Before the lock
 
-    def _emit_other(
+    def _emit_slowly(
         self, level: Level, source: str, message: object, metadata: dict[str, Any] | None, body: bytes | None
     ) -> None:
-        """What `emit` does in a thread, in the middle of another emit, and with what is not plain."""
+        """Emit in a thread, inside another emit, or with a message or metadata that are not plain."""
         part: Part
         others: Sequence[Part] = ()
         if source not in self._kinds:
@@ -227,7 +229,7 @@ class LogQueue(asyncio.Queue[LogEntry]):
         with self._lock:
             if self._thread != _thread() and not self._accepting:
                 self._await_room((part, *others))
-            self._offer((level, source, part, others, False))
+            self._admit((level, source, part, others, False))
 
     def _known(self, source: str) -> str:
         """Return the clean name of a source. Beyond `SOURCES_MAX` they share one, which the log reports."""
@@ -242,86 +244,63 @@ class LogQueue(asyncio.Queue[LogEntry]):
 
     # Under the lock
 
-    def _offer(self, said: Said) -> None:
-        # In the middle of another accept of this same thread (a signal handler, a destructor):
-        # that one takes it next, or seqs would be queued out of order.
+    def _admit(self, emitted: Emitted) -> None:
+        # Inside another emit of this same thread (a signal handler, a destructor) it waits for that
+        # one, or seqs would be queued out of order.
         if self._accepting:
-            self._said.append(said)
+            self._nested.append(emitted)
             return
         self._accepting = True
         try:
-            self._accept(*said)
+            self._accept_or_drop(*emitted)
         finally:
             self._accepting = False
-        if self._said:
-            self._accept_interrupting()
+        if self._nested:
+            self._admit_nested()
 
-    def _accept_interrupting(self) -> None:
+    def _admit_nested(self) -> None:
         with self._lock:
-            while self._said and not self._accepting:
-                self._offer(self._said.popleft())
+            while self._nested and not self._accepting:
+                self._admit(self._nested.popleft())
 
-    def _accept(self, level: Level, source: str, part: Part, others: Sequence[Part], system: bool) -> None:
+    def _accept_or_drop(self, level: Level, source: str, part: Part, others: Sequence[Part], system: bool) -> None:
         if self.closed:
             self._late.take(level, source, *part)
             return
         timestamp = timestamp_now()
-        entry = LogEntry.of_body(self.last_seq + 1, timestamp, level, source, *part)
-        if others or self._dropped:
-            self._accept_several(entry, others, timestamp, system)
-        elif system or self._has_room(1, len(entry.encoded)):
-            self._enter(entry)
-        else:
-            self._drop(1, timestamp)
-
-    def _accept_several(self, first: LogEntry, others: Sequence[Part], timestamp: str, system: bool) -> None:
-        """An entry with the other parts of its message, all or none, and behind the note of what was dropped."""
-        level, source = first.level, first.source
-        entries = [first]
+        entries = [LogEntry.of_body(self.last_seq + 1, timestamp, level, source, *part)]
         for other in others:
             entries.append(LogEntry.of_body(entries[-1].seq + 1, timestamp, level, source, *other))
+        # The parts of one message are accepted together or not at all.
         if not system and not self._has_room(len(entries), sum([len(entry.encoded) for entry in entries])):
-            self._drop(len(entries), timestamp)
+            self._dropped.add(len(entries), timestamp)
             return
-        if self._dropped:
-            entries = self._after_note(entries, timestamp)
+        if self._dropped.count:
+            report = self._dropped.report(entries[0].seq, timestamp)
+            entries = [report, *(entry.with_seq(entry.seq + 1) for entry in entries)]
         for entry in entries:
-            self._enter(entry)
+            self._accept(entry)
 
-    def _after_note(self, entries: Sequence[LogEntry], timestamp: str) -> list[LogEntry]:
-        """The entries, each a seq later, behind one that says how many were dropped."""
-        message = f"{self._dropped:,} entries were dropped here, since {self._dropped_since}: the queue was full"
-        told = orjson.dumps({"dropped": self._dropped, "since": self._dropped_since, "until": timestamp})
-        self._dropped = 0
-        note = LogEntry.make(entries[0].seq, timestamp, Level.WARNING, SYSTEM, message, told)
-        return [note, *(entry.with_seq(entry.seq + 1) for entry in entries)]
-
-    def _enter(self, entry: LogEntry) -> None:
-        """Accepted: on disk before anybody sees it, and before the call that said it returns."""
+    def _accept(self, entry: LogEntry) -> None:
+        """Accept an entry: it is on disk before anyone sees it, and before the call that emits it returns."""
         if self._journal is not None:
             self._journal.append(entry.encoded)
         self.last_seq = entry.seq
         self._entries += 1
         self._bytes += len(entry.encoded)
         if self._thread != _thread():
-            self._hand(entry)
+            self._pass_to_loop(entry)
             return
-        if self._handed:
-            self._hand_over()  # what threads handed over has smaller seqs
+        if self._from_threads:
+            self._hand_off_from_threads()  # their seqs are smaller
         self.plain = False
-        self.put_nowait(entry)
+        self.handoff.put_nowait(entry)
 
     def _has_room(self, entries: int, size: int) -> bool:
         return self._entries + entries <= self._entries_max and self._bytes + size <= self._bytes_max
 
-    def _drop(self, entries: int, timestamp: str) -> None:
-        if not self._dropped:
-            self._dropped_since = timestamp
-        self._dropped += entries
-        self._dropped_ever += entries
-
     def _await_room(self, parts: Sequence[Part]) -> None:
-        """In a thread: let go of the lock until there is room, or the time is up."""
+        """Release the lock, in a thread, until there is room or the time is up."""
         # The rest of an entry takes under 400 bytes.
         size_max = sum(len(body) + 400 for _, body in parts)
         bytes_max = self._bytes_max - min(size_max, self._bytes_max)
@@ -333,57 +312,41 @@ class LogQueue(asyncio.Queue[LogEntry]):
 
     # From threads to the loop
 
-    def _hand(self, entry: LogEntry) -> None:
-        idle = not self._handed
-        self._handed.append(entry)
+    def _pass_to_loop(self, entry: LogEntry) -> None:
+        idle = not self._from_threads
+        self._from_threads.append(entry)
         if idle:
-            self._on_loop(self._take_handed)
+            self._on_loop(self._collect)
 
-    def _take_handed(self) -> None:
+    def _collect(self) -> None:
         with self._lock:
             self._accepting = True
             try:
-                self._hand_over()
+                self._hand_off_from_threads()
             finally:
                 self._accepting = False
-            self._accept_interrupting()
+            self._admit_nested()
 
-    def _hand_over(self) -> None:
-        handed = self._handed
+    def _hand_off_from_threads(self) -> None:
+        passed = self._from_threads
         self.plain = False
-        while handed:
-            self.put_nowait(handed.popleft())
+        while passed:
+            self.handoff.put_nowait(passed.popleft())
 
     def _on_loop(self, function: Callable[..., object], *arguments: Any) -> None:
-        # A thread that outlives the service has nobody left to tell.
+        # The loop of a service that has ended is closed; a thread may outlive it.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function, *arguments)
 
     # The writer's end
 
     async def take(self) -> list[LogEntry]:
-        """
-        Wait for `wake_at` entries, for a flush to be asked or for the end; then all entries there are.
-
-        They are in `seq` order. May be cancelled: what was not returned is still queued.
-        """
-        if not self._woken and len(self._queue) < self.wake_at:
-            getter = self._loop.create_future()
-            self._getters.append(getter)
-            try:
-                await getter
-            finally:
-                if getter in self._getters:
-                    self._getters.remove(getter)
-        self._woken = False
-        return self.take_rest()
+        """Wait for entries, for a flush or for the end, and return all entries in order (see `Handoff`)."""
+        return await self.handoff.take()
 
     def take_rest(self) -> list[LogEntry]:
-        """All entries there are, without waiting."""
-        # Exchanged, not emptied: a signal handler that logs may add to it meanwhile.
-        taken = self._queue
-        self._init(0)
-        return list(taken)
+        """Return all entries without waiting."""
+        return self.handoff.take_rest()
 
     def committed(self, entries: int, size: int, seq: int) -> None:
         """Give back the room of `entries` with `size` bytes: all up to `seq` is committed."""
@@ -393,72 +356,44 @@ class LogQueue(asyncio.Queue[LogEntry]):
             self._committed_seq = seq
             if self._journal is not None:
                 self._journal.committed(entries)
-            drained = [drain for drain in self._drains if drain[0] <= seq]
-            self._drains = [drain for drain in self._drains if drain[0] > seq]
-            self.flush_asked = bool(self._drains)
+            waiters = self._waiters.take(seq)
+            self.flush_asked = bool(self._waiters)
             self._room.notify_all()
-        _finish(drained)
+        finish(waiters)
 
     def close(self, end: TaskEnd | None = None) -> None:
         """
-        Accept nothing more, after a last word about what was dropped. Idempotent; on the loop.
+        Accept nothing more, after a last report of dropped entries. Idempotent; on the loop.
 
-        The `end` goes into the journal behind the last entry.
+        The `end` goes into the journal after the last entry.
         """
         with self._lock:
             if self.closed:
                 return
             if self._flood is not None:
                 self._flood.tell()
-            if self._dropped:
-                self.emit_system(Level.WARNING, "Those were the last words that were dropped")
-            self._take_handed()
+            if self._dropped.count:
+                self.emit_system(Level.WARNING, LAST_DROPPED)
+            self._collect()
             if self._journal is not None and end is not None:
                 self._journal.append_end(end, self.last_seq)
             self.closed = True
             self._room.notify_all()
-        self._wake()
+        self.handoff.wake()
 
     def release(self, stored: bool) -> None:
-        """The writer is gone: let go whoever waits for a commit, and the journal where all is `stored`."""
+        """Wake those who wait for a commit, because the writer has ended; free the journal if all is `stored`."""
         with self._lock:
             if stored and self._journal is not None:
                 self._journal.committed_all()
-            drained, self._drains = self._drains, []
-        _finish(drained)
+            waiters = self._waiters.take_all()
+        finish(waiters)
 
     def _ask_flush(self) -> None:
         self.flush_asked = True
-        self._wake()
-
-    def _wake(self) -> None:
-        """Let `take` return, now or when it is next called."""
-        self._woken = True
-        while self._getters:
-            getter = self._getters.popleft()
-            if not getter.done():
-                getter.set_result(None)
-
-    # `asyncio.Queue` as it is, without what only its bound and its `join` need.
-
-    def put_nowait(self, item: LogEntry) -> None:
-        self._queue.append(item)
-        if self._getters and len(self._queue) >= self.wake_at:
-            self._wake()
-
-    def _init(self, maxsize: int) -> None:
-        self._queue: deque[LogEntry] = deque()
+        self.handoff.wake()
 
 
 def _with_source(source: str, metadata: dict[str, Any] | None) -> dict[str, Any]:
     given = metadata or {}
     return {**given, free_key("source", given): source}
-
-
-def _finish(drained: list[tuple[int, Drained]]) -> None:
-    for _, future in drained:
-        if isinstance(future, asyncio.Future):
-            if not future.done():  # cancelled: nobody waits any more
-                future.set_result(None)
-        elif future.set_running_or_notify_cancel():
-            future.set_result(None)

@@ -121,7 +121,7 @@ class LogWriter:
         """What is pending and, in the same step, a view of all that comes behind it."""
         snapshot = self.snapshot(log_filter, after)
         subscription = self.hub.subscribe(log_filter)
-        self._queue.wake_at = 1
+        self._queue.handoff.wake_at = 1
         return subscription, snapshot
 
     def show_progress(self, source: str, progress: dict[str, Any]) -> None:
@@ -191,7 +191,7 @@ class LogWriter:
             self._timer = asyncio.get_running_loop().call_later(self._settings.flush_interval_s, self._on_timer)
         batch_max = self._settings.batch_max
         # Not before the batch is full, or, while the store is behind, another is.
-        self._queue.wake_at = 1 if self.hub.readers else batch_max - len(self._pending) % batch_max
+        self._queue.handoff.wake_at = 1 if self.hub.readers else batch_max - len(self._pending) % batch_max
 
     def _note_progress(self, entries: list[LogEntry]) -> None:
         if self._queue.plain:
@@ -287,7 +287,7 @@ class LogWriter:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-            self._queue.wake_at = 1  # the next entry starts it again
+            self._queue.handoff.wake_at = 1  # the next entry starts it again
 
     def _forget(self, batch: list[LogEntry]) -> None:
         # Only here, after the commit: a reader between the two would find the entries nowhere.

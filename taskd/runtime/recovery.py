@@ -16,11 +16,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from taskd.entries import Level, LogEntry, timestamp_now
+from taskd.entries import SYSTEM, Level, LogEntry, timestamp_now
 from taskd.errors import StoreCorrupt, StoreUnavailable, TaskNotFound
 from taskd.journal import segments
 from taskd.journal.segments import Recovered
-from taskd.log.queue import SYSTEM
 from taskd.persistence.base import LogPersistenceService
 from taskd.persistence.sqlite.corruption import stamp_now
 from taskd.query.filters import LogFilter

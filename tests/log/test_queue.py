@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from taskd.entries import Level, LogEntry
-from taskd.log.queue import OTHER_SOURCES, SOURCES_CUT, SYSTEM, LogQueue
+from taskd.entries import SYSTEM, Level, LogEntry
+from taskd.log.queue import OTHER_SOURCES, SOURCES_CUT, LogQueue
 from taskd.settings import KIB, Settings
 from taskd.text.masking import Masker
 from taskd.text.sources import SOURCES_MAX
@@ -111,7 +111,7 @@ async def test_an_entry_handed_over_while_the_loop_empties_the_deque_is_not_left
                 empty.wait(0.3)
             super().extend(entries)
 
-    queue._handed = Handed()
+    queue._from_threads = Handed()
     first, second = (threading.Thread(target=say, args=(queue, name)) for name in "ab")
     first.start()
     first.join()
@@ -368,7 +368,7 @@ async def test_taking_waits_for_the_first_entry() -> None:
 async def test_a_taker_sleeps_until_there_are_as_many_as_wake_it() -> None:
     """Fewer it finds when it asks; the end and a flush wake it all the same."""
     queue = make_queue()
-    queue.wake_at = 3
+    queue.handoff.wake_at = 3
     taking = asyncio.create_task(queue.take())
     await asyncio.sleep(0)
     say(queue, "1", "2")

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from taskd.entries import Level, LogEntry
+from taskd.entries import SYSTEM, Level, LogEntry
 from taskd.log import rate_limit
-from taskd.log.queue import SYSTEM, LogQueue
+from taskd.log.queue import LogQueue
 from taskd.settings import Settings
 
 
