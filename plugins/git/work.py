@@ -143,7 +143,8 @@ class Work:
         """Hold the repository. If the task before died in the middle, finish its work first."""
         task = await self._acquire()
         try:
-            self._file("gits").touch(0o600)
+            # Even an empty file may wait for a busy disk, and the loop with it.
+            await self._git.context.run_in_thread(self._file("gits").touch, 0o600)
             await self._recover()
             await self._intend({})
             try:
@@ -151,7 +152,7 @@ class Work:
             except BaseException as error:
                 await self._clean_up(error)
                 raise
-            self._done()
+            await self._git.context.run_in_thread(self._done)
         finally:
             os.close(task)
 
