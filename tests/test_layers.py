@@ -1,13 +1,15 @@
 """Imports point one way: no module of taskd, and no package, depends on itself by way of others."""
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "taskd"
+TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "taskd"
 
 # Each package, or module that belongs to none, imports only from those above it.
 LAYERS = """
@@ -111,3 +113,9 @@ def test_no_room_is_full() -> None:
     rooms = [PACKAGE, *(path for path in PACKAGE.rglob("*") if (path / "__init__.py").exists())]
     full = {room.name: len([*room.glob("*.py")]) - 1 for room in rooms}
     assert {name: count for name, count in full.items() if count > (12 if name == "taskd" else 16)} == {}
+
+
+def test_nothing_imports_a_test_module() -> None:
+    """What tests share stands in `tests/helpers`."""
+    importing = re.compile(r"^\s*(?:from|import) tests\b.*\btest_", re.MULTILINE)
+    assert [path.name for path in TESTS.rglob("*.py") if importing.search(path.read_text())] == []

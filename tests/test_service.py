@@ -19,9 +19,9 @@ from taskd.service import Service
 from taskd.settings import Settings
 from taskd.tasks import Task, TaskStatus
 from tests.conftest import messages, read_all, running_service
-from tests.log.test_writer import until
-from tests.persistence.test_contract import created, entries
-from tests.runtime.test_manager import PLUGINS, until_said
+from tests.helpers.plugins import PLUGINS
+from tests.helpers.stores import created, entries
+from tests.helpers.waiting import until, until_said
 
 PluginDir = Callable[[str], Path]
 

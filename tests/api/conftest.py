@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from taskd.server.server import HttpServer
 from taskd.service import Service
 from tests.conftest import running_service
 from tests.helpers.gates import close_all
+from tests.helpers.waiting import until
 
 # A file that the build named after its content.
 SCRIPT = "/assets/index-Ab3dE_9x.js"
@@ -120,12 +121,6 @@ class Served(Shown):
         """How many follow a log now."""
         count: int = self.app.state.viewers.count
         return count
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Look again and again at what has no event to wait for."""
-    while not await condition():
-        await asyncio.sleep(0.002)
 
 
 Show = Callable[..., AbstractAsyncContextManager[Shown]]

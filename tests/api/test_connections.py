@@ -6,7 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.conftest import Serve, until
+from tests.api.conftest import Serve
+from tests.helpers.waiting import until
 
 
 async def get(url: str) -> httpx.Response:

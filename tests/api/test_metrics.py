@@ -9,9 +9,10 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from taskd.api.app import create_app
-from tests.api.conftest import Serve, Show, Shown, frames, until
+from tests.api.conftest import Serve, Show, Shown, frames
 from tests.conftest import running_service
 from tests.helpers.gates import gate
+from tests.helpers.waiting import until
 
 Samples = dict[tuple[str, str], float]
 

@@ -7,8 +7,9 @@ import httpx
 import orjson
 import pytest
 
-from tests.api.conftest import Serve, Served, Shown, until
+from tests.api.conftest import Serve, Served, Shown
 from tests.helpers.gates import gate
+from tests.helpers.waiting import until
 
 
 async def test_an_ended_log_is_its_entries_a_line_each(shown: Shown) -> None:

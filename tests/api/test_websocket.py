@@ -24,8 +24,9 @@ from taskd.errors import StoreUnavailable
 from taskd.log.hub import Matches
 from taskd.query.parameters import LogQuery
 from taskd.reading.follow import CaughtUp, Entries, Event
-from tests.api.conftest import Serve, Served, each_frame, frames, until
+from tests.api.conftest import Serve, Served, each_frame, frames
 from tests.helpers.gates import gate
+from tests.helpers.waiting import until
 
 
 def types(seen: list[dict[str, Any]]) -> list[str]:

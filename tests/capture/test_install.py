@@ -23,7 +23,8 @@ from taskd.log.logger import TaskLogger
 from taskd.log.queue import LogQueue
 from taskd.settings import Settings
 from taskd.text.masking import Masker
-from tests.helpers.speakers import Speaker, captured, until
+from tests.helpers.speakers import Speaker, captured
+from tests.helpers.waiting import until
 
 third_party = logging.getLogger("third.party")
 

@@ -18,6 +18,7 @@ from taskd.errors import ProcessFailed
 from taskd.log.logger import TaskLogger
 from taskd.log.queue import LogQueue
 from taskd.settings import Settings
+from tests.helpers.waiting import until
 
 
 class Log:
@@ -273,11 +274,6 @@ async def test_a_command_that_floods_waits_for_the_store(log: Log) -> None:
         if log.queue.flush_asked or running.done():
             log.queue.committed(expected - 1 - log.queue._committed_seq, 0, expected - 1)
     await running
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await asyncio.sleep(0.001)
 
 
 class Store:

@@ -15,7 +15,8 @@ import pytest
 from taskd.capture.install import capture_installed
 from taskd.entries import Level
 from taskd.log.logger import TaskLogger
-from tests.helpers.speakers import Speaker, captured, until
+from tests.helpers.speakers import Speaker, captured
+from tests.helpers.waiting import until
 
 logger = logging.getLogger("spreading")
 

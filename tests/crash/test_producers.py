@@ -19,8 +19,8 @@ import pytest
 from benchmarks.plan import ROOT
 from benchmarks.proc import memory_of
 from benchmarks.viewers import STEP_NS
-from tests.crash.test_watchdog import samples
 from tests.helpers.bars import TORTURE, Record, scaled
+from tests.helpers.metrics import samples
 from tests.helpers.served import ENVIRONMENT, Served, taskd
 
 FLOOD = scaled(60_000, 1_000_000)

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import orjson
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from taskd.journal import segments
 from tests.helpers.bars import Record, scaled
+from tests.helpers.metrics import samples
 from tests.helpers.served import Served, wait_until
 
 BLOCK_S = scaled(1.5, 5.0)
@@ -99,17 +98,6 @@ def with_blockers(directory: Path, *options: str) -> Served:
     (plugins / "blockers.py").write_text(BLOCKERS)
     # Nothing is stored before the end of the task: what is seen of it during the block is in the journal.
     return Served(directory, "--plugins", str(plugins), "--loop-block-warn-s", str(WARN_S), *options)
-
-
-def samples(served: Served, name: str) -> dict[tuple[tuple[str, str], ...], float]:
-    """The samples of that name in `/metrics`, by their labels."""
-    text = httpx.get(f"{served.url}/metrics", trust_env=False).raise_for_status().text
-    return {
-        tuple(sorted(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-        if sample.name == name
-    }
 
 
 def journaled(served: Served, task_id: str) -> list[dict[str, Any]]:

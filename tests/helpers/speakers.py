@@ -52,10 +52,3 @@ class Speaker:
 
     def told(self) -> list[tuple[str, str, str]]:
         return [(entry.source, entry.level.value, entry.message) for entry in self.entries()]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait on the loop until `condition` holds."""
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.005)

@@ -9,7 +9,8 @@ import pytest
 from taskd.capture.install import capture_installed
 from taskd.entries import Level, body_of
 from taskd.log.late import LINES_MAX, PERIOD_MAX_S, PERIOD_S, LateWords
-from tests.helpers.speakers import Speaker, until
+from tests.helpers.speakers import Speaker
+from tests.helpers.waiting import until
 
 
 class Turns:

@@ -13,7 +13,7 @@ from taskd.log.queue import OTHER_SOURCES, SOURCES_CUT, LogQueue
 from taskd.settings import KIB, Settings
 from taskd.text.masking import Masker
 from taskd.text.sources import SOURCES_MAX
-from tests.helpers.speakers import until
+from tests.helpers.waiting import until
 
 INFO = Level.INFO
 

@@ -9,14 +9,9 @@ from taskd.query.filters import LogFilter
 from taskd.reading.follow import CaughtUp, Entries, follow
 from taskd.settings import Settings
 from taskd.stores import open_persistence
-from tests.reading.test_follow import LiveLog, first, live_log, stored
-
-
-async def until(condition: object) -> None:
-    """Wait until a callable is true; the test's own time limit bounds it."""
-    assert callable(condition)
-    while not condition():
-        await asyncio.sleep(0.001)
+from tests.helpers.live_log import LiveLog, first, live_log
+from tests.helpers.stores import stored
+from tests.helpers.waiting import until
 
 
 async def stored_seqs(log: LiveLog) -> list[int]:

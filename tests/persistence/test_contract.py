@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import orjson
@@ -16,10 +16,7 @@ from taskd.query.filters import LogFilter
 from taskd.settings import MIB, Settings
 from taskd.stores import open_persistence
 from taskd.tasks import Task, TaskEnd, TaskStatus, new_task_id
-
-START_US = 1_795_000_000_000_000
-ENDED = TaskEnd(TaskStatus.SUCCEEDED, timestamp_of(START_US + 9_000_000), '{"n":1}')
-ALL = LogFilter()
+from tests.helpers.stores import ALL, ENDED, START_US, created, entries, entry, new_task, stored
 
 
 @pytest.fixture(params=["sqlite"])
@@ -27,32 +24,6 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     """An empty store of each backend."""
     async with open_persistence(Settings(data_dir=tmp_path)) as opened:
         yield opened
-
-
-def new_task(plugin: str = "mine") -> Task:
-    return Task(new_task_id(), plugin, {"a": [1, "ä"]}, TaskStatus.QUEUED, timestamp_of(START_US))
-
-
-def entry(seq: int, message: str = "said", level: Level = Level.INFO, source: str = "mine") -> LogEntry:
-    return LogEntry.make(seq, timestamp_of(START_US + seq * 1_000), level, source, message, b'{"n":%d}' % seq)
-
-
-def entries(seqs: Iterable[int]) -> list[LogEntry]:
-    return [entry(seq) for seq in seqs]
-
-
-async def stored(store: LogPersistenceService, task_id: str, log_filter: LogFilter = ALL) -> list[LogEntry]:
-    page, more = await store.page(
-        task_id, log_filter, Span(), order="asc", offset=0, limit=100_000, bytes_max=1_000_000_000
-    )
-    assert not more
-    return page
-
-
-async def created(store: LogPersistenceService, plugin: str = "mine") -> str:
-    task = new_task(plugin)
-    await store.create_task(task, [])
-    return task.id
 
 
 async def test_a_task_is_read_as_it_was_stored(store: LogPersistenceService) -> None:

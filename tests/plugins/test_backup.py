@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
-from contextlib import aclosing, closing, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,12 @@ import pytest
 import zstandard
 
 from taskd.errors import ParamsInvalid
-from taskd.query.filters import LogFilter
-from taskd.reading.follow import Entries, follow
 from taskd.service import Service
 from taskd.tasks import TaskStatus
 from tests.conftest import messages, read_all
 from tests.helpers.backups import DIRECTORY, HARD, LINK, hostile, member, result, run, tree_of, warnings
 from tests.helpers.bars import scaled
-
-
-async def until(service: Service, task_id: str, message: str) -> None:
-    """Wait until a task has said `message`."""
-    async with aclosing(follow(service.manager, task_id, LogFilter(), page_entries=100)) as events:
-        async for event in events:
-            if isinstance(event, Entries) and message in messages(event.entries):
-                return
-    raise AssertionError(f"the task ended without saying {message!r}")
+from tests.helpers.waiting import until_said
 
 
 def names(archive: str) -> list[str]:
@@ -394,7 +384,7 @@ async def test_a_cancelled_backup_leaves_no_file(service: Service, archives: Pat
     with (source / "sparse").open("wb") as file:
         file.truncate(64 * 1_024**3)
     task = await service.manager.submit("backup", {"source": str(source), "destination": str(archives)})
-    await until(service, task.id, "write")
+    await until_said(service, task.id, "write")
     assert [path.name.endswith(".partial") for path in archives.iterdir()] == [True]
     await service.manager.cancel(task.id)
     assert (await service.manager.wait(task.id)).status is TaskStatus.CANCELLED

@@ -34,7 +34,7 @@ from taskd.service import Service
 from taskd.system.trees import OPEN_MAX
 from tests.helpers.backups import DIRECTORY, HARD, LINK, hostile, member, result, run, tree_of, warnings
 from tests.helpers.bars import scaled
-from tests.helpers.deep import depth, dig
+from tests.helpers.deep_trees import depth, dig
 from tests.helpers.loud import Loud
 
 ROOT = os.geteuid() == 0

@@ -12,7 +12,7 @@ import pytest
 
 from taskd.service import Service
 from tests.conftest import messages, read_all, running_service
-from tests.helpers.hostile import HOSTILE, Mutation, snapshot
+from tests.helpers.hostile_git import HOSTILE, Mutation, snapshot
 from tests.helpers.repositories import git, own_file, result, run
 
 pytestmark = pytest.mark.usefixtures("git_configuration")

@@ -6,7 +6,7 @@ import random
 import sqlite3
 import sys
 from collections.abc import Callable
-from contextlib import aclosing, closing
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,10 @@ from plugins.migration.files import File
 from plugins.migration.guard import Guard
 from taskd.entries import Level
 from taskd.errors import ParamsInvalid
-from taskd.query.filters import LogFilter
-from taskd.reading.follow import Entries, follow
 from taskd.service import Service
 from taskd.tasks import Task
 from tests.conftest import messages, read_all
+from tests.helpers.waiting import until_said
 
 USERS = "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT);\nINSERT INTO users (name) VALUES ('a;b'), ('c');\n"
 MAILS = "ALTER TABLE users ADD COLUMN mail TEXT;\nUPDATE users SET mail = name || '@example.org'"
@@ -387,7 +386,7 @@ async def test_waiting_for_a_lock_can_be_cancelled(service: Service, write: Writ
         other.execute("BEGIN IMMEDIATE")
         params = {"database": f"sqlite:///{database}", "directory": str(directory), "backup": False}
         task = await service.manager.submit("migration", params)
-        await until(service, task.id, f"{database} is at version 0; to apply: 1 migration")
+        await until_said(service, task.id, f"{database} is at version 0; to apply: 1 migration")
         await service.manager.cancel(task.id)
         assert (await service.manager.wait(task.id)).status == "cancelled"
 
@@ -495,7 +494,7 @@ async def test_cancelling_undoes_the_migration_that_runs(service: Service, write
     directory = write(_0002_forever=f"DELETE FROM users;\n{FOREVER};")
     params = {"database": f"sqlite:///{database}", "directory": str(directory)}
     task = await service.manager.submit("migration", params)
-    await until(service, task.id, "0002_forever.sql:1 DELETE FROM users;")
+    await until_said(service, task.id, "0002_forever.sql:1 DELETE FROM users;")
     await service.manager.cancel(task.id)
     assert (await service.manager.wait(task.id)).status == "cancelled"
     assert rows(database, "SELECT count(*) FROM users") == [(2,)]
@@ -523,12 +522,3 @@ async def test_a_path_is_answered_with_the_database_that_it_means(service: Servi
     """Four slashes are nobody's first guess."""
     with pytest.raises(ParamsInvalid, match=r"e\.g\. sqlite:////abs/lib\.db"):
         await service.manager.submit("migration", {"database": "/abs/lib.db", "directory": "/migrations"})
-
-
-async def until(service: Service, task_id: str, message: str) -> None:
-    """Wait until a task has said `message`."""
-    async with aclosing(follow(service.manager, task_id, LogFilter(), page_entries=100)) as events:
-        async for event in events:
-            if isinstance(event, Entries) and message in messages(event.entries):
-                return
-    raise AssertionError(f"the task ended without saying {message!r}")

@@ -17,8 +17,8 @@ from taskd.query.filters import LogFilter
 from taskd.query.outline import ANCHOR_ENTRIES, Outline, make_bins
 from taskd.query.parameters import LogQuery
 from taskd.reading.pages import read_all, read_next, read_outline, read_page
-from tests.reading.test_follow import LiveLog, live_log
-from tests.reading.test_pages import FILTERS, emit, naive, whole
+from tests.helpers.live_log import LiveLog, live_log
+from tests.helpers.pages import FILTERS, emit, naive, whole
 
 START_US = 1_795_000_000_000_000
 

@@ -7,32 +7,14 @@ from typing import Any
 
 import pytest
 
-from taskd.entries import Level, LogEntry
+from taskd.entries import LogEntry
 from taskd.errors import ParameterInvalid, TaskNotFound
 from taskd.query.counts import LogCounts
 from taskd.query.filters import LogFilter
 from taskd.query.parameters import LogQuery
 from taskd.reading.pages import Page, read_page, read_sources, read_stats
-from tests.reading.test_follow import LiveLog, live_log
-
-FILTERS = [
-    LogFilter(),
-    LogFilter(levels=frozenset({Level.ERROR, Level.DEBUG})),
-    LogFilter(sources=("b.*",)),
-    LogFilter(search=("1",)),
-    LogFilter(search=("nobody says this",)),
-]
-
-
-def naive(entries: list[LogEntry], query: LogQuery) -> list[LogEntry]:
-    """The page as the contract words it, over a list."""
-    matches = [entry for entry in entries if query.filter.matches(entry)]
-    if query.tail is not None:
-        return matches[-query.tail :]
-    before = query.before or len(entries) + 1
-    matches = [entry for entry in matches if query.after < entry.seq < before]
-    matches = matches[::-1] if query.order == "desc" else matches
-    return matches[query.offset : query.offset + query.limit]
+from tests.helpers.live_log import live_log
+from tests.helpers.pages import FILTERS, emit, naive, whole
 
 
 def random_query(rng: random.Random, last_seq: int) -> LogQuery:
@@ -48,18 +30,6 @@ def random_query(rng: random.Random, last_seq: int) -> LogQuery:
         limit=rng.randrange(1, 60),
         total=rng.random() < 0.5,
     )
-
-
-def emit(log: LiveLog, rng: random.Random, count: int) -> None:
-    for number in range(count):
-        logger = log.logger.with_source(rng.choice(["a", "b", "b.c"]))
-        logger.log(rng.choice(list(Level)), f"said {number}")
-
-
-async def whole(log: LiveLog) -> list[LogEntry]:
-    """Everything published so far, read without a page."""
-    page = await read_page(log, log.task_id, LogQuery(limit=5_000))
-    return page.entries
 
 
 @pytest.mark.parametrize("seed", range(15))

@@ -18,7 +18,7 @@ from taskd.service import Service
 from taskd.settings import Settings
 from taskd.stores import open_persistence
 from tests.conftest import running_service
-from tests.helpers.deep import dig
+from tests.helpers.deep_trees import dig
 
 
 async def ended(service: Service, tmp_path: Path) -> tuple[str, Path]:

@@ -28,7 +28,8 @@ from taskd.settings import Settings
 from taskd.stores import open_persistence
 from taskd.system.supervision import Supervisor
 from taskd.tasks import TaskEnd, TaskStatus
-from tests.reading.test_follow import END, FILTERS, LiveLog, UnevenStore, emit, read, stored
+from tests.helpers.live_log import END, FILTERS, LiveLog, UnevenStore, emit, read
+from tests.helpers.stores import stored
 
 SEGMENT = 16_384
 # What happens to the head of a segment.

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.helpers.proc import memory_bytes
 from tests.helpers.served import PLUGINS, Served
 
 TOKEN = "correct-horse-battery"
@@ -90,6 +91,11 @@ class Target(Served):
     def client(self) -> httpx.Client:
         """One for all requests."""
         return httpx.Client(trust_env=False, timeout=60)
+
+    @property
+    def memory_kib(self) -> int:
+        """The resident memory of the server."""
+        return memory_bytes(self.process.pid) // 1_024
 
     def __exit__(self, *raised: object) -> None:
         self.client.close()

@@ -24,7 +24,7 @@ from plugins.git.configuration import HARMLESS
 from taskd.service import Service
 from tests.conftest import running_service
 from tests.helpers.bars import TORTURE, Record, scaled
-from tests.helpers.hostile import HOSTILE, snapshot
+from tests.helpers.hostile_git import HOSTILE, snapshot
 from tests.helpers.repositories import git
 
 REPOSITORIES = scaled(30, 1_000)

@@ -10,7 +10,6 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from tests.security.conftest import KEY, UPGRADE, Target
-from tests.security.test_requests import resident_kib
 
 JSON = "Content-Type: application/json"
 BODY_BYTES_MAX = 1_048_576
@@ -29,10 +28,10 @@ def test_a_body_over_the_limit_is_refused_whatever_it_declares(here: Target) -> 
 def test_a_packed_body_is_not_unpacked(here: Target, coding: str) -> None:
     """websockets CVE-2018-1000518 and all bombs since: what is small stays small."""
     bomb = gzip.compress(b" " * 50_000_000) if coding == "gzip" else zlib.compress(b" " * 50_000_000)
-    before_kib = resident_kib(here)
+    before_kib = here.memory_kib
     asked = ("Host: localhost", JSON, f"Content-Encoding: {coding}", f"Content-Length: {len(bomb)}")
     assert here.ask("POST /api/tasks HTTP/1.1", *asked, body=bomb).status in (400, 415)
-    assert resident_kib(here) - before_kib < 20_000
+    assert here.memory_kib - before_kib < 20_000
 
 
 @pytest.mark.parametrize(
@@ -111,12 +110,12 @@ def test_what_a_websocket_client_may_not_say_closes_it(here: Target, path: str, 
 
 def test_pings_whose_answers_nobody_reads_fill_no_memory(here: Target, path: str) -> None:
     """Each is answered with as much, into a buffer that the client does not empty."""
-    before_kib = resident_kib(here)
+    before_kib = here.memory_kib
     with socket.create_connection(("127.0.0.1", here.port), 10) as connection:
         connection.sendall("\r\n".join([f"GET {path} HTTP/1.1", "Host: localhost", *UPGRADE, "", ""]).encode())
         with pytest.raises(OSError, match=r"reset|[Bb]roken pipe"):
             flood(connection)
-    assert resident_kib(here) - before_kib < 20_000
+    assert here.memory_kib - before_kib < 20_000
 
 
 def test_who_says_too_much_while_being_told_something_is_no_fault(here: Target, path: str) -> None:

@@ -24,6 +24,7 @@ from taskd.settings import Settings
 from taskd.system.supervision import Supervisor
 from tests.conftest import messages, read_all, running_service
 from tests.helpers.bars import Record
+from tests.helpers.waiting import until
 
 QUICK = {"restart_delay_s": 0.01, "restart_delay_max_s": 0.02}
 PLUGIN = """
@@ -34,11 +35,6 @@ class Talk(Plugin):
         await asyncio.sleep(0.05)
         context.logger.info("after")
 """
-
-
-async def until(condition: Callable[[], object]) -> None:
-    while not condition():
-        await asyncio.sleep(0.005)
 
 
 class Lives:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from taskd.system.trees import NAMED_MAX, OPEN_MAX, Descent, Left, Moved, remove_tree
-from tests.helpers.deep import dig
+from tests.helpers.deep_trees import dig
 
 ROOT = os.geteuid() == 0
 

@@ -11,7 +11,7 @@ from taskd.persistence.base import LogPersistenceService
 from taskd.persistence.sqlite import checkpoints
 from taskd.settings import Settings
 from taskd.stores import open_persistence
-from tests.persistence.test_contract import created, entry
+from tests.helpers.stores import created, entry
 
 LARGE = 262_144
 

@@ -18,7 +18,7 @@ from taskd.query.filters import LogFilter
 from taskd.settings import MIB, Settings
 from taskd.stores import open_persistence, set_aside_database
 from tests.conftest import running_service
-from tests.persistence.test_contract import created, entries, entry, stored
+from tests.helpers.stores import created, entries, entry, stored
 
 STAMP = "20261125T000000Z"
 

@@ -14,7 +14,7 @@ from taskd.reading.follow import End, Entries, follow
 from taskd.settings import Settings
 from taskd.stores import open_persistence
 from tests.conftest import running_service
-from tests.persistence.test_contract import ENDED, created, entries, entry
+from tests.helpers.stores import ENDED, created, entries, entry
 
 ALL = LogFilter()
 

@@ -7,7 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from taskd.query.regex import compile_lines, compile_pattern
 from taskd.settings import Settings
 from taskd.stores import open_persistence
 from taskd.tasks import Task, TaskEnd, TaskStatus
+from tests.helpers.waiting import until
 
 TASK = task_of(0)
 COUNT = 2 * BLOCK_ENTRIES + 2_500
@@ -218,11 +219,6 @@ def state(path: Path) -> list[Any]:
         rows = connection.execute("SELECT blocks, searchable FROM log_indexes").fetchall()
     connection.close()
     return rows
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await asyncio.sleep(0.01)
 
 
 INDEXING = """

@@ -15,7 +15,7 @@ from taskd.persistence.sqlite.schema import SCHEMA_VERSION
 from taskd.query.filters import LogFilter
 from taskd.settings import Settings
 from taskd.stores import open_persistence
-from tests.persistence.test_contract import created, entries, entry, new_task, stored
+from tests.helpers.stores import created, entries, entry, new_task, stored
 
 
 async def test_what_was_stored_is_there_after_opening_again(tmp_path: Path) -> None:

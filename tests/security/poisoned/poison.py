@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from taskd import Plugin, TaskContext
-from tests.text.test_sanitise import HOSTILE, LEAF, VALUE, Box, deep
+from tests.helpers.hostile_values import HOSTILE, LEAF, VALUE, Box, deep
 
 
 class Recursive:
