@@ -14,7 +14,8 @@ import pytest
 
 from taskd.cli.main import cli
 from taskd.cli.options import settings_options
-from tests.docs.blocks import PAGES, ROOT
+from taskd.persistence.sqlite.schema import SCHEMA_VERSION
+from tests.docs.blocks import PAGES, ROOT, blocks_of
 
 README_WORDS_MAX = 1_200
 GENERATED = re.compile(r"^reference/(settings|commands|http|python)\.md$")
@@ -67,6 +68,18 @@ def test_every_command_is_in_the_table_of_commands() -> None:
     table = (ROOT / "docs" / "commands.md").read_text()
     names = cli.list_commands(click.Context(cli))
     assert [name for name in names if f"| `taskd {name}" not in table] == []
+
+
+def test_a_file_that_two_pages_show_is_the_same_on_both() -> None:
+    files = {(block.title, block.text) for page in PAGES for block in blocks_of(page) if block.title}
+    titles = [title for title, _ in files]
+    assert sorted(titles) == sorted(set(titles))
+
+
+def test_the_changelog_names_the_schema_of_the_newest_version() -> None:
+    """A downgrade across a change of it needs a backup."""
+    newest = (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1]
+    assert f"Schema {SCHEMA_VERSION}." in newest
 
 
 def test_the_readme_is_read_in_three_minutes() -> None:
