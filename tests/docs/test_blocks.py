@@ -39,9 +39,10 @@ def machine(tmp_path: Path) -> Machine:
 
 
 def run_page(machine: Machine, page: Path) -> str:
-    """Run all blocks of a page in order and return their output."""
+    """Write the files that a page shows, run its other blocks in order, and return their output."""
+    blocks = sorted(blocks_of(page, *RUN), key=lambda block: not block.title)
     with machine:
-        return "".join([machine.run(block) for block in blocks_of(page, *RUN)])
+        return "".join([machine.run(block) for block in blocks])
 
 
 @needs_curl
