@@ -15,7 +15,7 @@ BUILD_PAGE = { $(WEB) fresh || { $(NODE) && $(WEB); }; }
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo page test matrix torture check format screenshots bench clean
+.PHONY: help demo page docs test matrix torture check format screenshots bench clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 21
@@ -26,6 +26,9 @@ demo: $(VENV)/.installed  ## serve on 127.0.0.1:8642 (PORT= moves it) and run th
 
 page: $(VENV)/.installed $(if $(DEV),web/node_modules/.installed)  ## build the page; DEV=1 shows it as it is edited, with a running taskd
 	@$(if $(DEV),$(WEB) npm run dev,$(BUILD_PAGE))
+
+docs: $(VENV)/.installed-docs  ## build the documentation into build/docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -f - < docs/mkdocs.yml
 
 test: $(VENV)/.installed-dev web/node_modules/.installed  ## all the tests (ARGS= goes to pytest, CHROMIUM= names a browser)
 	@$(BUILD_PAGE)
@@ -77,6 +80,10 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.made
 
 $(VENV)/.installed-bench: pyproject.toml $(VENV)/.made
 	$(PIP) -e '.[bench]'
+	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-docs: pyproject.toml $(VENV)/.made
+	$(PIP) -e '.[docs]'
 	@touch $(VENV)/.installed $@
 
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.made

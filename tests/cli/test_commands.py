@@ -104,24 +104,6 @@ def test_a_log_that_is_followed_has_no_end_to_set(option: str) -> None:
     assert f"{option} does not go with -f." in refused.stderr
 
 
-def test_the_example_for_plugin_writers_works_as_it_is_written(tmp_path: Path) -> None:
-    page = (Path(__file__).parent.parent.parent / "plugins" / "README.md").read_text()
-    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    (commands,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
-    (tmp_path / "plugins").mkdir()
-    (tmp_path / "plugins" / "words.py").write_text(example)
-    (tmp_path / "taskd").write_text(f'#!/bin/sh\nexec {" ".join(taskd())} "$@"\n')
-    (tmp_path / "taskd").chmod(0o755)
-    with Served(tmp_path) as served:
-        paths = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(Path(__file__).parent.parent.parent)}
-        environment = ENVIRONMENT | paths | {"TASKD_SERVER": served.url}
-        command = ["sh", "-ec", commands]
-        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert '{"files":1,"words":3}' in result.stderr
-    assert " du: " in result.stdout
-
-
 # Running tasks
 
 
