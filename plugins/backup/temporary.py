@@ -46,6 +46,8 @@ def _new_locked(parent: int, pattern: str, directory: bool) -> tuple[str, int]:
             if directory:
                 os.mkdir(name, 0o700, dir_fd=parent)
             fd = os.open(name, flags, 0o600, dir_fd=parent)
+            if directory:
+                os.fchmod(fd, 0o700)  # a default ACL of the parent may leave its owner without the right to enter
         except OSError as error:
             raise Failed(f"The directory of {name} cannot be written to: {why(error)}. Give another one.") from error
         with contextlib.suppress(OSError):

@@ -124,6 +124,8 @@ class Tree:
         if made is None:
             os.mkdir(name, dir_fd=self._descent.fd)
         fd = os.open(name, DIRECTORY, dir_fd=self._descent.fd)
+        if made is None:
+            os.fchmod(fd, 0o700)  # a default ACL of the parent may leave its owner without the right to enter
         found = identity(os.fstat(fd))
         if made not in (None, found):
             os.close(fd)
