@@ -8,7 +8,7 @@ from taskd import PluginError
 from .configuration import check_configuration
 from .params import GitParams
 from .places import Place, configuration_files, find_place, hooks_in
-from .runner import Runner, own_directory
+from .runner import Runner, file_roots, own_directory
 from .texts import fields_of, readable, text_of
 
 NAMES_SHOWN = 5
@@ -31,7 +31,7 @@ async def opened(git: Runner, params: GitParams) -> Place:
 async def look(git: Runner, path: str | Path) -> Place:
     """Return the repository in the directory `path`. Raises `PluginError` if it, or its configuration, is refused."""
     context = git.context
-    roots = context.settings.git_file_roots
+    roots = file_roots(context)
     place = await context.run_in_thread(find_place, str(path), roots, lambda: context.cancelled)
     check_configuration(place, [(path, await _listed(git, path)) for path in configuration_files(place)])
     found = await git.output("rev-parse", *WHERE, cwd=place.directory)

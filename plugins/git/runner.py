@@ -158,7 +158,7 @@ class Runner:
 
     def _file_url(self, path: Path) -> str:
         real = path.resolve()
-        roots = [root.resolve() for root in self.context.settings.git_file_roots]
+        roots = [root.resolve() for root in file_roots(self.context)]
         if not any(real.is_relative_to(root) for root in roots):
             shown = ", ".join(map(str, roots)) or "none"
             raise PluginError(
@@ -184,6 +184,11 @@ class Runner:
             "GIT_CONFIG_VALUE_1": "false",
         }
         return clean
+
+
+def file_roots(context: TaskContext) -> list[Path]:
+    """Return the directories below which file:// URLs are accepted: the option `file_roots`, separated by ':'."""
+    return [Path(root) for root in context.options.get("file_roots", "").split(":") if root]
 
 
 def own_directory(context: TaskContext) -> Path:
