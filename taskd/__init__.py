@@ -9,18 +9,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from taskd.capture.process import ProcessResult
     from taskd.entries import Level, LogEntry
+    from taskd.errors import PluginError, ProcessFailed
     from taskd.log.logger import TaskLogger
     from taskd.runtime.context import TaskContext
     from taskd.runtime.plugins import Plugin
     from taskd.version import __version__
 
-__all__ = ["Level", "LogEntry", "Plugin", "TaskContext", "TaskLogger", "__version__"]
+__all__ = [
+    "Level",
+    "LogEntry",
+    "Plugin",
+    "PluginError",
+    "ProcessFailed",
+    "ProcessResult",
+    "TaskContext",
+    "TaskLogger",
+    "__version__",
+]
 
 _WHERE = {
     "Level": "entries",
     "LogEntry": "entries",
     "Plugin": "runtime.plugins",
+    "PluginError": "errors",
+    "ProcessFailed": "errors",
+    "ProcessResult": "capture.process",
     "TaskContext": "runtime.context",
     "TaskLogger": "log.logger",
     "__version__": "version",

@@ -19,6 +19,7 @@ Every error that taskd raises on purpose, in one tree.
     ├── TaskConflict         the task's status does not allow it
     ├── TooManyTasks         the queue of tasks is full
     ├── Stopping             the service is stopping and takes nothing new
+    ├── PluginError          a plugin cannot do what was asked, and reports why
     ├── ProcessFailed        a command ended with an exit code or a signal
     └── ClientError          a client's request had no good answer
         ├── Unreachable      no server answers there, or it cannot serve now
@@ -136,6 +137,18 @@ class Stopping(TaskdError):
 
     def __init__(self) -> None:
         super().__init__("taskd is stopping and takes no new tasks; try again when it is back.")
+
+
+class PluginError(TaskdError):
+    """
+    A plugin cannot do what was asked, for a reason that is not a fault of its code.
+
+    Raised by plugins. `message` is a sentence with what was wrong and what was expected, `advice` one with
+    what to do. The task fails with both as its error, and its log has them without a traceback.
+    """
+
+    def __init__(self, message: str, advice: str = "") -> None:
+        super().__init__(f"{message} {advice}".rstrip())
 
 
 class ProcessFailed(TaskdError):

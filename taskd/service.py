@@ -305,6 +305,10 @@ class Service:
         for directory in (shipped.PLUGINS, *self.settings.plugins):
             self.plugins.load_directory(directory)
         self.plugins.load_entry_points()
+        for name in sorted({option.partition(".")[0] for option in self.settings.plugin_option}):
+            if name not in self.plugins.plugins:
+                known = ", ".join(sorted(self.plugins.plugins))
+                _log.warning("plugin_option names the plugin %r, which is not loaded; these are: %s", name, known)
 
 
 def _shown_url(url: str) -> str:

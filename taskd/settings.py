@@ -23,6 +23,9 @@ KIB = 1_024
 MIB = 1_024 * KIB
 
 
+PLUGIN_OPTION = re.compile(r"([a-z][a-z0-9_-]*)\.([A-Za-z_][A-Za-z0-9_-]*)=(.*)", re.DOTALL)
+
+
 class Settings(BaseModel):
     """What an operator chooses; see `load_settings` for how."""
 
@@ -52,9 +55,14 @@ class Settings(BaseModel):
         default_factory=list,
         description="Host names to answer to besides localhost and IP addresses; separated by ','.",
     )
+    plugin_option: list[str] = Field(
+        default_factory=list,
+        description="PLUGIN.KEY=VALUE, an option of a plugin; in the variable separated by ';'.",
+    )
     git_file_roots: list[Path] = Field(
         default_factory=list,
-        description="Directories below which the git plugin accepts file:// URLs; in the variable separated by ':'.",
+        description="Directories below which the git plugin accepts file:// URLs, as --plugin-option git.file_roots; "
+        "in the variable separated by ':'.",
     )
 
     # The path of an entry
@@ -236,7 +244,24 @@ class Settings(BaseModel):
     @field_validator("allowed_hosts", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
-        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        given = [value] if isinstance(value, str) else value
+        return [part.strip() for names in given for part in str(names).split(",") if part.strip()]
+
+    @field_validator("plugin_option", mode="before")
+    @classmethod
+    def _split_options(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(";") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("plugin_option")
+    @classmethod
+    def _options_have_a_plugin(cls, options: list[str]) -> list[str]:
+        for option in options:
+            if not PLUGIN_OPTION.fullmatch(option):
+                raise ValueError(f"{option!r} is no option: expected PLUGIN.KEY=VALUE, such as words.root=/srv/texts")
+        names = [option.partition("=")[0] for option in options]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"{twice} is given twice: give it once")
+        return options
 
     @field_validator("synchronous", "capture_level", mode="before")
     @classmethod
@@ -267,6 +292,10 @@ class Settings(BaseModel):
             not 0 < self.retention_bytes_max < MIB,
             f"retention_bytes_max must be 0 or at least {MIB:,}, or an empty database would exceed it",
         )
+        _require(
+            not self.git_file_roots or "file_roots" not in options_of(self.plugin_option, "git"),
+            "git_file_roots and the plugin option git.file_roots are the same setting: give one of them",
+        )
         _require(self.frame_interval_s < self.ping_interval_s, "frame_interval_s must be below ping_interval_s")
         _require(self.viewers_max < self.connections_max, "viewers_max must be below connections_max")
         needs_token = not is_loopback(self.host) and not self.token and not self.token_file
@@ -277,6 +306,13 @@ class Settings(BaseModel):
     def database_url(self) -> str:
         """The store's URL, with the default filled in."""
         return self.database or f"sqlite:///{self.data_dir / 'taskd.db'}"
+
+    def options_of(self, plugin: str) -> dict[str, str]:
+        """Return what `plugin_option` has for a plugin. `git_file_roots` is git's `file_roots`, separated by ':'."""
+        options = options_of(self.plugin_option, plugin)
+        if plugin == "git" and self.git_file_roots:
+            options["file_roots"] = ":".join(map(str, self.git_file_roots))
+        return options
 
     def rooted(self) -> "Settings":
         """The same with whole paths, as they are meant here and now: a plugin may change the working directory."""
@@ -289,6 +325,12 @@ class Settings(BaseModel):
         if scheme == "sqlite" and file:
             whole["database"] = f"sqlite:///{Path(file).absolute()}"
         return self.model_copy(update=whole)
+
+
+def options_of(given: Iterable[str], plugin: str) -> dict[str, str]:
+    """Return the options of one plugin out of PLUGIN.KEY=VALUE texts."""
+    found = filter(None, map(PLUGIN_OPTION.fullmatch, given))
+    return {match[2]: match[3] for match in found if match[1] == plugin}
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -315,3 +315,13 @@ async def test_many_plugins_may_block_in_threads_at_once(tmp_path: Path, plugin_
     async with running_service(tmp_path, plugins=[plugin_dir(source)], tasks_running_max=40) as service:
         tasks = [await service.manager.submit("blocks", {}) for _ in range(40)]
         assert {(await service.manager.wait(task.id)).status for task in tasks} == {"succeeded"}
+
+
+async def test_an_option_of_a_plugin_that_is_not_loaded_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may be misspelt; the start goes on, for the plugin may be added later."""
+    async with running_service(tmp_path, plugin_option=["wrods.root=/srv", "words.root=/srv"]):
+        pass
+    [record] = [record for record in caplog.records if "plugin_option" in record.getMessage()]
+    assert "the plugin 'wrods', which is not loaded; these are: " in record.getMessage()

@@ -1,6 +1,7 @@
 """A setting is read from a flag or a variable, checked, and refused with one clear line."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -211,3 +212,28 @@ def test_a_variable_that_is_no_setting_is_told_with_the_nearest(monkeypatch: pyt
         "TASKD_QQQ is no setting and is ignored; taskd serve --help lists them",
         "TASKD_RETENTION_DAY is no setting and is ignored; TASKD_RETENTION_DAYS is one",
     ]
+
+
+def test_options_of_plugins_are_repeated_or_separated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flag for each, or one variable for all."""
+    monkeypatch.setenv("TASKD_PLUGIN_OPTION", "words.root=/a; git.file_roots=/b:/c")
+    assert load_settings().options_of("git") == {"file_roots": "/b:/c"}
+    assert load_settings(plugin_option=["words.root=;"]).options_of("words") == {"root": ";"}
+
+
+def test_git_file_roots_is_another_spelling_of_an_option() -> None:
+    assert load_settings(git_file_roots="/b:/c").options_of("git") == {"file_roots": "/b:/c"}
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"plugin_option": ["root=/a"]}, "'root=/a' is no option: expected PLUGIN.KEY=VALUE"),
+        ({"plugin_option": ["words.root"]}, "'words.root' is no option"),
+        ({"plugin_option": ["words.root=1", "words.root=2"]}, "words.root is given twice: give it once"),
+        ({"plugin_option": ["git.file_roots=/a"], "git_file_roots": ["/b"]}, "are the same setting: give one of them"),
+    ],
+)
+def test_an_option_that_cannot_be_meant_is_refused(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(told)):
+        load_settings(**given)

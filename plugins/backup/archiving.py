@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, cast
 
-from taskd import TaskLogger
+from taskd import PluginError, TaskLogger
 
-from .failures import Failed, shown, why
+from .failures import shown, why
 from .members import Member
 from .packer import HashingFile, Packer
 from .params import SQLITE_PREFIX, BackupParams
@@ -103,9 +103,9 @@ def _verify(fd: int, packed: Witness, output: HashingFile, log: TaskLogger, stop
         for member in reader.members():
             _listen(found, member, reader)
             if not found.last_agrees(packed):
-                raise Failed(f"{shown(member.name)} in the archive is not what was read. {DISK_FAILING}")
+                raise PluginError(f"{shown(member.name)} in the archive is not what was read. {DISK_FAILING}")
     if reader.sha256() != output.sha256.hexdigest() or len(found) != len(packed):
-        raise Failed(f"The archive on disk is not what was written. {DISK_FAILING}")
+        raise PluginError(f"The archive on disk is not what was written. {DISK_FAILING}")
     entries = "1 entry is as it was" if len(found) == 1 else f"{len(found):,} entries are as they were"
     log.info(f"verified: {entries} read, in content and metadata")
 

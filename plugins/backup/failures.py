@@ -6,10 +6,6 @@ import threading
 NAME_SHOWN = 200
 
 
-class Failed(Exception):
-    """The work cannot be done; the text gives the reason and what to do."""
-
-
 class Damaged(Exception):
     """The bytes of an archive are not those that were written; the text names the place."""
 

@@ -14,12 +14,12 @@ from typing import IO, cast
 
 import zstandard
 
-from taskd import TaskLogger
+from taskd import PluginError, TaskLogger
 from taskd.system.trees import Identity, identity
 
 from . import attributes
 from .extent import Extent
-from .failures import Failed, check, shown, why
+from .failures import check, shown, why
 from .frames import READ_BYTES
 from .members import BLOCK_BYTES, Member
 from .source import FILE, Found, Source, opened
@@ -60,7 +60,7 @@ class HashingFile:
             while rest:
                 rest = rest[os.write(self._fd, rest) :]
         except OSError as error:
-            raise Failed(
+            raise PluginError(
                 f"The archive cannot be written: {why(error)}. Make room or give another destination."
             ) from error
         self.size += len(data)
@@ -75,7 +75,7 @@ class HashingFile:
         try:
             os.fsync(self._fd)
         except OSError as error:
-            raise Failed(f"The archive cannot be written to disk: {why(error)}.") from error
+            raise PluginError(f"The archive cannot be written to disk: {why(error)}.") from error
         self._told = 0
         self._forget()
 
@@ -232,7 +232,7 @@ class Packer:
 
     def _problem(self, name: str, error: OSError) -> None:
         if name == self._source.name:
-            raise Failed(f"The source {self._source.place} cannot be read: {why(error)}.") from error
+            raise PluginError(f"The source {self._source.place} cannot be read: {why(error)}.") from error
         gone = isinstance(error, FileNotFoundError)
         self._leave_out(name, "it vanished meanwhile" if gone else f"it cannot be read ({why(error)})")
 

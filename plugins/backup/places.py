@@ -10,7 +10,9 @@ import os
 import tarfile
 from array import array
 
-from .failures import Failed, shown
+from taskd import PluginError
+
+from .failures import shown
 
 ROOT = 0
 # The longest that file systems take.
@@ -38,7 +40,7 @@ class Places:
         return len(self.names)
 
     def place(self, path: str) -> int:
-        """Return the place of a path. Raises `Failed` if it is outside of the root, or below a file or a link."""
+        """Return the place of a path. Raises `PluginError` if it is outside of the root, or below a file or a link."""
         if path.startswith("/") or not path:
             self._refuse(path)
         self._return_to(path)
@@ -82,7 +84,7 @@ class Places:
         if part in ("", "."):
             return at
         if self.kinds[at] not in (b"", tarfile.DIRTYPE):
-            raise Failed(
+            raise PluginError(
                 f"{shown(path)} would be written through {shown(self.path(at))}, which is no directory: it is refused."
             )
         found = self._numbers.get((at, part))
@@ -93,7 +95,7 @@ class Places:
         if part == ".." or "\0" in part:
             self._refuse(path)
         if size > COMPONENT_BYTES_MAX:
-            raise Failed(
+            raise PluginError(
                 f"The archive holds {shown(path)}, which has a name of {size:,} bytes; "
                 f"file systems take {COMPONENT_BYTES_MAX}: it is refused."
             )
@@ -108,4 +110,4 @@ class Places:
         return number
 
     def _refuse(self, path: str) -> None:
-        raise Failed(f"The archive holds {shown(path)}, which would be outside of the destination: it is refused.")
+        raise PluginError(f"The archive holds {shown(path)}, which would be outside of the destination: it is refused.")

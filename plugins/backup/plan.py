@@ -3,10 +3,10 @@
 import tarfile
 import threading
 
-from taskd import TaskLogger
+from taskd import PluginError, TaskLogger
 
 from .extent import Extent
-from .failures import Failed, check, shown
+from .failures import check, shown
 from .members import Member
 from .params import BackupParams
 from .places import ROOT, Places
@@ -47,7 +47,7 @@ class Plan:
         self._written = Witness()
 
     def add(self, member: Member) -> None:
-        """Look at the next entry; raises `Failed` if it cannot be restored safely."""
+        """Look at the next entry; raises `PluginError` if it cannot be restored safely."""
         place = self.places.place(member.name)
         self._seen.entry(member)
         self._check_kind(member, place)
@@ -80,26 +80,28 @@ class Plan:
         """Return the place of the next entry at the second reading: it must be the one that was looked at."""
         self._written.entry(member)
         if not self._written.last_agrees(self._seen):
-            raise Failed("The archive was changed while it was restored. Run again when no other process writes to it.")
+            raise PluginError(
+                "The archive was changed while it was restored. Run again when no other process writes to it."
+            )
         return self.places.place(member.name)
 
     def _check_kind(self, member: Member, place: int) -> None:
         if place == ROOT and not member.isdir():
-            raise Failed("The archive's root is not a directory: it is refused.")
+            raise PluginError("The archive's root is not a directory: it is refused.")
         if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
-            raise Failed(
+            raise PluginError(
                 f"The archive holds {shown(member.name)}, a device, a pipe or something unknown. Only files, "
                 "directories and links are restored: it is refused."
             )
         name = shown(self.places.path(place))
         if self.places.kinds[place] and place != ROOT:
-            raise Failed(f"The archive has {name} twice, and only one of them can be meant: it is refused.")
+            raise PluginError(f"The archive has {name} twice, and only one of them can be meant: it is refused.")
         if not member.isdir() and place in self.places.holding:
-            raise Failed(f"An entry would be written through {name}, which is no directory: it is refused.")
+            raise PluginError(f"An entry would be written through {name}, which is no directory: it is refused.")
 
     def _add_link(self, place: int, target: str) -> None:
         if not 0 < len(target) <= TARGET_CHARACTERS_MAX or "\0" in target:
-            raise Failed(
+            raise PluginError(
                 f"The archive has a link {shown(self.places.path(place))} with a target of {len(target):,} characters, "
                 f"{shown(target)}: it is refused."
             )
@@ -112,7 +114,7 @@ class Plan:
             self._add_link(place, self.links[target])
         elif self.places.kinds[target] != tarfile.REGTYPE or target == place:
             names = f"{shown(member.name)} is a hard link to {shown(member.linkname)}"
-            raise Failed(f"{names}, which is no file before it: it is refused.")
+            raise PluginError(f"{names}, which is no file before it: it is refused.")
         else:
             self.hard_links[place] = target
 
@@ -120,7 +122,7 @@ class Plan:
         extent = Extent(len(self.places), self.places.names_bytes + self._targets_bytes, self.size, self._header_bytes)
         params = self._params
         for name, value in extent.exceeds(params.files_max, params.bytes_max, params.ratio_max, self._archive_size):
-            raise Failed(
+            raise PluginError(
                 f"The archive is larger than {name}={getattr(params, name)} allows, and it is taken for a bomb. "
                 f"If you trust it, raise {name} (to {value} at least)."
             )

@@ -15,7 +15,9 @@ from typing import IO
 
 import zstandard
 
-from .failures import Damaged, Failed, check
+from taskd import PluginError
+
+from .failures import Damaged, check
 from .frames import READ_BYTES, Frames, is_zeros
 from .members import BLOCK_BYTES, SPARSE, Member, Segments, header_number, old_sparse_map, pax_records, segments_of
 from .members import sparse_map as pax_sparse_map
@@ -57,14 +59,14 @@ class Reader:
         return self._frames.blocks.unchecked > 0
 
     def members(self) -> Iterator[Member]:
-        """Every entry; raises `Failed` if this is no archive, or not all of one."""
+        """Every entry; raises `PluginError` if this is no archive, or not all of one."""
         try:
             while member := self._next():
                 yield member
                 self._skip()
             self._finish()
         except NOT_AN_ARCHIVE as error:
-            raise Failed(f"This is not a complete .tar.zst archive: {error}. Give another archive.") from error
+            raise PluginError(f"This is not a complete .tar.zst archive: {error}. Give another archive.") from error
 
     def content(self) -> Iterator[tuple[int, bytes]]:
         """The data of the member that was given last, in pieces, each with its offset in the file."""
@@ -77,7 +79,7 @@ class Reader:
                     yield offset, data
                     offset += len(data)
         except NOT_AN_ARCHIVE as error:
-            raise Failed(f"This is not a complete .tar.zst archive: {error}. Give another archive.") from error
+            raise PluginError(f"This is not a complete .tar.zst archive: {error}. Give another archive.") from error
 
     def sha256(self) -> str:
         return self._sha256.hexdigest()
@@ -184,7 +186,7 @@ class Reader:
         return self._exactly(BLOCK_BYTES)
 
     def _refuse_header(self) -> None:
-        raise Failed(f"A header of this archive is larger than {HEADER_BYTES_MAX:,} bytes: it is refused.")
+        raise PluginError(f"A header of this archive is larger than {HEADER_BYTES_MAX:,} bytes: it is refused.")
 
     def _skip(self) -> None:
         while self._left:

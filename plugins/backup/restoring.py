@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-from taskd import TaskLogger
+from taskd import PluginError, TaskLogger
 
 from . import attributes
-from .failures import Failed, check, why
+from .failures import check, why
 from .frames import is_zeros
 from .params import BackupParams
 from .plan import Plan
@@ -60,10 +60,10 @@ def _archive_opened(archive: Path) -> Iterator[IO[bytes]]:
         # Without waiting for the other end of a pipe.
         fd = os.open(archive, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise Failed(f"The archive {archive} cannot be read: {why(error)}. Give a .tar.zst file.") from error
+        raise PluginError(f"The archive {archive} cannot be read: {why(error)}. Give a .tar.zst file.") from error
     with open(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise Failed(f"The archive {archive} is not a regular file. Give a .tar.zst file.")
+            raise PluginError(f"The archive {archive} is not a regular file. Give a .tar.zst file.")
         yield file
 
 
@@ -72,16 +72,18 @@ def _check_free(destination: Path) -> None:
     if not os.path.lexists(destination):
         return
     if destination.is_symlink() or not destination.is_dir() or any(destination.iterdir()):
-        raise Failed(f"The destination {destination} is not an empty directory. Give a new or an empty one.")
+        raise PluginError(f"The destination {destination} is not an empty directory. Give a new or an empty one.")
     if destination.is_mount():
-        raise Failed(f"The destination {destination} is a mount point and cannot be replaced. Give a directory in it.")
+        raise PluginError(
+            f"The destination {destination} is a mount point and cannot be replaced. Give a directory in it."
+        )
 
 
 def _check_room(destination: Path, size: int) -> None:
     there = next(path for path in (destination, *destination.parents) if path.exists())
     free = shutil.disk_usage(there).free
     if size > free:
-        raise Failed(f"The archive holds {size:,} bytes and {there} has room for {free:,}. Make room first.")
+        raise PluginError(f"The archive holds {size:,} bytes and {there} has room for {free:,}. Make room first.")
 
 
 def write_tree(
@@ -102,10 +104,10 @@ def write_tree(
                     _fill(tree, reader, plan, stop)
                     tree.report(log)
                 if not is_still(name, root, parent):
-                    raise Failed(f"The tree for {destination} was moved while it was written. Run again.")
+                    raise PluginError(f"The tree for {destination} was moved while it was written. Run again.")
                 os.rename(name, destination.name, src_dir_fd=parent, dst_dir_fd=parent)
             except OSError as error:
-                raise Failed(f"The tree cannot be written at {destination}: {why(error)}.") from error
+                raise PluginError(f"The tree cannot be written at {destination}: {why(error)}.") from error
             os.fsync(parent)
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from taskd import TaskLogger
+from taskd import PluginError, TaskLogger
 from taskd.system.trees import identity
 
-from .failures import Failed, check
+from .failures import check
 
 DESCRIPTORS = "/proc/self/fd"
 SQLITE_STEP_PAGES = 1_000
@@ -32,14 +32,14 @@ def take_snapshot(database: Path, snapshot: Path, fd: int, log: TaskLogger, stop
     `fd` is the open and empty file `snapshot`.
     """
     if not database.is_file():
-        raise Failed(f"There is no database {database}. Give it as sqlite:////absolute/file.")
+        raise PluginError(f"There is no database {database}. Give it as sqlite:////absolute/file.")
     try:
         with (
             contextlib.closing(_connect(database)) as source,
             contextlib.closing(_connect(snapshot)) as copy,
         ):
             if not _is_opened_again(fd):
-                raise Failed(f"{snapshot} was replaced by another process. Run again.")
+                raise PluginError(f"{snapshot} was replaced by another process. Run again.")
             # Within one transaction no writer makes the copy start again; with a WAL none waits either.
             copy.execute("PRAGMA journal_mode=OFF")
             copy.execute("PRAGMA synchronous=OFF")
@@ -52,9 +52,11 @@ def take_snapshot(database: Path, snapshot: Path, fd: int, log: TaskLogger, stop
             fault = copy.execute("PRAGMA quick_check(1)").fetchone()[0]
     except sqlite3.Error as error:
         check(stop)
-        raise Failed(f"The database {database} cannot be read: {error}.") from error
+        raise PluginError(f"The database {database} cannot be read: {error}.") from error
     if fault != "ok":
-        raise Failed(f"The database {database} is damaged: {fault}. Repair it first, or back up its file as it is.")
+        raise PluginError(
+            f"The database {database} is damaged: {fault}. Repair it first, or back up its file as it is."
+        )
     about = database.stat()
     os.fchmod(fd, stat.S_IMODE(about.st_mode))
     os.utime(fd, ns=(about.st_atime_ns, about.st_mtime_ns))

@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from taskd import PluginError
 from taskd.system.trees import DIRECTORY, Descent, Identity, identity
 
-from .failures import Failed, why
+from .failures import why
 from .temporary import PARTIAL, short
 
 ARCHIVE = re.compile(r".+-[0-9a-f]{8}-\d{8}T\d{6}\.\d{6}Z\.tar\.zst", re.DOTALL)
@@ -68,15 +69,15 @@ class Source:
     @classmethod
     @contextlib.contextmanager
     def opened(cls, path: Path, exclude: list[str], destination: Path) -> Iterator[Self]:
-        """The source, which is open until this is left. Raises `Failed`."""
+        """The source, which is open until this is left. Raises `PluginError`."""
         try:
             place = path.resolve(strict=True)
             is_directory = stat.S_ISDIR(mode := place.stat().st_mode)
             if not is_directory and not stat.S_ISREG(mode):
-                raise Failed(f"The source {path} is neither a directory nor a file; only those can be backed up.")
+                raise PluginError(f"The source {path} is neither a directory nor a file; only those can be backed up.")
             fd = os.open(place if is_directory else place.parent, DIRECTORY)
         except OSError as error:
-            raise Failed(f"The source {path} cannot be read: {why(error)}. Give a directory or a file.") from error
+            raise PluginError(f"The source {path} cannot be read: {why(error)}. Give a directory or a file.") from error
         name = "." if is_directory else place.name
         try:
             yield cls(place, fd, name, name, excluder(exclude), identity(destination.stat()))
@@ -124,7 +125,7 @@ class Source:
             try:
                 descent.leave()
             except OSError as error:
-                raise Failed(
+                raise PluginError(
                     f"The directories above {prefix[-200:]!r} were moved while they were read. Run again."
                 ) from error
             prefix = prefix[: ends[-1]]

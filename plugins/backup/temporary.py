@@ -14,10 +14,10 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from taskd import TaskLogger
+from taskd import PluginError, TaskLogger
 from taskd.system.trees import DIRECTORY, identity, remove_tree
 
-from .failures import Failed, why
+from .failures import why
 
 PARTIAL = re.compile(r"\..+\.[0-9a-f]{12}\.(partial|snapshot|restoring)", re.DOTALL)
 
@@ -49,7 +49,9 @@ def _new_locked(parent: int, pattern: str, directory: bool) -> tuple[str, int]:
             if directory:
                 os.fchmod(fd, 0o700)  # a default ACL of the parent may leave its owner without the right to enter
         except OSError as error:
-            raise Failed(f"The directory of {name} cannot be written to: {why(error)}. Give another one.") from error
+            raise PluginError(
+                f"The directory of {name} cannot be written to: {why(error)}. Give another one."
+            ) from error
         with contextlib.suppress(OSError):
             fcntl.flock(fd, fcntl.LOCK_SH)
         # Another task that looks for leftovers may have come between the making and the lock.
@@ -98,13 +100,13 @@ def short(name: str) -> str:
 
 @contextlib.contextmanager
 def made(destination: Path) -> Iterator[tuple[Path, int]]:
-    """The directory, made if it is not there, and held open until this is left. Raises `Failed`."""
+    """The directory, made if it is not there, and held open until this is left. Raises `PluginError`."""
     try:
         destination.mkdir(parents=True, exist_ok=True)
         path = destination.resolve()
         fd = os.open(path, DIRECTORY)
     except OSError as error:
-        raise Failed(f"The destination {destination} cannot be made: {why(error)}. Give a directory.") from error
+        raise PluginError(f"The destination {destination} cannot be made: {why(error)}. Give a directory.") from error
     try:
         yield path, fd
     finally:

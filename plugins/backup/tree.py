@@ -12,12 +12,12 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
-from taskd import TaskLogger
+from taskd import PluginError, TaskLogger
 from taskd.system.trees import DIRECTORY, Descent, Identity, identity
 
 from . import attributes
 from .attributes import Attributes
-from .failures import Failed, check, shown
+from .failures import check, shown
 from .frames import is_zeros
 from .members import Member
 from .places import ROOT
@@ -129,7 +129,7 @@ class Tree:
         found = identity(os.fstat(fd))
         if made not in (None, found):
             os.close(fd)
-            raise Failed(f"{shown(self._places.path(place))} was replaced while it was restored. Run again.")
+            raise PluginError(f"{shown(self._places.path(place))} was replaced while it was restored. Run again.")
         self._made[place] = found
         return fd
 

@@ -4,7 +4,8 @@ import asyncio
 import itertools
 from pathlib import Path
 
-from .failures import Failed
+from taskd import PluginError
+
 from .params import GitParams
 from .places import Place, read_regular
 from .remotes import fetched_from, pushed_to
@@ -33,7 +34,7 @@ async def pull(git: Runner, params: GitParams) -> dict[str, object]:
             after = before or after
         else:
             if before and not await _has(git, directory, after, before):
-                raise Failed(await _parted(git, directory, before, after))
+                raise PluginError(await _parted(git, directory, before, after))
             await _verify(git, directory, after)
             await work.forward(before, after)
             git.log.info(f"pulled {before} to {after}")
@@ -75,7 +76,7 @@ async def _fetched(git: Runner, place: Place, remote: str) -> str:
     fetched = [line.split("\t") for line in content.decode(errors="replace").splitlines()]
     wanted = [fields[0] for fields in fetched if len(fields) > 1 and fields[1] != "not-for-merge"]
     if len(wanted) != 1:
-        raise Failed(
+        raise PluginError(
             f"{place.directory} does not say which branch of {remote} its own follows ({len(wanted)} may be): "
             "give `branch`."
         )
@@ -91,10 +92,10 @@ async def _are_joined(git: Runner, directory: Path, ours: str | None, theirs: st
 
 
 async def _verify(git: Runner, directory: Path, commit: str) -> None:
-    """Raise `Failed` if the configuration asks for signatures in a merge, and the commit has no good one."""
+    """Raise `PluginError` if the configuration asks for signatures in a merge, and the commit has no good one."""
     asked = await git.read("config", "--type=bool", "merge.verifySignatures", cwd=directory, check=False)
     if asked == ["true"] and not await git.works("verify-commit", commit, cwd=directory):
-        raise Failed(
+        raise PluginError(
             f"{commit} has no good signature, and merge.verifySignatures asks for one: nothing was changed. "
             f"`git verify-commit {commit[:12]}` says more."
         )
@@ -132,7 +133,7 @@ async def commit(git: Runner, params: GitParams) -> dict[str, object]:
     async with working(git, place) as work:
         branch = await branch_of(git, directory)
         if params.branch and params.branch != branch:
-            raise Failed(
+            raise PluginError(
                 f"{directory} has {branch or 'no branch'} checked out, not {params.branch}: nothing was committed."
             )
         await _refuse_conflicts(git, directory)
@@ -159,12 +160,12 @@ async def _nested(git: Runner, place: Place) -> list[bytes]:
 
 
 async def _refuse_conflicts(git: Runner, directory: Path) -> None:
-    """Raise `Failed` if files have conflicts: their marks would be committed as if they were text."""
+    """Raise `PluginError` if files have conflicts: their marks would be committed as if they were text."""
     entries = fields_of(await git.output("ls-files", "--unmerged", "-z", cwd=directory))
     files = sorted({text_of(entry.partition(b"\t")[2]) for entry in entries})
     if files:
         shown = ", ".join(map(readable, files[:NAMES_SHOWN])) + (" …" if len(files) > NAMES_SHOWN else "")
-        raise Failed(
+        raise PluginError(
             f"{directory} has conflicts that are not resolved, in {shown}: nothing was committed. "
             "Edit them, `git add` each, then commit again; or undo with `git merge --abort`."
         )
@@ -175,7 +176,7 @@ async def push(git: Runner, params: GitParams) -> dict[str, object]:
     place = await opened(git, params)
     branch = params.branch or await branch_of(git, place.directory)
     if branch is None:
-        raise Failed(f"{place.directory} has no branch checked out: give `branch`.")
+        raise PluginError(f"{place.directory} has no branch checked out: give `branch`.")
     ref = f"{BRANCHES}{branch}"
     async with working(git, place):
         remote = await pushed_to(git, params, place)

@@ -10,9 +10,8 @@ from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
-from taskd import TaskContext, TaskLogger
+from taskd import PluginError, TaskContext, TaskLogger
 
-from .failures import Failed
 from .params import GitParams
 from .remotes import check_clone
 from .repository import branch_of, head_of, look, report_submodules
@@ -52,11 +51,11 @@ def _new_directory(params: GitParams, context: TaskContext) -> Path:
     given = params.directory or context.data_dir / (name or "repository")
     directory = Path(os.path.abspath(given))
     if os.path.lexists(directory) and (not directory.is_dir() or any(directory.iterdir())):
-        raise Failed(f"The directory {directory} is not empty. Give a new or an empty one, or pull instead.")
+        raise PluginError(f"The directory {directory} is not empty. Give a new or an empty one, or pull instead.")
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise Failed(f"The directory {directory} cannot be made: {error.strerror}.") from error
+        raise PluginError(f"The directory {directory} cannot be made: {error.strerror}.") from error
     return directory
 
 
@@ -64,7 +63,7 @@ def _take_name(staging: Path, directory: Path) -> None:
     try:
         os.rename(staging, directory)
     except OSError as error:
-        raise Failed(f"The clone cannot take the name {directory}: {error.strerror}.") from error
+        raise PluginError(f"The clone cannot take the name {directory}: {error.strerror}.") from error
 
 
 @contextlib.asynccontextmanager
@@ -87,7 +86,9 @@ def _new_locked(directory: Path) -> tuple[Path, int]:
         try:
             path.mkdir()
         except OSError as error:
-            raise Failed(f"{directory.parent} cannot be written to: {error.strerror}. Give another one.") from error
+            raise PluginError(
+                f"{directory.parent} cannot be written to: {error.strerror}. Give another one."
+            ) from error
         # Another task that looks for leftovers may come between the making and the lock.
         with contextlib.suppress(FileNotFoundError):
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -13,7 +13,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from .failures import Failed
+from taskd import PluginError
+
 from .places import Place
 
 REFUSED_NAMED = 5
@@ -85,7 +86,7 @@ VALUES = {
 
 def check_configuration(place: Place, listings: Sequence[tuple[Path, bytes]]) -> None:
     """
-    Raise `Failed` if the repository's own configuration sets a key that is not known to be harmless;
+    Raise `PluginError` if the repository's own configuration sets a key that is not known to be harmless;
     `listings` are its files, each with what `git config --list -z` prints of it.
     """
     leads_back = place.embedded or place.git_dir != place.common_dir
@@ -95,9 +96,9 @@ def check_configuration(place: Place, listings: Sequence[tuple[Path, bytes]]) ->
             refused.append(f"{_shown(key)} (in {_shown(os.fsencode(os.path.relpath(path, place.directory)))})")
         leads_back |= key == b"core.worktree"
     if refused:
-        raise Failed(_refusal(place.directory, refused))
+        raise PluginError(_refusal(place.directory, refused))
     if not leads_back:
-        raise Failed(
+        raise PluginError(
             f"{place.directory / '.git'} leads to {place.git_dir}, which does not lead back: that is refused. If the "
             f"two belong together, set core.worktree there to {place.directory}."
         )

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from taskd import PluginError
+
 REMOTE_WORDS_MAX = 300
 NO_REPOSITORY = "not a git repository"
 
@@ -34,17 +36,13 @@ ADVICE = (
 )
 
 
-class Failed(Exception):
-    """What was asked cannot be done; the text says why and what to do."""
-
-
-class Killed(Failed):
+class Killed(PluginError):
     """Git was killed; what it has left behind is removed by the next task in its repository."""
 
 
-def failed(command: str, code: int, words: list[str], where: Path | None) -> Failed:
+def failed(command: str, code: int, words: list[str], where: Path | None) -> PluginError:
     """The error for a git that ended with `code` in the directory `where`, having said `words` last."""
-    return (Killed if code < 0 else Failed)(why(command, code, words, where))
+    return (Killed if code < 0 else PluginError)(why(command, code, words, where))
 
 
 def why(command: str, code: int, words: list[str], where: Path | None) -> str:

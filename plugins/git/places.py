@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .failures import Failed
+from taskd import PluginError
+
 from .texts import NAME_CHARACTERS_MAX
 
 CONFIG_BYTES_MAX = 1_048_576
@@ -54,23 +55,23 @@ class Place:
 
 def find_place(path: str, roots: Sequence[Path], cancelled: Callable[[], bool]) -> Place:
     """
-    Return where the repository in the directory `path` is. Raises `Failed` if there is none, or if
+    Return where the repository in the directory `path` is. Raises `PluginError` if there is none, or if
     something in it is refused; `roots` are where its objects may also be. Once `cancelled`, ends early.
     """
     try:
         directory = Path(path).resolve()
         there = directory.is_dir()
     except (OSError, RuntimeError) as error:  # a name that is too long, links in a circle
-        raise Failed(f"The directory {path[:NAME_CHARACTERS_MAX]} cannot be opened: {error}.") from error
+        raise PluginError(f"The directory {path[:NAME_CHARACTERS_MAX]} cannot be opened: {error}.") from error
     if not there:
-        raise Failed(f"There is no directory {directory}. Give that of a repository, or clone one first.")
+        raise PluginError(f"There is no directory {directory}. Give that of a repository, or clone one first.")
     try:
         place = _place(directory)
         _check_files(place, cancelled)
         _check_sizes(place)
         _check_alternates(place.common_dir / "objects", roots, set())
     except OSError as error:
-        raise Failed(f"The repository {directory} cannot be read: {error.strerror} ({error.filename}).") from error
+        raise PluginError(f"The repository {directory} cannot be read: {error.strerror} ({error.filename}).") from error
     return place
 
 
@@ -109,7 +110,7 @@ def _place(directory: Path) -> Place:
     dot_git = directory / ".git"
     if not os.path.lexists(dot_git):
         if not all(os.path.lexists(directory / name) for name in ("HEAD", "objects", "refs")):
-            raise Failed(f"{directory} is not a git repository. Give the directory of a repository.")
+            raise PluginError(f"{directory} is not a git repository. Give the directory of a repository.")
         dot_git = directory
     git_dir = dot_git
     if not stat.S_ISDIR(os.lstat(dot_git).st_mode):
@@ -191,5 +192,5 @@ def _check_alternates(objects: Path, roots: Sequence[Path], seen: set[Path]) -> 
         _check_alternates(real, roots, seen)
 
 
-def _refusal(path: str | Path, why: str, advice: str = "") -> Failed:
-    return Failed(f"{path} {why}: that is refused. {advice or 'Remove it, or clone the repository again.'}")
+def _refusal(path: str | Path, why: str, advice: str = "") -> PluginError:
+    return PluginError(f"{path} {why}: that is refused. {advice or 'Remove it, or clone the repository again.'}")

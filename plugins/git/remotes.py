@@ -9,7 +9,8 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .failures import Failed
+from taskd import PluginError
+
 from .params import SCHEME, GitParams, file_path, is_file_url, is_ssh, plain, repository_of
 from .places import Place, hooks_in
 from .repository import branch_of, look
@@ -29,12 +30,12 @@ class Remote:
 
 
 async def check_clone(git: Runner, url: str, directory: Path) -> None:
-    """Raise `Failed` if git, run in `directory`, would clone from a URL that is refused."""
+    """Raise `PluginError` if git, run in `directory`, would clone from a URL that is refused."""
     _check(git, Remote(url, True), directory, await _fetch_url(git, url, directory))
 
 
 async def fetched_from(git: Runner, params: GitParams, place: Place) -> Remote:
-    """Return the remote to fetch from. Raises `Failed` if a URL of it is refused."""
+    """Return the remote to fetch from. Raises `PluginError` if a URL of it is refused."""
     remote = await _remote(git, params, place, "branch.{}.remote")
     if remote.is_url:
         urls = await _fetch_url(git, remote.name, place.directory)
@@ -45,7 +46,7 @@ async def fetched_from(git: Runner, params: GitParams, place: Place) -> Remote:
 
 
 async def pushed_to(git: Runner, params: GitParams, place: Place) -> Remote:
-    """Return the remote to push to. Raises `Failed` if a URL of it, or a repository it leads to, is refused."""
+    """Return the remote to push to. Raises `PluginError` if a URL of it, or a repository it leads to, is refused."""
     remote = await _remote(git, params, place, "branch.{}.pushRemote", "remote.pushDefault", "branch.{}.remote")
     if remote.is_url:
         urls = await _push_url(git, remote.name, place)
@@ -84,7 +85,7 @@ async def _given(git: Runner, given: str, place: Place) -> Remote:
 async def _configured(git: Runner, name: str, place: Place, *push: str) -> list[bytes]:
     output = await git.output("remote", "get-url", *push, "--all", "--", name, cwd=place.directory, check=False)
     if not output:
-        raise Failed(f"{place.directory} has no remote {name!r}. Give its URL as `repository`, or add the remote.")
+        raise PluginError(f"{place.directory} has no remote {name!r}. Give its URL as `repository`, or add the remote.")
     return output.splitlines()
 
 
@@ -112,7 +113,7 @@ def _check(git: Runner, remote: Remote, directory: Path, urls: list[bytes]) -> N
         try:
             text = repository_of(plain(url.decode()))
         except ValueError as error:
-            raise Failed(f"The remote {remote.name!r} of {directory} is refused: {error}.") from error
+            raise PluginError(f"The remote {remote.name!r} of {directory} is refused: {error}.") from error
         git.refuse_file_url(text)
         scheme = SCHEME.match(text)
         protocols.add(scheme[1].lower() if scheme else "ssh" if is_ssh(text) else "file")
@@ -131,7 +132,7 @@ async def _look_at_target(git: Runner, path: Path) -> None:
     directory = path if await git.context.run_in_thread(path.is_dir) else Path(f"{path}.git")
     target = await look(git, directory)
     if hooks := await git.context.run_in_thread(hooks_in, target):
-        raise Failed(
+        raise PluginError(
             f"A push to {target.directory} would have taskd's user run its hooks ({', '.join(hooks[:5])}): that is "
             "refused. Push to it over ssh, or remove them."
         )

@@ -3,11 +3,12 @@
 import os
 from pathlib import Path
 
+from taskd import PluginError
+
 from .configuration import check_configuration
-from .failures import Failed
 from .params import GitParams
 from .places import Place, configuration_files, find_place, hooks_in
-from .runner import Runner, own_directory
+from .runner import Runner, file_roots, own_directory
 from .texts import fields_of, readable, text_of
 
 NAMES_SHOWN = 5
@@ -19,7 +20,7 @@ BRANCHES = "refs/heads/"
 
 
 async def opened(git: Runner, params: GitParams) -> Place:
-    """Return the repository to work in, after a look at it. Raises `Failed` if it is refused."""
+    """Return the repository to work in, after a look at it. Raises `PluginError` if it is refused."""
     place = await look(git, params.directory or params.repository or "")
     older = place.git_dir / "taskd"
     if await git.context.run_in_thread(os.path.lexists, older):
@@ -28,14 +29,14 @@ async def opened(git: Runner, params: GitParams) -> Place:
 
 
 async def look(git: Runner, path: str | Path) -> Place:
-    """Return the repository in the directory `path`. Raises `Failed` if it, or its configuration, is refused."""
+    """Return the repository in the directory `path`. Raises `PluginError` if it, or its configuration, is refused."""
     context = git.context
-    roots = context.settings.git_file_roots
+    roots = file_roots(context)
     place = await context.run_in_thread(find_place, str(path), roots, lambda: context.cancelled)
     check_configuration(place, [(path, await _listed(git, path)) for path in configuration_files(place)])
     found = await git.output("rev-parse", *WHERE, cwd=place.directory)
     if found != os.fsencode(f"{place.git_dir}\n{place.common_dir}\n"):
-        raise Failed(
+        raise PluginError(
             f"git takes {os.fsdecode(found).splitlines()[0]} for the repository of {place.directory}, and not "
             f"{place.git_dir}: that is refused. Give the directory of a repository."
         )

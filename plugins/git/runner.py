@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-from taskd import TaskContext
+from taskd import PluginError, TaskContext
 
-from .failures import Failed, failed
+from .failures import failed
 from .params import PROTOCOLS, SCHEME, file_path, is_file_url, is_ssh
 from .progress import Bars
 
@@ -67,7 +67,7 @@ class Runner:
         self.env = _environment()
 
     async def run(self, *words: str, cwd: Path | None = None, before: Sequence[str] = ()) -> None:
-        """Run a command whose output is for the log, by way of the command `before`. Raises `Failed`."""
+        """Run a command whose output is for the log, by way of the command `before`. Raises `PluginError`."""
         last_words: list[str] = []
         with Bars(self.log) as bars:
 
@@ -84,7 +84,7 @@ class Runner:
 
     async def output(self, *words: str, cwd: Path, check: bool = True) -> bytes:
         """
-        Return what a command prints, byte for byte; nothing if it fails and `check` is False. Raises `Failed`.
+        Return what a command prints, byte for byte; nothing if it fails and `check` is False. Raises `PluginError`.
 
         It goes through a file of ours: as lines of a log, names of files would lose their odd bytes.
         """
@@ -99,7 +99,9 @@ class Runner:
         try:
             code = await self._process(words, cwd, on_line, ("sh", "-c", TO_FILE, str(path)))
             if code == -signal.SIGXFSZ and check:
-                raise Failed(f"git {_command(words)} printed more than 64 MiB, which is refused: nothing was changed.")
+                raise PluginError(
+                    f"git {_command(words)} printed more than 64 MiB, which is refused: nothing was changed."
+                )
             if code and check:
                 raise failed(_command(words), code, last_words, cwd)
             return b"" if code else await self.context.run_in_thread(path.read_bytes)
@@ -107,7 +109,7 @@ class Runner:
             path.unlink(missing_ok=True)
 
     async def read(self, *words: str, cwd: Path, check: bool = True) -> list[str]:
-        """Return the lines that a command prints; none if it fails and `check` is False. Raises `Failed`."""
+        """Return the lines that a command prints; none if it fails and `check` is False. Raises `PluginError`."""
         output = await self.output(*words, cwd=cwd, check=check)
         # Not splitlines(): U+2028 and its like may be in the name of a branch.
         return output.decode(errors="backslashreplace").removesuffix("\n").split("\n") if output else []
@@ -136,7 +138,7 @@ class Runner:
         return result.returncode
 
     def refuse_file_url(self, repository: str) -> None:
-        """Raise `Failed` if it is a file URL outside of `git_file_roots`, even if it is not used."""
+        """Raise `PluginError` if it is a file URL outside of `git_file_roots`, even if it is not used."""
         if is_file_url(repository):
             self._file_url(file_path(repository))
 
@@ -156,10 +158,10 @@ class Runner:
 
     def _file_url(self, path: Path) -> str:
         real = path.resolve()
-        roots = [root.resolve() for root in self.context.settings.git_file_roots]
+        roots = [root.resolve() for root in file_roots(self.context)]
         if not any(real.is_relative_to(root) for root in roots):
             shown = ", ".join(map(str, roots)) or "none"
-            raise Failed(
+            raise PluginError(
                 f"file://{path} is refused: it is not below one of git_file_roots ({shown}). "
                 "Give a plain path, or let the operator add the directory to the setting."
             )
@@ -182,6 +184,11 @@ class Runner:
             "GIT_CONFIG_VALUE_1": "false",
         }
         return clean
+
+
+def file_roots(context: TaskContext) -> list[Path]:
+    """Return the directories below which file:// URLs are accepted: the option `file_roots`, separated by ':'."""
+    return [Path(root) for root in context.options.get("file_roots", "").split(":") if root]
 
 
 def own_directory(context: TaskContext) -> Path:

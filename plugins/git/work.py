@@ -27,7 +27,9 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from .failures import Failed, Killed
+from taskd import PluginError
+
+from .failures import Killed
 from .places import Place
 from .repository import look, report_hooks, submodules_in
 from .runner import QUIET_DIFF, Runner, own_directory
@@ -76,7 +78,7 @@ class Work:
 
     async def run(self, *words: str) -> None:
         """
-        Run a git that changes files: no task takes it for dead while it lives. Raises `Failed`.
+        Run a git that changes files: no task takes it for dead while it lives. Raises `PluginError`.
 
         It shows no progress of its files: if the service is killed nothing reads that any more,
         and it would be killed by SIGPIPE in the middle of them.
@@ -99,7 +101,7 @@ class Work:
     async def forward(self, before: str | None, after: str) -> None:
         """
         Bring the checked-out branch and its files from `before` (None: there is no commit yet) to
-        `after`, which has it as an ancestor. Raises `Failed` if a local change is in the way.
+        `after`, which has it as an ancestor. Raises `PluginError` if a local change is in the way.
         """
         if before:
             await self._refuse_replaced_submodules(before, after)
@@ -122,13 +124,13 @@ class Work:
         self._writing = False
 
     async def _refuse_replaced_submodules(self, before: str, after: str) -> None:
-        """Raise `Failed` if a file takes the place of a submodule: git would remove all that is there, unseen."""
+        """Raise `PluginError` if a file takes the place of a submodule: git would remove all that is there, unseen."""
         words = ("diff", *QUIET_DIFF, "--raw", "--no-renames", "--ignore-submodules=none", "--diff-filter=T", "-z")
         fields = iter(fields_of(await self._git.output(*words, before, after, cwd=self._directory)))
         for about, path in zip(fields, fields, strict=True):
             directory = self._directory / os.fsdecode(path)
             if about.startswith(b":160000 ") and directory.is_dir() and any(directory.iterdir()):
-                raise Failed(
+                raise PluginError(
                     f"The pull has a file in the place of the submodule {readable(text_of(path))}, whose directory is "
                     "not empty: nothing was changed. Move or empty that directory, then pull again."
                 )
@@ -159,12 +161,12 @@ class Work:
     async def _clean_up(self, error: BaseException) -> None:
         if self._stuck:
             return  # a git that waits for ever would do so again
-        if isinstance(error, Failed) and not isinstance(error, Killed) and not self._writing:
+        if isinstance(error, PluginError) and not isinstance(error, Killed) and not self._writing:
             # What git refuses it leaves as it was.
             self._done()
             return
         # Our gits are gone: what they have left can go too, at once if possible.
-        with contextlib.suppress(Failed):
+        with contextlib.suppress(PluginError):
             await self._recover()
             self._done()
 
@@ -192,7 +194,7 @@ class Work:
             with contextlib.suppress(BlockingIOError):
                 return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if time.monotonic() > deadline:
-                raise Failed(
+                raise PluginError(
                     f"{owner} {self._directory}, for more than {WAIT_S:.0f} s already. Run again when it has ended."
                 )
             await asyncio.sleep(LOOK_AGAIN_S)
@@ -297,7 +299,7 @@ class Work:
 @contextlib.asynccontextmanager
 async def working(git: Runner, place: Place) -> AsyncIterator[Work]:
     """
-    The right to change the repository, one task at a time. Raises `Failed` if another task, or
+    The right to change the repository, one task at a time. Raises `PluginError` if another task, or
     a git that outlived its task, does not end within `WAIT_S`.
     """
     work = Work(git, place)

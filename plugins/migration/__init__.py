@@ -30,9 +30,8 @@ from urllib.parse import quote
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from taskd import Plugin, TaskContext, TaskLogger
+from taskd import Plugin, PluginError, TaskContext, TaskLogger
 
-from .failures import Failed
 from .files import File, Statement, read_files
 from .guard import RECORDS, Guard
 
@@ -125,21 +124,23 @@ class Record:
 
 
 def plan(files: list[File], records: list[Record], target: int | None) -> list[File]:
-    """What is to be applied. Raises `Failed` where files and records do not fit together."""
+    """What is to be applied. Raises `PluginError` where files and records do not fit together."""
     for file, record in zip(files, records, strict=False):
         if (file.version, file.checksum) != (record.version, record.checksum):
-            raise Failed(
+            raise PluginError(
                 f"{file.name} is not what was applied as version {record.version} ({record.name}): its checksum "
                 "has changed. Put the old file back, and write the change as a new migration."
             )
     if len(records) > len(files):
         missing = records[len(files)]
-        raise Failed(f"The database has {missing.name} applied, and there is no such file. Bring it back.")
+        raise PluginError(f"The database has {missing.name} applied, and there is no such file. Bring it back.")
     wanted = len(files) if target is None else target
     if wanted < len(records):
-        raise Failed(f"target {wanted}: the database is at version {len(records)}, and migrations are never undone.")
+        raise PluginError(
+            f"target {wanted}: the database is at version {len(records)}, and migrations are never undone."
+        )
     if wanted > len(files):
-        raise Failed(f"target {wanted}: expected at most {len(files)}, the newest migration.")
+        raise PluginError(f"target {wanted}: expected at most {len(files)}, the newest migration.")
     return files[len(records) : wanted]
 
 
@@ -172,7 +173,7 @@ class Run:
                 connection.interrupt()
 
     def migrate(self) -> dict[str, object]:
-        """The whole work. Raises `Failed`, or `Stopped` soon after `stop`."""
+        """The whole work. Raises `PluginError`, or `Stopped` soon after `stop`."""
         try:
             files = read_files(Path(self._params.directory))
             records = self._records_before()
@@ -184,7 +185,7 @@ class Run:
             return self._apply_all(planned, statements)
         except sqlite3.Error as error:
             self._check()
-            raise Failed(f"The database {self._path} cannot be used: {error}.{_advice(error)}") from error
+            raise PluginError(f"The database {self._path} cannot be used: {error}.{_advice(error)}") from error
 
     def _result(self, applied: list[File], version: int, planned: list[File]) -> dict[str, object]:
         result: dict[str, object] = {"applied": [file.name for file in applied], "version": version}
@@ -193,13 +194,15 @@ class Run:
     def _records_before(self) -> list[Record]:
         """What is applied, without creating or changing anything."""
         if not self._path.parent.is_dir():
-            raise Failed(f"There is no directory {self._path.parent} for the database. Make it first.")
+            raise PluginError(f"There is no directory {self._path.parent} for the database. Make it first.")
         if not os.path.exists(self._path):  # a name that is too long for one is told by SQLite
             return []
         for part in ("", *PARTS):
             path = self._path.with_name(self._path.name + part)
             if os.path.exists(path) and not path.is_file():  # SQLite would wait for the other end of a pipe
-                raise Failed(f"{path} is not a regular file. {'Remove it' if part else 'Give the file of a database'}.")
+                raise PluginError(
+                    f"{path} is not a regular file. {'Remove it' if part else 'Give the file of a database'}."
+                )
         with self._connected("rw") as connection:
             return _records(connection)
 
@@ -283,7 +286,7 @@ class Run:
             self._check()
             why = (connection.guard.refused or str(error)).rstrip(".")
             self._log.error(f"{place}: {why}", line=statement.line, statement=statement.sql)
-            raise Failed(
+            raise PluginError(
                 f"{file.name}, line {statement.line}: {why}. The statement is: {statement.shown} "
                 f"The database is as it was at version {file.version - 1}. Correct the file and run again."
             ) from error
@@ -291,7 +294,7 @@ class Run:
         taken_ms = round((time.monotonic() - started) * 1_000, 3)
         self._log.info(f"{place} {statement.shown}", line=statement.line, duration_ms=taken_ms, rows=rows)
         if not connection.in_transaction:
-            raise Failed(f"{place} ended the transaction of its migration. Take the statement out.")
+            raise PluginError(f"{place} ended the transaction of its migration. Take the statement out.")
 
     def _copy(self) -> None:
         """The database as it is, in the task's own directory, complete when it has its name."""
@@ -353,7 +356,7 @@ def plan_goes_on(records: list[Record], file: File) -> bool:
         return True
     if len(records) >= file.version and records[file.version - 1].checksum == file.checksum:
         return False
-    raise Failed(f"The database was changed by another task: {file.name} does not come next any more. Run again.")
+    raise PluginError(f"The database was changed by another task: {file.name} does not come next any more. Run again.")
 
 
 def _records(connection: sqlite3.Connection) -> list[Record]:

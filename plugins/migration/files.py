@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .failures import Failed
+from taskd import PluginError
 
 SHOWN_CHARACTERS = 200
 # A larger one would take a large part of the memory of taskd's process, and to split it hold up the service.
@@ -68,11 +68,11 @@ class File:
     text: str
 
     def statements(self) -> list[Statement]:
-        """The file's statements. Raises `Failed` if one cannot be part of a transaction."""
+        """The file's statements. Raises `PluginError` if one cannot be part of a transaction."""
         statements = list(self._split())
         for statement in statements:
             if word := _OWN_TRANSACTION.match(statement.sql):
-                raise Failed(
+                raise PluginError(
                     f"{self.name}, line {statement.line}: {word[0].upper()} is not possible here, for each "
                     "migration is one transaction of its own. Take the statement out."
                 )
@@ -93,7 +93,7 @@ class File:
         return match.end() if match else start
 
     def _end_of_statement(self, start: int, line: int) -> int:
-        """Return where the statement that begins at `start` ends. Raises `Failed` if it does not end."""
+        """Return where the statement that begins at `start` ends. Raises `PluginError` if it does not end."""
         in_trigger = _TRIGGER.match(self.text, start) is not None
         for token in _TOKEN.finditer(self.text, start):
             if token["open"]:
@@ -104,56 +104,66 @@ class File:
                 return token.end()
             in_trigger = _END.match(self.text, token.end()) is None
         if in_trigger:
-            raise Failed(f"{self.name}: the trigger that begins on line {line} has no end: expected END; after a ';'.")
+            raise PluginError(
+                f"{self.name}: the trigger that begins on line {line} has no end: expected END; after a ';'."
+            )
         return len(self.text)
 
-    def _without_end(self, token: re.Match[str], line: int) -> Failed:
+    def _without_end(self, token: re.Match[str], line: int) -> PluginError:
         at = self.text.count("\n", 0, token.start()) + 1
         if token[0] == "--":
-            return Failed(
+            return PluginError(
                 f"{self.name}, line {at}: the comment has a carriage return in it, and SQLite would take all up to the "
                 "next newline for a comment. Save the file with newlines (LF or CRLF)."
             )
         what = "comment" if token[0] == "/*" else "quote"
-        return Failed(
+        return PluginError(
             f"{self.name}: the statement that begins on line {line} has no end: the {what} {token[0]} on line {at} "
             "is never closed."
         )
 
 
 def read_files(directory: Path) -> list[File]:
-    """The migrations of a directory by version, from 1 without a gap. Raises `Failed`."""
+    """The migrations of a directory by version, from 1 without a gap. Raises `PluginError`."""
     try:
         paths = sorted(path for path in directory.iterdir() if path.suffix.lower() == ".sql")
     except OSError as error:
-        raise Failed(f"The directory {directory} cannot be read: {error.strerror}.") from error
+        raise PluginError(f"The directory {directory} cannot be read: {error.strerror}.") from error
     if not paths:
-        raise Failed(f"The directory {directory} has no migrations. Expected files named NNNN_name.sql.")
+        raise PluginError(f"The directory {directory} has no migrations. Expected files named NNNN_name.sql.")
     files = sorted((_read_file(path) for path in paths), key=lambda file: file.version)
     for expected, file in enumerate(files, 1):
         if file.version == expected - 1 and expected > 1:
-            raise Failed(f"{files[expected - 2].name} and {file.name} have the same number. Renumber one of them.")
+            raise PluginError(f"{files[expected - 2].name} and {file.name} have the same number. Renumber one of them.")
         if file.version != expected:
-            raise Failed(f"There is a gap before {file.name}: expected a migration {expected:04}. Add or renumber.")
+            raise PluginError(
+                f"There is a gap before {file.name}: expected a migration {expected:04}. Add or renumber."
+            )
     return files
 
 
 def _read_file(path: Path) -> File:
     match = _FILE.fullmatch(path.name)
     if match is None or not path.name.isprintable():  # what is no UTF-8 could not be recorded
-        raise Failed(f"{path.name!r} is not the name of a migration. Expected NNNN_name.sql, such as 0001_users.sql.")
+        raise PluginError(
+            f"{path.name!r} is not the name of a migration. Expected NNNN_name.sql, such as 0001_users.sql."
+        )
     if not path.is_file():  # reading a pipe would wait for its other end
-        raise Failed(f"{path} is not a regular file. Replace or remove it.")
+        raise PluginError(f"{path} is not a regular file. Replace or remove it.")
     try:
         with path.open("rb") as opened:
             content = opened.read(FILE_BYTES_MAX + 1)
         if len(content) > FILE_BYTES_MAX:
-            raise Failed(f"{path.name} has more than {FILE_BYTES_MAX >> 20} MiB. Divide it into several migrations.")
+            raise PluginError(
+                f"{path.name} has more than {FILE_BYTES_MAX >> 20} MiB. Divide it into several migrations."
+            )
         text = content.decode("utf-8-sig")
     except OSError as error:
-        raise Failed(f"{path} cannot be read: {error.strerror}.") from error
+        raise PluginError(f"{path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise Failed(f"{path.name} is not UTF-8 at byte {error.start:,}. Save it as UTF-8.") from error
+        raise PluginError(f"{path.name} is not UTF-8 at byte {error.start:,}. Save it as UTF-8.") from error
     if "\0" in text:
-        raise Failed(f"{path.name} has a NUL character at byte {content.index(0):,}, as UTF-16 has. Save it as UTF-8.")
+        raise PluginError(
+            f"{path.name} has a NUL character at byte {content.index(0):,}, as UTF-16 has. Save it as UTF-8."
+        )
     return File(int(match[1]), path.name, hashlib.sha256(content).hexdigest(), text)

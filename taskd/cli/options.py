@@ -5,7 +5,6 @@ Only that command loads this module: for the others, which are clients, the sett
 of all that they load.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -51,11 +50,5 @@ def _default(field: FieldInfo) -> str:
 
 def settings_given(options: dict[str, Any]) -> dict[str, Any]:
     """The settings that were given as flags, out of all of `serve`'s `options`."""
-    return {name: _value(name, value) for name, value in options.items() if value not in (None, ())}
-
-
-def _value(name: str, value: str | Sequence[str]) -> str | list[str]:
-    if isinstance(value, str):
-        return value
-    # Names may be separated by ',' as in the variable; a path may hold any character.
-    return ",".join(value) if _kind(Settings.model_fields[name]) is str else list(value)
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}

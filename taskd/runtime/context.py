@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pydantic import SecretBytes, SecretStr
@@ -18,7 +19,11 @@ T = TypeVar("T")
 
 
 class TaskContext:
-    """One task, from inside: who it is, how it speaks, and what it may use."""
+    """
+    One task, from inside: its identity, its logger, and what it may use.
+
+    `options` are the operator's for this plugin: KEY and VALUE of each `--plugin-option PLUGIN.KEY=VALUE`, as text.
+    """
 
     def __init__(
         self,
@@ -35,6 +40,7 @@ class TaskContext:
         self.params = params
         self.logger = logger
         self.settings = settings
+        self.options: Mapping[str, str] = MappingProxyType(settings.options_of(plugin))
         self.cancelled = False
         self._masker = masker
 

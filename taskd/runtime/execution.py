@@ -30,6 +30,7 @@ import orjson
 
 from taskd.capture.current import Capturing, current
 from taskd.entries import Level, timestamp_now
+from taskd.errors import PluginError
 from taskd.runtime import shared_state
 from taskd.runtime.context import TaskContext
 from taskd.runtime.plugins import LoadedPlugin
@@ -154,6 +155,10 @@ def ending_of(outcome: Outcome, stop_as: TaskStatus | None, started_at: str | No
 
 
 def _failed(error: BaseException, finished_at: str, after: str, masker: Masker) -> Ending:
+    if isinstance(error, PluginError):
+        # Its text is for the person who started the task: neither a type nor a traceback adds to it.
+        line = exception_line(error, masker)
+        return _failure(line.partition(": ")[2] or line, None, finished_at, after, masker)
     return _failure(exception_line(error, masker), error, finished_at, after, masker)
 
 

@@ -18,7 +18,7 @@ def test_every_setting_is_a_flag_with_its_description_and_default() -> None:
 
 
 def test_only_the_flags_that_were_given_are_settings() -> None:
-    options = {"port": "1", "host": None, "plugins": ("a:b", "c"), "git_file_roots": ()}
+    options = {"port": "1", "host": None, "plugins": ("a:b", "c"), "plugin_option": ()}
     assert settings_given(options) == {"port": "1", "plugins": ["a:b", "c"]}
 
 

@@ -20,7 +20,7 @@ from tests.docs.blocks import PAGES, ROOT, blocks_of
 README_WORDS_MAX = 1_200
 GENERATED = re.compile(r"^reference/(settings|commands|http|python)\.md$")
 SOURCE = re.compile(r"(?<![\w/.-])((?:[\w.]+/)+[\w.]+\.(?:py|sql|md))\b(?!\.)")
-EXAMPLES = ("DIR/", "my-plugins/", "plugins/words.py", "reference/", "../")
+EXAMPLES = ("DIR/", "my-plugins/", "reference/", "../")
 ALSO = {"--strict", "--shutdown", "--no-install-recommends", "--no-cache-dir", "--create-home"}
 
 
@@ -36,11 +36,7 @@ def test_every_link_to_a_file_has_one(page: Path) -> None:
 def test_every_source_file_that_a_page_names_exists(name: str) -> None:
     """A map that names a file of yesterday costs more than none."""
     page = (ROOT / name).read_text()
-    named = {
-        each
-        for each in SOURCE.findall(page)
-        if not each.startswith(("DIR/", "my-plugins/", "plugins/words.py", "reference/", "../"))
-    }
+    named = {each for each in SOURCE.findall(page) if not each.startswith(("DIR/", "my-plugins/", "reference/", "../"))}
     assert {each for each in named if not ((ROOT / each).exists() or (ROOT / "taskd" / each).exists())} == set()
 
 

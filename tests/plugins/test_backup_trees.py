@@ -23,7 +23,7 @@ import zstandard
 
 from plugins.backup import archiving, attributes, extent
 from plugins.backup.archiving import backup
-from plugins.backup.failures import Failed, Stopped
+from plugins.backup.failures import Stopped
 from plugins.backup.members import Member
 from plugins.backup.packer import Packer, Tar
 from plugins.backup.params import BackupParams
@@ -31,6 +31,7 @@ from plugins.backup.reader import Reader
 from plugins.backup.restoring import restore
 from plugins.backup.snapshot import take_snapshot
 from plugins.backup.source import Found
+from taskd import PluginError
 from taskd.service import Service
 from taskd.system.trees import OPEN_MAX
 from tests.helpers.backups import DIRECTORY, HARD, LINK, hostile, member, result, run, tree_of, warnings
@@ -274,7 +275,7 @@ def test_a_snapshot_is_not_written_through_a_link_that_another_process_makes(
 
     monkeypatch.setattr(archiving, "take_snapshot", exchange)
     params = BackupParams(source=f"sqlite:///{tmp_path}/database", destination=str(tmp_path / "archives"))
-    with pytest.raises(Failed, match="was replaced"):
+    with pytest.raises(PluginError, match="was replaced"):
         backup(params, Loud.logger(), threading.Event())
     assert ((tmp_path / "outside").read_bytes(), [*(tmp_path / "archives").iterdir()]) == (before, [])
 
@@ -450,7 +451,7 @@ def test_a_restore_needs_no_option_that_the_backup_did_not_name(
     needed = capsys.readouterr().out.partition("A restore of this archive has to be given ")[2]
     name, _, value = needed.split(",")[0].partition("=")
     back = {"action": "restore", "archive": made["archive"], "destination": str(tmp_path / "back")}
-    with pytest.raises(Failed, match=rf"raise {name} \(to \d+ at least\)") as refused:
+    with pytest.raises(PluginError, match=rf"raise {name} \(to \d+ at least\)") as refused:
         restore(BackupParams.model_validate(back), Loud.logger(), threading.Event())
     # The restore counts what it has read so far, which may be a byte less.
     assert int(value) - 1 <= int(re.findall(r"\d+", str(refused.value))[-1]) <= int(value)

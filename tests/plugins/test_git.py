@@ -521,7 +521,7 @@ async def test_what_an_action_needs_is_known_before_there_is_a_task(
     ("params", "told"),
     [
         ({"action": "status", "directory": "/nowhere"}, "There is no directory /nowhere"),
-        ({"action": "status", "directory": "/"}, ": / is not a git repository. Give the directory"),
+        ({"action": "status", "directory": "/"}, "/ is not a git repository. Give the directory"),
     ],
 )
 async def test_a_directory_that_is_no_repository_is_told(service: Service, params: dict[str, Any], told: str) -> None:

@@ -16,7 +16,7 @@ from taskd.text.masking import Masker
 class Asked:
     """A context, and the log behind it."""
 
-    def __init__(self, tmp_path: Path) -> None:
+    def __init__(self, tmp_path: Path, **settings: Any) -> None:
         self.queue = LogQueue(Settings(), lambda source, progress: None, Masker())
         self.context = TaskContext(
             task_id="a-task",
@@ -24,11 +24,19 @@ class Asked:
             params={},
             logger=TaskLogger(self.queue, "mine"),
             masker=self.queue.masker,
-            settings=Settings(data_dir=tmp_path),
+            settings=Settings(data_dir=tmp_path, **settings),
         )
 
     def said(self) -> list[str]:
         return [entry.message for entry in self.queue.take_rest()]
+
+
+async def test_options_are_the_operators_for_this_plugin(tmp_path: Path) -> None:
+    """As text, and not to be changed; what other plugins are given is not among them."""
+    options = Asked(tmp_path, plugin_option=["mine.root=/srv/a=b", "other.root=/x"]).context.options
+    assert dict(options) == {"root": "/srv/a=b"}
+    with pytest.raises(TypeError):
+        options["root"] = "/"  # type: ignore[index]
 
 
 @pytest.fixture

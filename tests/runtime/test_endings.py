@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from taskd.entries import Level
+from taskd.errors import PluginError
 from taskd.runtime.execution import Ending, Outcome, ending_of
 from taskd.runtime.results import RESULT_BYTES_MAX
 from taskd.tasks import TaskStatus
@@ -135,3 +136,11 @@ def test_a_task_that_never_ran_says_so() -> None:
     assert ending(Outcome(cancelled=True), CANCELLED, started=None).words == [
         (Level.WARNING, "cancelled before it ran", None)
     ]
+
+
+def test_a_plugin_error_is_its_sentence_and_advice_without_a_traceback() -> None:
+    """It is for the person who started the task: neither a type nor frames help there. Secrets stay hidden."""
+    ended = ending(raised(PluginError("hunter22 has no header.", "Give a CSV file.")), secret="hunter22")
+    assert ended.end.error == "*** has no header. Give a CSV file."
+    [(level, text, metadata)] = ended.words
+    assert (level, text.partition(": ")[2], metadata) == (Level.ERROR, ended.end.error, None)
