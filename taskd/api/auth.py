@@ -29,8 +29,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from taskd.api import schemas
-from taskd.api.operations import Answer, Operation, service_of
-from taskd.api.responses import Refused, problem, read_body, refuse
+from taskd.api.bodies import read_body
+from taskd.api.middleware import refuse
+from taskd.api.operations import Answer, Operation, Refused, service_of
+from taskd.api.problems import problem
 from taskd.settings import Settings
 
 COOKIE = "taskd_session"

@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from taskd.api import schemas
-from taskd.api.operations import Answer, Operation, parameters_of, service_of, task_id_of
-from taskd.api.responses import Refused, encode, json_response
+from taskd.api.bodies import encode, json_response
+from taskd.api.operations import Answer, Operation, Refused, parameters_of, service_of, task_id_of
 from taskd.api.viewers import while_there
 from taskd.query.parameters import LOGS, NEXT, OUTLINE, PARAMETERS, STATS, parse_query
 from taskd.reading.pages import Page, read_next, read_outline, read_page, read_sources, read_stats

@@ -19,8 +19,7 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import Response
 
-from taskd.api.operations import Answer, Operation
-from taskd.api.responses import Headers
+from taskd.api.operations import Answer, Headers, Operation
 
 # What a page is made of; anything else in its folder (sources, notes) is not for the network.
 MEDIA_TYPES = {

@@ -1,4 +1,4 @@
-"""Tasks: create, list, show, cancel, retry, delete."""
+"""Tasks: create, list, show, cancel, retry, delete; and the plugins that they run."""
 
 import re
 
@@ -6,9 +6,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from taskd.api import schemas
+from taskd.api.bodies import json_response, read_body, read_optional_body
 from taskd.api.operations import Answer, Operation, parameters_of, service_of, task_id_of
-from taskd.api.responses import json_response, read_body, read_optional_body
 from taskd.query.parameters import Parameter, integer_parameter, read_choice, read_parameters
+from taskd.runtime.plugins import LoadedPlugin
 from taskd.tasks import Task, TaskStatus
 
 TASKS_DEFAULT = 50
@@ -115,6 +116,24 @@ def _created(task: Task) -> Response:
     return json_response(task.to_json(), 201, {"Location": f"/api/tasks/{task.id}"})
 
 
+async def list_plugins(request: Request) -> Response:
+    """The plugins, and what failed to load."""
+    registry = service_of(request).plugins
+    shown = [_shown(plugin) for _, plugin in sorted(registry.plugins.items())]
+    broken = [{"name": each.name, "error": each.error} for each in registry.broken]
+    return json_response({"plugins": shown, "broken": broken})
+
+
+def _shown(plugin: LoadedPlugin) -> dict[str, object]:
+    return {
+        "name": plugin.name,
+        "title": plugin.title,
+        "description": plugin.description,
+        "params_schema": plugin.params_schema,
+        "context": plugin.takes_context,
+    }
+
+
 _CREATED = Answer("The new task.", schemas.Task, headers={"Location": "The new task's path"})
 
 OPERATIONS = (
@@ -174,5 +193,13 @@ OPERATIONS = (
         "Delete a task, log and all",
         {204: Answer("It is gone.")},
         refusals=(404, 409),
+    ),
+    Operation(
+        "GET",
+        "/api/plugins",
+        list_plugins,
+        "list_plugins",
+        "What can be run, and what failed to load",
+        {200: Answer("The plugins.", schemas.Plugins)},
     ),
 )

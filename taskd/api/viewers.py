@@ -16,8 +16,7 @@ from typing import NoReturn, TypeVar
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.types import Receive
 
-from taskd.api.operations import parameters_of, service_of, task_id_of
-from taskd.api.responses import Refused
+from taskd.api.operations import Refused, parameters_of, service_of, task_id_of
 from taskd.query.parameters import FOLLOW, LogQuery, parse_query
 from taskd.reading.follow import CaughtUp, Entries, Event
 from taskd.reading.pages import check_after

@@ -17,8 +17,8 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from taskd.api.auth import subprotocol_of
-from taskd.api.operations import Answer, Operation, service_of
-from taskd.api.responses import Refused, encode
+from taskd.api.bodies import encode
+from taskd.api.operations import Answer, Operation, Refused, service_of
 from taskd.api.viewers import Pace, asked, first_of, viewers_of
 from taskd.errors import TaskdError, TaskNotFound
 from taskd.log.hub import Matches
