@@ -1,7 +1,7 @@
 """
-The application: every operation as a route, behind the guard.
+The application: every operation as a route, with the guard in front.
 
-`create_app` takes a service that is started, and leaves starting and stopping it to others.
+`create_app` takes a started service. Starting and stopping the service is the caller's part.
 """
 
 import functools
@@ -36,7 +36,7 @@ OPERATIONS: tuple[Operation, ...] = (
 
 
 def create_app(service: Service) -> Starlette:
-    """The application that shows `service`, which is started already."""
+    """Return the application that shows `service`, which must be started."""
     operations = OPERATIONS + site.operations(shipped.PAGE)
     app = Starlette(
         routes=[*map(_route, operations), WebSocketRoute(websocket.PATH, websocket.live)],
@@ -57,7 +57,7 @@ def create_app(service: Service) -> Starlette:
     app.state.viewers = Viewers(service.settings.viewers_max)
     app.state.metrics = health.registry_of(service, app.state.viewers)
     locked = service.settings.token is not None
-    # Made when it is first asked for, which is seldom: it takes a megabyte.
+    # Built on the first request, which is rare: it takes a megabyte.
     app.state.openapi = functools.cache(lambda: bodies.encode(openapi.document(operations, __version__, locked=locked)))
     return app
 
@@ -72,6 +72,6 @@ def _route(operation: Operation) -> BaseRoute:
 
 
 def _public(operations: Iterable[Operation]) -> frozenset[tuple[str, str]]:
-    """What needs no token, as the guard takes it."""
+    """Return the (method, path) pairs that need no token, in the form that the guard takes."""
     public = (operation for operation in operations if operation.public)
     return frozenset((operation.method, operation.path.replace("{task_id}", "*")) for operation in public)

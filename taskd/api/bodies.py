@@ -109,7 +109,7 @@ def _invalid(faults: Sequence[Fault]) -> Refused:
 
 
 def _fault(error: ErrorDetails, shape: type[Shape]) -> Fault:
-    """Return one of pydantic's errors as a fault that names what came and what was expected, but no value."""
+    """Translate one of pydantic's errors into a fault that names the expected and the given type, but no value."""
     came = JSON_TYPES.get(type(error["input"]), "another value")
     match error["type"]:
         case "extra_forbidden":

@@ -33,20 +33,20 @@ from taskd.service import Service
 from taskd.tasks import TaskStatus
 from taskd.version import __version__
 
-UNWELL = "The service cannot accept tasks or store entries now; show its token to read why."
+UNWELL = "The service cannot accept tasks or store entries now; show its token to read the reason."
 ENTRIES = {
     "emitted": "Entries accepted: they have a seq and are in their task's log.",
     "stored": "Entries whose commit is known.",
-    "dropped": "Entries refused because the task's queue was full; each log says where.",
-    "suppressed": "Entries refused because the task said more than entries_per_s_max; each log says where.",
+    "dropped": "Entries refused because the task's queue was full; each log reports its own.",
+    "suppressed": "Entries refused because the task logged more than entries_per_s_max; each log reports its own.",
 }
 
 
 async def show_health(request: Request) -> Response:
     """
-    200 with what is wrong, if anything is; 503 if no task can be accepted or nothing can be stored.
+    Answer 200 with the problems, if any; 503 if no task can be accepted or nothing can be stored.
 
-    Without the token of a service that has one: the status and the version alone.
+    A request without the token, if one is set, gets the status and the version alone.
     """
     health = service_of(request).health()
     known = is_known(request.scope)
@@ -65,17 +65,17 @@ async def show_health(request: Request) -> Response:
 
 
 class ServiceCollector(Collector):
-    """Reads one service, and who watches it."""
+    """Collects the metrics of one service and of its viewers."""
 
     def __init__(self, service: Service, viewers: Viewers) -> None:
         self._service = service
         self._viewers = viewers
 
     def collect(self) -> Iterator[Metric]:
-        """All there is to say now."""
+        """Yield all metrics as they are now."""
         yield InfoMetricFamily(
             "taskd_build",
-            "What is running.",
+            "The version of taskd, Python and SQLite.",
             {"version": __version__, "python": platform.python_version(), "sqlite": sqlite3.sqlite_version},
         )
         yield self._tasks()
@@ -87,7 +87,7 @@ class ServiceCollector(Collector):
         tasks = GaugeMetricFamily("taskd_tasks", "Tasks that run or wait now.", labels=("plugin", "status"))
         manager = self._service.manager
         running, queued = manager.running_by_plugin, manager.queued
-        # Of every plugin: a series that comes and goes is hard to ask for.
+        # Every plugin has a series, also with 0: a series that comes and goes is hard to query.
         for plugin in sorted(self._service.plugins.plugins):
             tasks.add_metric((plugin, TaskStatus.RUNNING.value), running.get(plugin, 0))
             tasks.add_metric((plugin, TaskStatus.QUEUED.value), queued.get(plugin, 0))
@@ -96,8 +96,8 @@ class ServiceCollector(Collector):
     def _entries(self) -> Iterator[Metric]:
         tallies = self._service.manager.tallies
         counted = {
-            name: CounterMetricFamily(f"taskd_entries_{name}", told, labels=("plugin",))
-            for name, told in ENTRIES.items()
+            name: CounterMetricFamily(f"taskd_entries_{name}", description, labels=("plugin",))
+            for name, description in ENTRIES.items()
         }
         pending = GaugeMetricFamily(
             "taskd_entries_pending", "Entries accepted and not yet committed.", labels=("plugin",)
@@ -112,7 +112,7 @@ class ServiceCollector(Collector):
         yield from counted.values()
         yield pending
         lagged = sum(tally.lagged for tally in tallies.values())
-        yield CounterMetricFamily("taskd_lagged_readers", "Times that a reader went back to the store.", value=lagged)
+        yield CounterMetricFamily("taskd_lagged_readers", "Times that a reader fell back to the store.", value=lagged)
 
     def _now(self) -> Iterator[Metric]:
         health = self._service.health()
@@ -126,7 +126,7 @@ class ServiceCollector(Collector):
 
 
 def registry_of(service: Service, viewers: Viewers) -> CollectorRegistry:
-    """What an application says of its service; its own, so that there may be several in one process."""
+    """Return a registry for one application, so that one process may have several."""
     registry = CollectorRegistry()
     registry.register(ServiceCollector(service, viewers))
     ProcessCollector(registry=registry)
@@ -134,7 +134,7 @@ def registry_of(service: Service, viewers: Viewers) -> CollectorRegistry:
 
 
 async def show_metrics(request: Request) -> Response:
-    """All of it, as text. Made on the loop: what belongs together is of one moment."""
+    """Answer with all metrics as text. They are read on the event loop, so all of them are of one moment."""
     registry: CollectorRegistry = request.app.state.metrics
     return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
@@ -145,8 +145,8 @@ OPERATIONS = (
         "/api/health",
         show_health,
         "show_health",
-        "Whether the service is well",
-        {200: Answer("It works; `problems` has what is wrong all the same.", schemas.Health)},
+        "Report whether the service is healthy",
+        {200: Answer("The service works; `problems` has a sentence for each thing that is wrong.", schemas.Health)},
         public=True,
     ),
     Operation(
@@ -154,7 +154,7 @@ OPERATIONS = (
         "/metrics",
         show_metrics,
         "show_metrics",
-        "How the service is and what it has done, for Prometheus",
+        "Report metrics for Prometheus",
         {200: Answer("Prometheus's text format, version 0.0.4.", media_type="text/plain")},
         refusals=(400, 503),
     ),

@@ -38,7 +38,7 @@ _ANSWERS: tuple[type[BaseModel], ...] = (
     *schemas.FRAMES,
 )
 _PROBLEMS = {
-    400: "A parameter is invalid, or the body is not JSON; the detail names the fault.",
+    400: "A parameter or the body is invalid; the detail names the fault.",
     401: "The service has a token and the request does not carry it.",
     403: "Host, Origin or Sec-Fetch-Site does not belong to this service.",
     404: "Not found.",
