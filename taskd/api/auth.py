@@ -132,7 +132,7 @@ def is_known(scope: Scope) -> bool:
 
 
 def subprotocol_of(scope: Scope) -> str | None:
-    """Return the sub-protocol that carries the token. A browser closes the connection unless the server accepts one."""
+    """Return the offer that carries the token, if any: a browser gives up unless the server accepts its offer."""
     return next((offer for offer in scope["subprotocols"] if offer.startswith(SUBPROTOCOL)), None)
 
 
