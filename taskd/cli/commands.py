@@ -36,7 +36,7 @@ clients = click.Group()
 
 
 class ParamsCommand(click.Command):
-    """A command with params, which refuses KEY=VALUE without -p in front of it with a hint."""
+    """A command with params: it refuses a KEY=VALUE without -p, with a hint."""
 
     allow_extra_args = True
 
@@ -102,7 +102,7 @@ LEVELS = "|".join(Level)
 FILTERS = (
     ("level", LEVELS, True, "Entries of exactly these levels (repeatable, or separated by ',')."),
     ("min_level", LEVELS, False, "Entries of this level and above."),
-    ("source", "NAME", True, "Entries of this source; NAME.* includes all sources below it (repeatable)."),
+    ("source", "NAME", True, "Entries of this source; NAME.* also takes all sources below it (repeatable)."),
     ("search", "TEXT", True, "Entries whose message contains TEXT, in any case (repeatable: all of them)."),
     ("exclude", "TEXT", True, "Entries whose message does not contain TEXT (repeatable: none of them)."),
     ("meta", "KEY=VALUE", True, "Entries whose metadata field KEY equals VALUE (repeatable: all of them)."),

@@ -82,7 +82,7 @@ def run(settings: Settings, signals: StopSignals) -> None:
             keep_own_tasks(runner.get_loop())
             run_through(runner.get_loop(), serve(settings, listener, signals, drain), signals)
             if not run_through(runner.get_loop(), _nothing_left(), signals):
-                # A thread, coroutine or command would keep the process alive for ever. All files are closed by now.
+                # A thread, coroutine or command would keep the process alive for ever; everything is stored by now.
                 drain()
                 os._exit(0)
 
