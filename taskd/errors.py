@@ -28,7 +28,7 @@ Every error that taskd raises on purpose, in one tree.
             └── NotFound     what was asked for is not there
 
 `str(error)` is a whole sentence for the person who meets it: what was wrong, what was
-expected and what to do. Nothing here knows HTTP: `taskd.api.responses` has the one table
+expected and what to do. Nothing here knows HTTP: `taskd.api.problems` has the one table
 from error to status.
 """
 

@@ -4,7 +4,7 @@ What is counted for `GET /metrics`, and nothing of it on the path of an entry.
 Entries are counted already: a seq is a count. A `Tally` sums what the queues know, and that of the
 tasks that have ended is kept, so that no total ever falls, whatever becomes of the tasks. What
 happens rarely (a flush, a commit, a new task, a block of the loop) is observed in `Metrics` where
-it happens. `taskd.api.metrics` asks for both when it is asked itself.
+it happens. `taskd.api.health` asks for both when it is asked itself.
 
 The instruments are those of Prometheus's own library, in no registry: each service has its own,
 and nothing is global. A label is a plugin's name or a status, so that there are few series.

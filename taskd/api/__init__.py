@@ -1,1 +1,1 @@
-"""The edge: HTTP and WebSocket. It parses, calls the core, and answers; it decides nothing."""
+"""The edge: HTTP and WebSocket. It parses requests, calls the core, and answers; it decides nothing."""

@@ -1,7 +1,7 @@
 """
-The application: every operation as a route, behind the guard.
+The application: every operation as a route, with the guard in front.
 
-`create_app` takes a service that is started, and leaves starting and stopping it to others.
+`create_app` takes a started service. Starting and stopping the service is the caller's part.
 """
 
 import functools
@@ -15,8 +15,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from taskd import shipped
-from taskd.api import auth, export, health, logs, metrics, ndjson, openapi, responses, site, tasks, websocket
-from taskd.api.operations import Operation, parameters_of
+from taskd.api import auth, bodies, export, health, logs, middleware, ndjson, openapi, problems, site, tasks, websocket
+from taskd.api.operations import Operation, Refused, parameters_of
 from taskd.api.viewers import Viewers
 from taskd.errors import TaskdError
 from taskd.query.parameters import read_parameters
@@ -31,37 +31,34 @@ OPERATIONS: tuple[Operation, ...] = (
     *ndjson.OPERATIONS,
     *export.OPERATIONS,
     *websocket.OPERATIONS,
-    *metrics.OPERATIONS,
     *openapi.OPERATIONS,
 )
 
 
 def create_app(service: Service) -> Starlette:
-    """The application that shows `service`, which is started already."""
+    """Return the application that shows `service`, which must be started."""
     operations = OPERATIONS + site.operations(shipped.PAGE)
     app = Starlette(
         routes=[*map(_route, operations), WebSocketRoute(websocket.PATH, websocket.live)],
         middleware=[
-            Middleware(responses.LastResort, stopping=service.stopping),
+            Middleware(middleware.LastResort, stopping=service.stopping),
             Middleware(auth.Guard, settings=service.settings, public=_public(operations)),
         ],
         exception_handlers={
-            TaskdError: responses.answer_taskd_error,
-            responses.Refused: responses.answer_refused,
-            HTTPException: responses.answer_router,
-            ClientDisconnect: responses.answer_gone,
+            TaskdError: problems.answer_taskd_error,
+            Refused: problems.answer_refused,
+            HTTPException: problems.answer_router,
+            ClientDisconnect: problems.answer_gone,
         },
     )
-    app.router.default = responses.no_such_route
+    app.router.default = problems.no_such_route
     app.router.redirect_slashes = False
     app.state.service = service
     app.state.viewers = Viewers(service.settings.viewers_max)
-    app.state.metrics = metrics.registry_of(service, app.state.viewers)
+    app.state.metrics = health.registry_of(service, app.state.viewers)
     locked = service.settings.token is not None
-    # Made when it is first asked for, which is seldom: it takes a megabyte.
-    app.state.openapi = functools.cache(
-        lambda: responses.encode(openapi.document(operations, __version__, locked=locked))
-    )
+    # Built on the first request, which is rare: it takes a megabyte.
+    app.state.openapi = functools.cache(lambda: bodies.encode(openapi.document(operations, __version__, locked=locked)))
     return app
 
 
@@ -75,6 +72,6 @@ def _route(operation: Operation) -> BaseRoute:
 
 
 def _public(operations: Iterable[Operation]) -> frozenset[tuple[str, str]]:
-    """What needs no token, as the guard takes it."""
+    """Return the (method, path) pairs that need no token, in the form that the guard takes."""
     public = (operation for operation in operations if operation.public)
     return frozenset((operation.method, operation.path.replace("{task_id}", "*")) for operation in public)

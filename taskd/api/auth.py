@@ -1,17 +1,18 @@
 """
-Who may come in: `Guard`, in front of every route, HTTP and WebSocket alike.
+Access control: `Guard`, in front of every route, HTTP and WebSocket alike.
 
-Three questions, in this order. Is the request meant for us: a page of another site whose
-name was made to point here (DNS rebinding) sends its own name as `Host`. Does a page of ours
-send it: a browser says in `Origin` which page asks, and a WebSocket or a change asked for by
-any other page is refused. And, where a token is set, is it known: as a bearer token, as the
-page's cookie or as a WebSocket's sub-protocol, never in the URL, which ends up in logs.
+The guard checks a request in this order:
 
-A page elsewhere that only reads (an image, a script) shows no `Origin`, and may not see the answer
-either; but it could keep the store busy and take the seats of viewers. Browsers tell of it in
-`Sec-Fetch-Site` (W3C Fetch Metadata), and it is refused, unless a person follows a link.
+1. `Host`: another site whose name was made to point here (DNS rebinding) sends its own name.
+2. `Origin`: a browser names the page that sends a request. The guard refuses a WebSocket or a change
+   that comes from another site's page.
+3. `Sec-Fetch-Site` (W3C Fetch Metadata): a page elsewhere that only reads (an image, a script) sends no
+   `Origin` and cannot see the answer, but could keep the store busy and take the seats of viewers. The
+   guard refuses it unless a person follows a link.
+4. The token, if one is set: as a bearer token, as the page's cookie or as a WebSocket's sub-protocol.
+   It never stands in the URL, which ends up in logs.
 
-The cookie's value is derived from the token, so whoever reads it has not read the token; a
+The cookie's value is derived from the token, so reading the cookie does not reveal the token, and a
 new token ends every session. Comparisons take the same time for every wrong value.
 """
 
@@ -29,15 +30,17 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from taskd.api import schemas
-from taskd.api.operations import Answer, Operation, service_of
-from taskd.api.responses import Refused, problem, read_body, refuse
+from taskd.api.bodies import read_body
+from taskd.api.middleware import refuse
+from taskd.api.operations import Answer, Operation, Refused, service_of
+from taskd.api.problems import problem
 from taskd.settings import Settings
 
 COOKIE = "taskd_session"
 SUBPROTOCOL = "taskd.token."
 TOKEN_MISSING = (
-    "This service has a token, and the request does not show it: expected Authorization: Bearer TOKEN, "
-    "the cookie that POST /api/session sets, or, of a WebSocket, the sub-protocol taskd.token.TOKEN."
+    "This service has a token, and the request does not carry it: expected Authorization: Bearer TOKEN, "
+    "the cookie that POST /api/session sets, or, for a WebSocket, the sub-protocol taskd.token.TOKEN."
 )
 KNOWN = "taskd.known"
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="taskd"'}
@@ -48,10 +51,10 @@ _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^\[\]:/@\s]+)(:(?P<port>\d{1,5
 
 
 class Guard:
-    """ASGI middleware that refuses with 403 (Host, Origin) and 401 (token) before any route is looked at."""
+    """ASGI middleware that refuses with 403 (Host, Origin, Sec-Fetch-Site) and 401 (token) before any route runs."""
 
     def __init__(self, app: ASGIApp, settings: Settings, public: Collection[tuple[str, str]]) -> None:
-        """`public` are the (method, path) pairs that need no token; a path may end in `/*`: any one name."""
+        """Let the (method, path) pairs of `public` pass without a token; a path may end in `/*`, for any one name."""
         self._app = app
         self._token = _token_of(settings)
         self._hosts = {host.lower() for host in settings.allowed_hosts}
@@ -68,18 +71,18 @@ class Guard:
         await self._app(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> Response | None:
-        """The first question that the request does not pass, as a problem."""
+        """Return the first check that the request fails, as a problem; None if it passes all."""
         headers = Headers(scope=scope)
         hosts, origins = headers.getlist("host"), headers.getlist("origin")
         if len(hosts) != 1 or not self._is_ours(hosts[0]):
             expected = "localhost, an IP address or one of the setting allowed_hosts"
             return problem(403, f"Host {', '.join(hosts)!r}: expected {expected}.")
-        # Without an Origin it is no browser. With one it is ours to the letter (RFC 6454), or not ours.
+        # A request without an Origin comes from no browser. An Origin must be equal to the letter (RFC 6454).
         own = _origin_of(scope["scheme"], hosts[0])
         if _changes(scope) and origins not in ([], [own]):
             return problem(403, f"Origin {', '.join(origins)!r}: expected {own!r} or none.")
         if _is_of_another_page(headers, scope):
-            return problem(403, f"Sec-Fetch-Site {headers['sec-fetch-site']!r}: expected a request of our own page.")
+            return problem(403, f"Sec-Fetch-Site {headers['sec-fetch-site']!r}: expected a request of taskd's page.")
         scope[KNOWN] = not self._token or self._is_known(scope)
         if not scope[KNOWN] and not self._is_public(scope):
             return problem(401, TOKEN_MISSING, headers=CHALLENGE)
@@ -102,13 +105,13 @@ class Guard:
 
     def _is_known(self, scope: Scope) -> bool:
         known = False
-        # Every candidate is compared, so the time says nothing of which was tried.
+        # All candidates are compared, so the time does not reveal which of them the request carries.
         for shown, expected in self._candidates(scope):
             known |= compare_digest(shown, expected)
         return known
 
     def _candidates(self, scope: Scope) -> Iterator[tuple[bytes, bytes]]:
-        """What the request shows, each with what it should be."""
+        """Yield each credential that the request carries, with the value expected there."""
         assert self._token is not None
         token = self._token.encode()
         connection = HTTPConnection(scope)
@@ -123,18 +126,18 @@ class Guard:
 
 
 def is_known(scope: Scope) -> bool:
-    """Whether the request shows the token, or none is set."""
+    """Return whether the request carries the token, or no token is set."""
     known: bool = scope[KNOWN]
     return known
 
 
 def subprotocol_of(scope: Scope) -> str | None:
-    """The sub-protocol to accept: the one with the token. A browser gives up where its offer is not taken."""
+    """Return the offer that carries the token, if any: a browser gives up unless the server accepts its offer."""
     return next((offer for offer in scope["subprotocols"] if offer.startswith(SUBPROTOCOL)), None)
 
 
 def session_of(token: str) -> str:
-    """The cookie's value: known only to who knows the token, and not the token."""
+    """Return the cookie's value: it can be derived from the token, and does not reveal it."""
     return hmac.new(token.encode(), b"taskd session 1", hashlib.sha256).hexdigest()
 
 
@@ -162,16 +165,16 @@ def _is_of_another_page(headers: Headers, scope: Scope) -> bool:
 
 
 def _origin_of(scheme: str, host: str) -> str:
-    """The origin of the page that this service itself serves."""
+    """Return the origin of the page that this service serves."""
     return f"{_PAGE_SCHEMES.get(scheme, scheme)}://{host}"
 
 
 async def open_session(request: Request) -> Response:
-    """Exchange the token for the page's cookie."""
+    """Exchange the token for the page's cookie. Raises `Refused` (401) for a wrong token."""
     shown = await read_body(request, schemas.SessionOpening)
     token = _token_of(service_of(request).settings)
     if token is None:
-        return Response(None, 204)  # Nothing is locked, so there is no key to give.
+        return Response(None, 204)  # no token is set, so no cookie is needed
     if not compare_digest(shown.token.encode(), token.encode()):
         raise Refused(401, "The token is not this service's.", headers=CHALLENGE)
     response = Response(None, 204)

@@ -1,8 +1,8 @@
 """
-A log as a file to download, streamed as it is read: however long it is, a page of it is in memory.
+A log as a file to download, streamed as it is read: only one page of it is in memory.
 
-An export that cannot go on (the store fails, the task is deleted, the service stops) says so in
-its last line and is cut without the last chunk; one whose server dies has no last line at all.
+An export that breaks off (the store fails, the task is deleted, the service stops) reports that in its
+last line and ends without the last chunk. An export whose server dies has no last line at all.
 """
 
 import logging
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 async def export_logs(request: Request) -> Response:
-    """The matches as a file."""
+    """Answer with the matches as a file."""
     asked = parameters_of(request)
     query = parse_query(asked, EXPORT)
     service = service_of(request)
@@ -38,10 +38,10 @@ async def export_logs(request: Request) -> Response:
 
 
 class LogExport(Response):
-    """The file, for as long as the client takes it."""
+    """An answer that sends the file until it is complete or the client leaves."""
 
     def __init__(self, export: Export, body: AsyncGenerator[bytes, None], viewers: Viewers) -> None:
-        # Not Response.__init__: it would take the body, of which there is none yet, for empty.
+        # Not Response.__init__: it would declare an empty body, because there is none yet.
         self.status_code = 200
         self.media_type = MEDIA_TYPES[export.format]
         self.background = None
@@ -63,7 +63,7 @@ class LogExport(Response):
 
     async def _serve(self, send: Send) -> None:
         async with aclosing(self._body) as body:
-            # The first page before the first byte: what fails there is still a problem of its own.
+            # The first page is read before the first byte is sent: an error until then is still answered as a problem.
             chunks = [await anext(body), await anext(body)]
             await self._start(send)
             try:
@@ -94,7 +94,7 @@ OPERATIONS = (
         "A task's log as a file that states its task, filter and last_seq, and in its last line that it is complete",
         {
             200: Answer(
-                "The file. Its last line has the count and complete; without it the export was broken off.",
+                "The file. Its last line has the count and `complete`; without that line the export broke off.",
                 media_type=MEDIA_TYPES["text"],
                 more_media_types=(MEDIA_TYPES["ndjson"], MEDIA_TYPES["csv"]),
             )

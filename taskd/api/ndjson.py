@@ -1,8 +1,8 @@
 """
-A log as lines of JSON, stored and then live, to the end: for `curl -N`.
+A log as lines of JSON, stored entries first and then live ones, to the end: for `curl -N`.
 
-An answer that stops before the log's end, because the service stops or something breaks, is
-cut without the last chunk, so that its reader can tell it from a whole one.
+An answer that stops before the log's end, because the service stops or an error occurs, ends without the
+last chunk, so that its reader can distinguish it from a complete one.
 """
 
 import logging
@@ -26,7 +26,7 @@ MEDIA_TYPE = "application/x-ndjson"
 
 
 async def stream_logs(request: Request) -> Response:
-    """Follow a log to its end."""
+    """Answer with a log as NDJSON, followed to its end."""
     task, query = await asked(request)
     if request.method == "HEAD":
         return Response(None, media_type=MEDIA_TYPE, headers={"Content-Length": "0"})
@@ -45,12 +45,12 @@ async def stream_logs(request: Request) -> Response:
 
 
 class LogStream(Response):
-    """The entries of `events`, a line each, for as long as the client takes them."""
+    """An answer that sends the entries of `events`, one on each line, until the log ends or the client leaves."""
 
     media_type = MEDIA_TYPE
 
     def __init__(self, events: AsyncGenerator[Event, None], pace: Pace, viewers: Viewers) -> None:
-        # Not Response.__init__: it would take the body, of which there is none yet, for empty.
+        # Not Response.__init__: it would declare an empty body, because there is none yet.
         self.status_code = 200
         self.background = None
         self.init_headers()
@@ -73,7 +73,7 @@ class LogStream(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_lines(self, send: Send) -> bool:
-        """Whether the log's end was reached."""
+        """Send the entries; return whether the log's end was reached."""
         async with aclosing(self._events) as events:
             async for event in events:
                 if isinstance(event, Entries):
@@ -91,8 +91,8 @@ OPERATIONS = (
         "/api/tasks/{task_id}/logs/stream",
         stream_logs,
         "stream_logs",
-        "Follow a task's log as lines of JSON, stored and then live, to its end",
-        {200: Answer("An entry a line.", schemas.Entry, MEDIA_TYPE)},
+        "Follow a task's log as lines of JSON, stored entries first and then live ones, to its end",
+        {200: Answer("One entry on each line.", schemas.Entry, MEDIA_TYPE)},
         parameters=tuple(PARAMETERS[name] for name in FOLLOW),
         refusals=(404,),
     ),

@@ -1,8 +1,8 @@
 """
 The OpenAPI document (3.1), made from the operations that the routes are made from.
 
-https://spec.openapis.org/oas/v3.1.0. WebSockets have no place in it: the path of one is
-described by its handshake, its frames by the schema `Frame`.
+https://spec.openapis.org/oas/v3.1.0. OpenAPI cannot describe a WebSocket, so the document describes its
+handshake as a path and its frames as the schema `Frame`.
 """
 
 import re
@@ -38,30 +38,30 @@ _ANSWERS: tuple[type[BaseModel], ...] = (
     *schemas.FRAMES,
 )
 _PROBLEMS = {
-    400: "A parameter or the body is not what was expected; the detail names it.",
-    401: "The service has a token and the request does not show it.",
-    403: "Host, Origin or Sec-Fetch-Site is not that of this service.",
-    404: "There is no such thing.",
+    400: "A parameter or the body is invalid; the detail names the fault.",
+    401: "The service has a token and the request does not carry it.",
+    403: "Host, Origin or Sec-Fetch-Site does not belong to this service.",
+    404: "Not found.",
     408: "The request did not arrive within request_timeout_s.",
     409: "The task's status does not allow it.",
     413: "The body is too large.",
     415: "The body is not declared as application/json.",
     422: "The body or the params do not validate; `errors` has every fault with its path.",
     426: "A WebSocket is expected.",
-    429: "Too many tasks are waiting.",
+    429: "Too many tasks are waiting to run.",
     431: "The request's line and headers are larger than head_bytes_max.",
-    500: "taskd made a mistake.",
-    503: "taskd cannot do it now; trying again later may work.",
+    500: "Internal error; see the service's log.",
+    503: "taskd cannot do it now; try again later.",
 }
 _PROBLEM_HEADERS = {
     401: {"WWW-Authenticate": "Bearer"},
     429: {"Retry-After": "Seconds to wait."},
-    503: {"Retry-After": "Seconds to wait, where that is known."},
+    503: {"Retry-After": "Seconds to wait, if known."},
 }
 
 
 async def show_openapi(request: Request) -> Response:
-    """This document."""
+    """Return the OpenAPI document."""
     body: bytes = request.app.state.openapi()
     return Response(body, media_type="application/json")
 
@@ -79,7 +79,7 @@ OPERATIONS = (
 
 
 def document(operations: Iterable[Operation], version: str, *, locked: bool = False) -> dict[str, Any]:
-    """The whole document for `operations`; `locked`: the service has a token."""
+    """Return the whole document for `operations`; `locked` means that the service has a token."""
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
         if operation.documented:
@@ -99,7 +99,7 @@ def document(operations: Iterable[Operation], version: str, *, locked: bool = Fa
 
 
 _SECURITY = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "Needed where the service has a token."},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "Required if the service has a token."},
     "session": {
         "type": "apiKey",
         "in": "cookie",
@@ -163,7 +163,7 @@ def _problem(status: int) -> dict[str, Any]:
 
 
 def _headers(headers: Any) -> dict[str, Any]:
-    return {name: {"description": told, "schema": {"type": "string"}} for name, told in headers.items()}
+    return {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()}
 
 
 def _names_in(path: str) -> list[str]:
@@ -189,9 +189,9 @@ def _ref(shape: type[BaseModel]) -> dict[str, str]:
 
 
 def _schemas() -> dict[str, Any]:
-    come_in: list[tuple[type[BaseModel], JsonSchemaMode]] = [(shape, "validation") for shape in _BODIES]
-    go_out: list[tuple[type[BaseModel], JsonSchemaMode]] = [(shape, "serialization") for shape in _ANSWERS]
-    _, definitions = models_json_schema(come_in + go_out, ref_template=_REF)
+    incoming: list[tuple[type[BaseModel], JsonSchemaMode]] = [(shape, "validation") for shape in _BODIES]
+    outgoing: list[tuple[type[BaseModel], JsonSchemaMode]] = [(shape, "serialization") for shape in _ANSWERS]
+    _, definitions = models_json_schema(incoming + outgoing, ref_template=_REF)
     frames = [_ref(shape) for shape in schemas.FRAMES]
     frame = {"oneOf": frames, "description": "One text frame of a live log."}
     return {**definitions["$defs"], "Frame": frame}

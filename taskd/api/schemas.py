@@ -1,8 +1,8 @@
 """
-The shapes of bodies: those that come in are validated by these, those that go out described.
+The shapes of bodies: requests are validated against them, and the OpenAPI document describes answers by them.
 
-Answers are not built through these models (a page is joined from bytes that were encoded
-when the entries were emitted), so a test holds real answers against their schemas.
+Answers are not built through these models (a page is joined from bytes that were encoded when the task
+emitted the entries), so a test compares real answers with their schemas.
 """
 
 from typing import Any, Literal
@@ -14,40 +14,40 @@ from taskd.tasks import TaskStatus
 
 
 class Shape(BaseModel):
-    """What all shapes have in common: nothing in them that is not described."""
+    """The base of all shapes: a field that is not described is refused."""
 
-    # Most only describe: a model is built when it is first asked for something.
+    # Most models only serve the document, so each is built on its first use.
     model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class TaskCreation(Shape):
-    """What to run."""
+    """A task to start."""
 
     plugin: str = Field(description="Name of the plugin.")
-    params: dict[str, Any] = Field(default_factory=dict, description="Its params; see the plugin's params_schema.")
+    params: dict[str, Any] = Field(default_factory=dict, description="The params; see the plugin's params_schema.")
 
 
 class TaskRetry(Shape):
-    """Params to run the task with again; secret ones were not kept and must be given."""
+    """Params for running a task again. Secret params are not stored, so they must be given again."""
 
     params: dict[str, Any] | None = Field(None, description="Params that replace those of the first execution.")
 
 
 class SessionOpening(Shape):
-    """What the page shows to be let in."""
+    """The token that the page exchanges for its cookie."""
 
     token: str = Field(description="The service's token.")
 
 
 class Progress(BaseModel):
-    """How far a piece of work has come."""
+    """The progress of a piece of work."""
 
     model_config = ConfigDict(extra="allow", defer_build=True)
 
-    id: str | int = Field(description="Tells this progress from others of the task.")
+    id: str | int = Field(description="Identifies the progress within the task.")
     label: str
     current: float
-    total: float | None = Field(description="Null where it is not known.")
+    total: float | None = Field(description="Null if unknown.")
     unit: str
     done: bool
 
@@ -64,7 +64,7 @@ class Counts(Shape):
 class Task(Shape):
     """One execution of a plugin. Secret params are `***`."""
 
-    id: str = Field(description="A UUID of version 7: sorts by creation.")
+    id: str = Field(description="A UUID of version 7: ids sort by creation.")
     plugin: str
     params: dict[str, Any]
     status: TaskStatus
@@ -89,9 +89,9 @@ class TaskList(Shape):
 
 
 class Entry(Shape):
-    """What a source said, at its place in its task's log."""
+    """One message of a source, at its place in its task's log."""
 
-    seq: int = Field(description="1, 2, 3 … for each task, without holes.")
+    seq: int = Field(description="1, 2, 3 … for each task, without gaps.")
     timestamp: str = Field(description="UTC, ISO 8601, microseconds, 'Z'.")
     level: Level
     source: str
@@ -103,7 +103,7 @@ class Page(Shape):
     """A bounded slice of a log under a filter."""
 
     entries: list[Entry]
-    total: int | None = Field(description="Matches in the whole log; null where counting needs `total=true`.")
+    total: int | None = Field(description="Matches in the whole log; null if counting needs `total=true`.")
     offset: int
     limit: int
     last_seq: int = Field(description="The log's newest seq when the page was read.")
@@ -112,7 +112,7 @@ class Page(Shape):
 
 
 class Stats(Shape):
-    """How many entries match, and which."""
+    """The number of matches, by level and source."""
 
     total: int
     by_level: dict[str, int]
@@ -122,27 +122,27 @@ class Stats(Shape):
 
 
 class OutlineBin(Shape):
-    """The matches of one slice of time."""
+    """The matches in one slice of time."""
 
     start: str = Field(description="Included.")
     end: str = Field(description="Not included.")
     count: int
-    errors: int = Field(description="Of them, those of level ERROR.")
-    first_seq: int | None = Field(description="The smallest seq among them; null where there are none.")
+    errors: int = Field(description="How many of them have level ERROR.")
+    first_seq: int | None = Field(description="The smallest seq among them; null if the bin is empty.")
 
 
 class Outline(Shape):
-    """What is needed to draw a log and to jump in it."""
+    """The matches over time and the anchors, from which the page draws a log and jumps in it."""
 
     total: int
     by_level: dict[str, int]
     by_source: dict[str, int]
     bins: list[OutlineBin] = Field(
-        description="Equal slices of time from the log's first entry to its last, narrowed by since and until; an "
-        "entry beyond either end, by a clock that was set, counts in the bin there. Empty for an empty log."
+        description="Equal slices of time from the log's first entry to its last, narrowed by since and until. An "
+        "entry beyond either end (a clock was set) counts in the bin there. Empty for an empty log."
     )
     anchors: list[int] = Field(description="The seqs of match 1, 1,025, 2,049 …")
-    last_seq: int = Field(description="The log's newest seq when it was read.")
+    last_seq: int = Field(description="The log's newest seq when the log was read.")
 
 
 class Nearest(Shape):
@@ -154,7 +154,7 @@ class Nearest(Shape):
 
 
 class Sources(Shape):
-    """Who spoke in a log."""
+    """The sources in a log."""
 
     sources: list[str] = Field(description="Sorted.")
 
@@ -166,7 +166,7 @@ class PluginShown(Shape):
     title: str
     description: str
     params_schema: dict[str, Any] | None
-    context: bool = Field(description="Whether its execute takes a context.")
+    context: bool = Field(description="Whether the plugin's execute takes a context.")
 
 
 class PluginBroken(Shape):
@@ -177,14 +177,14 @@ class PluginBroken(Shape):
 
 
 class Plugins(Shape):
-    """What can be run and what failed to load."""
+    """The plugins that can be run, and those that failed to load."""
 
     plugins: list[PluginShown]
     broken: list[PluginBroken]
 
 
 class Health(Shape):
-    """How the service is. All but the first two are left out if the service has a token and the request has not."""
+    """The health of the service. Without the token, if one is set, only status and version are present."""
 
     status: Literal["ok", "degraded"]
     version: str
@@ -195,14 +195,14 @@ class Health(Shape):
 
 
 class Fault(Shape):
-    """One thing wrong with a body."""
+    """One fault of a body."""
 
-    path: str = Field(description="Where, for example params.source.")
+    path: str = Field(description="The place of the fault, for example params.source.")
     message: str
 
 
 class Problem(BaseModel):
-    """Why a request was refused (RFC 9457)."""
+    """A refusal and its reason (RFC 9457)."""
 
     model_config = ConfigDict(extra="allow", defer_build=True)
 
@@ -210,7 +210,7 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str
-    errors: list[Fault] = Field(default_factory=list, description="With 422: every fault with its path.")
+    errors: list[Fault] = Field(default_factory=list, description="Every fault with its path, if the status is 422.")
 
 
 class Document(BaseModel):
@@ -240,14 +240,14 @@ class EntriesFrame(Shape):
 
 
 class CaughtUpFrame(Shape):
-    """What was stored has been sent; what follows is live."""
+    """All stored entries have been sent; later ones are live."""
 
     type: Literal["caught_up"]
     last_seq: int
 
 
 class ProgressFrame(Shape):
-    """How far a piece of work has come, whatever the filter."""
+    """The progress of a piece of work, independent of the filter."""
 
     type: Literal["progress"]
     source: str
@@ -262,7 +262,7 @@ class TaskFrame(Shape):
 
 
 class PingFrame(Shape):
-    """Nothing to send for a while; every match up to `last_seq` has been."""
+    """No frame was due for a while; every match up to `last_seq` has been sent."""
 
     type: Literal["ping"]
     last_seq: int

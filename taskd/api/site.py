@@ -1,13 +1,13 @@
 """
-The page: `/` and `/tasks/{id}` are one document, which reads the rest from its own address.
+The site: `/` and `/tasks/{id}` are one document, which reads its state from its own address.
 
-Its files are few and small, so they are read once, at the start, and each becomes a route of
-its own. No path that a client sends ever names a file: there is nothing to traverse. What the
-build named after its content (`/assets/`) never changes and is kept for a year; everything else
-is asked for again each time, and answered with 304 while it is the same.
+The files are few and small, so they are read once, at the start, and each becomes a route of its own.
+No path that a client sends ever names a file, so there is nothing to traverse. A file that the build
+named after its content (`/assets/`) never changes, and browsers keep it for a year. Browsers ask for all
+other files again each time, and get 304 while a file is unchanged.
 
-Text is packed with gzip, once, at the start. Parts of a file are not sent: a `Range` is answered
-with the whole, as RFC 9110 (14.2) allows, and so cannot be made expensive.
+Text is compressed with gzip, once, at the start. A `Range` is answered with the whole file, as RFC 9110
+(14.2) allows, so a client cannot make requests expensive with ranges.
 """
 
 import gzip
@@ -19,10 +19,9 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import Response
 
-from taskd.api.operations import Answer, Operation
-from taskd.api.responses import Headers
+from taskd.api.operations import Answer, Headers, Operation
 
-# What a page is made of; anything else in its folder (sources, notes) is not for the network.
+# The files that a site consists of. Other files in its folder (sources, notes) are not served.
 MEDIA_TYPES = {
     ".html": "text/html",
     ".css": "text/css",
@@ -35,8 +34,8 @@ MEDIA_TYPES = {
 }
 PACKED_ALREADY = frozenset({".png", ".ico", ".woff2"})
 
-# Entries may hold anything, so the page runs and loads only files of its own: no inline script or
-# style, no connection to elsewhere, no markup made from text but by Svelte's own templates.
+# Entries may hold any text, so the site runs and loads only files of its own: no inline script or style,
+# no connection to another host, and no markup made from text except by Svelte's own templates.
 HEADERS: Headers = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; connect-src 'self'; form-action 'self'; "
     "frame-ancestors 'none'; object-src 'none'; "
@@ -74,7 +73,7 @@ and the API, which <a href="/api/openapi.json">/api/openapi.json</a> describes.<
 
 @dataclass(frozen=True)
 class PageFile:
-    """One file of the page, in memory; `packed` is its content in gzip, where that is smaller."""
+    """One file of the site, in memory; `packed` is its content in gzip, if that is smaller."""
 
     content: bytes
     media_type: str
@@ -83,13 +82,13 @@ class PageFile:
 
     @cached_property
     def digest(self) -> str:
-        """Changes with the content."""
+        """A hash of the content."""
         return hashlib.sha256(self.content).hexdigest()[:32]
 
     async def show(self, request: Request) -> Response:
-        """The file, packed where the client takes that, or that it has not changed."""
+        """Answer with the file, compressed if the client accepts gzip, or with 304 if the client has it already."""
         packed = self.packed if _takes_gzip(request.headers.get("accept-encoding", "")) else None
-        # The two forms are different bytes, so they have different strong tags (RFC 9110, 8.8.3.3).
+        # The two forms consist of different bytes, so they need different strong tags (RFC 9110, 8.8.3.3).
         etag = f'"{self.digest}-gzip"' if packed else f'"{self.digest}"'
         headers = {**HEADERS, "ETag": etag, "Cache-Control": self.cache_control}
         if _names(request.headers.get("if-none-match", ""), etag):
@@ -113,12 +112,12 @@ def _names(if_none_match: str, etag: str) -> bool:
 
 
 def is_built(folder: Path) -> bool:
-    """Whether `folder` holds a page."""
+    """Return whether `folder` holds a built site."""
     return (folder / "index.html").is_file()
 
 
 def read_page_files(folder: Path) -> dict[str, PageFile]:
-    """The files below `folder` by their path in a URL. Links that lead out of it are left out."""
+    """Return the files below `folder` by their path in a URL, without symbolic links that lead out of it."""
     root = folder.resolve()
     files = (path for path in sorted(root.rglob("*")) if path.suffix in MEDIA_TYPES and path.is_file())
     inside = {f"/{path.relative_to(root).as_posix()}": path for path in files if path.resolve().is_relative_to(root)}
@@ -133,12 +132,12 @@ def _read(path: Path, url: str) -> PageFile:
 
 
 def operations(folder: Path) -> tuple[Operation, ...]:
-    """The routes of the page that is in `folder`."""
+    """Return the routes of the site in `folder`."""
     files = read_page_files(folder)
     index = files.get("/index.html", PageFile(NOT_BUILT, "text/html"))
     pages = (
-        _operation("/", index, "show_page", "The page: all tasks"),
-        _operation("/tasks/{task_id}", index, "show_task_page", "The page: one task and its log"),
+        _operation("/", index, "show_page", "Show the page: all tasks"),
+        _operation("/tasks/{task_id}", index, "show_task_page", "Show the page: one task and its log"),
     )
     return pages + tuple(_operation(path, file, path, "A file of the page", False) for path, file in files.items())
 
@@ -150,9 +149,9 @@ def _operation(path: str, file: PageFile, name: str, summary: str, documented: b
         file.show,
         name,
         summary,
-        {200: Answer("The page.", media_type=file.media_type), 304: Answer("It has not changed.")},
+        {200: Answer("The page.", media_type=file.media_type), 304: Answer("The page has not changed.")},
         public=True,
         documented=documented,
-        # The page keeps its filters in its address: its query string is its own business.
+        # The page keeps its filters in its address, so the query string is not checked.
         any_parameters=True,
     )

@@ -1,4 +1,4 @@
-"""Tasks: create, list, show, cancel, retry, delete."""
+"""Tasks (create, list, show, cancel, retry, delete), and the plugins that tasks run."""
 
 import re
 
@@ -6,9 +6,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from taskd.api import schemas
+from taskd.api.bodies import json_response, read_body, read_optional_body
 from taskd.api.operations import Answer, Operation, parameters_of, service_of, task_id_of
-from taskd.api.responses import json_response, read_body, read_optional_body
 from taskd.query.parameters import Parameter, integer_parameter, read_choice, read_parameters
+from taskd.runtime.plugins import LoadedPlugin
 from taskd.tasks import Task, TaskStatus
 
 TASKS_DEFAULT = 50
@@ -59,7 +60,7 @@ PARAMETERS = (
     integer_parameter("limit", f"a whole number of tasks from 1 to {TASKS_MAX}", 1, TASKS_MAX, default=TASKS_DEFAULT),
     Parameter(
         "before",
-        "a task's id, such as the next_before of the page before: only older tasks",
+        "a task's id, such as next_before of the previous page: only older tasks",
         {"type": "string", "format": "uuid"},
         _read_task_id,
     ),
@@ -73,7 +74,7 @@ async def create_task(request: Request) -> Response:
 
 
 async def list_tasks(request: Request) -> Response:
-    """The newest tasks first, a page at a time."""
+    """Answer with a page of tasks, the newest first."""
     asked = read_parameters(parameters_of(request), {each.name: each for each in PARAMETERS})
     status = asked.get("status")
     tasks, next_before = await service_of(request).manager.tasks(
@@ -87,7 +88,7 @@ async def list_tasks(request: Request) -> Response:
 
 
 async def show_task(request: Request) -> Response:
-    """One task."""
+    """Answer with one task."""
     task = await service_of(request).manager.task(task_id_of(request))
     return json_response(task.to_json())
 
@@ -115,6 +116,24 @@ def _created(task: Task) -> Response:
     return json_response(task.to_json(), 201, {"Location": f"/api/tasks/{task.id}"})
 
 
+async def list_plugins(request: Request) -> Response:
+    """Answer with the plugins, and with those that failed to load."""
+    registry = service_of(request).plugins
+    shown = [_shown(plugin) for _, plugin in sorted(registry.plugins.items())]
+    broken = [{"name": each.name, "error": each.error} for each in registry.broken]
+    return json_response({"plugins": shown, "broken": broken})
+
+
+def _shown(plugin: LoadedPlugin) -> dict[str, object]:
+    return {
+        "name": plugin.name,
+        "title": plugin.title,
+        "description": plugin.description,
+        "params_schema": plugin.params_schema,
+        "context": plugin.takes_context,
+    }
+
+
 _CREATED = Answer("The new task.", schemas.Task, headers={"Location": "The new task's path"})
 
 OPERATIONS = (
@@ -133,7 +152,7 @@ OPERATIONS = (
         "/api/tasks",
         list_tasks,
         "list_tasks",
-        "The newest tasks first",
+        "List the tasks, the newest first",
         {200: Answer("A page of tasks.", schemas.TaskList)},
         parameters=PARAMETERS,
     ),
@@ -142,7 +161,7 @@ OPERATIONS = (
         "/api/tasks/{task_id}",
         show_task,
         "show_task",
-        "One task",
+        "Show a task",
         {200: Answer("The task.", schemas.Task)},
         refusals=(404,),
     ),
@@ -152,7 +171,7 @@ OPERATIONS = (
         cancel_task,
         "cancel_task",
         "Ask a task to stop",
-        {202: Answer("The task, which ends soon; a queued one has ended.", schemas.Task)},
+        {202: Answer("The task, which ends soon; a queued task has ended.", schemas.Task)},
         refusals=(404, 409),
     ),
     Operation(
@@ -172,7 +191,15 @@ OPERATIONS = (
         delete_task,
         "delete_task",
         "Delete a task, log and all",
-        {204: Answer("It is gone.")},
+        {204: Answer("The task is deleted.")},
         refusals=(404, 409),
+    ),
+    Operation(
+        "GET",
+        "/api/plugins",
+        list_plugins,
+        "list_plugins",
+        "List the plugins, and those that failed to load",
+        {200: Answer("The plugins.", schemas.Plugins)},
     ),
 )

@@ -1,11 +1,11 @@
 """
-What `live`, `stream` and `export` have in common: a seat, a pace, and noticing that the client left.
+Viewers of a log, shared by `websocket`, `ndjson` and `export`: seats, pace, and clients that leave.
 
-Each viewer is one `follow` of its own: slow ones do not hold up others, since `follow` never
-waits for its reader but sends it back to the store. What is bounded here is how many there
-are and how often one is served: live entries are gathered for a moment, because a frame of
-many costs little more than a frame of one (a frame an entry is what makes fan-out collapse).
-How long one may leave what it is sent is in `taskd.server.limits`.
+Each viewer has a `follow` of its own. A slow viewer does not delay others, because `follow` never waits
+for its reader but sends it back to the store. This module bounds the number of viewers and how often each
+is served. Live entries are gathered for a moment, because a frame of many costs little more than a frame
+of one; with a frame for each entry, fan-out collapses. `taskd.server.limits` bounds how long a client may
+take to read.
 """
 
 import asyncio
@@ -16,8 +16,7 @@ from typing import NoReturn, TypeVar
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.types import Receive
 
-from taskd.api.operations import parameters_of, service_of, task_id_of
-from taskd.api.responses import Refused
+from taskd.api.operations import Refused, parameters_of, service_of, task_id_of
 from taskd.query.parameters import FOLLOW, LogQuery, parse_query
 from taskd.reading.follow import CaughtUp, Entries, Event
 from taskd.reading.pages import check_after
@@ -25,8 +24,8 @@ from taskd.tasks import Task
 
 T = TypeVar("T")
 
-# A rest that ends later than this shows a loop that is full; then rests are longer by so many times
-# what it was late beyond it, within the last. So fan-out leaves room for what else is on the loop.
+# A rest that ends more than LATE_S late shows an overloaded event loop. The next rest is then longer: by
+# RELIEF times the lateness beyond LATE_S, at most RELIEF_MAX_S. So fan-out leaves the loop time for other work.
 LATE_S = 0.02
 RELIEF = 4
 RELIEF_MAX_S = 0.25
@@ -41,10 +40,10 @@ class Viewers:
 
     @contextmanager
     def seat(self) -> Iterator[None]:
-        """A seat for as long as it is held; raises `Refused` (503) where none is free."""
+        """Hold a seat inside the `with` block. Raises `Refused` (503) if none is free."""
         if self.count >= self._viewers_max:
-            told = f"{self.count:,} readers follow logs, which is the limit (viewers_max); try again later."
-            raise Refused(503, told, headers={"Retry-After": "5"})
+            detail = f"{self.count:,} readers follow logs, which is the limit (viewers_max); try again later."
+            raise Refused(503, detail, headers={"Retry-After": "5"})
         self.count += 1
         try:
             yield
@@ -54,12 +53,12 @@ class Viewers:
 
 class Pace:
     """
-    When to ask `follow` for its next event.
+    The pace at which a viewer asks `follow` for its next event.
 
-    At once while it hands over what is stored, and while it has more at hand. Otherwise
-    `interval_s` after the last entries: what is said meanwhile comes in one piece, and what
-    comes after a silence does not wait at all. Where viewers are so many that the loop is full,
-    each is served less often, with more at once.
+    A viewer asks at once while `follow` delivers stored entries, and while more entries are at hand.
+    Otherwise it asks `interval_s` after the last entries. Entries logged meanwhile arrive together, and an
+    entry after a silence does not wait at all. If many viewers overload the event loop, each is served
+    less often, with more entries at once.
     """
 
     def __init__(self, interval_s: float) -> None:
@@ -68,7 +67,7 @@ class Pace:
         self._live = False
 
     async def rest(self, event: Event) -> None:
-        """To be awaited between having sent `event` and asking for the next."""
+        """Rest between sending `event` and asking for the next event."""
         if isinstance(event, CaughtUp):
             self._live = True
         elif self._live and isinstance(event, Entries) and not event.more:
@@ -79,17 +78,17 @@ class Pace:
 
 
 def viewers_of(connection: HTTPConnection) -> Viewers:
-    """The seats of this application."""
+    """Return the seats of this application."""
     viewers: Viewers = connection.app.state.viewers
     return viewers
 
 
 async def asked(connection: HTTPConnection) -> tuple[Task, LogQuery]:
     """
-    The task to follow and the query, both in order.
+    Return the task to follow and the query, both valid.
 
-    Everything that can be wrong is found here, while an answer can still say so. Raises
-    `ParameterInvalid` and `TaskNotFound`.
+    All errors of the request are found here, before the answer begins. Raises `ParameterInvalid` and
+    `TaskNotFound`.
     """
     query = parse_query(parameters_of(connection), FOLLOW)
     task = await service_of(connection).manager.task(task_id_of(connection))
@@ -105,9 +104,9 @@ async def until_gone(receive: Receive) -> None:
 
 async def while_there(request: Request, work: Coroutine[object, object, T]) -> T:
     """
-    `work`, for as long as the client waits for it; raises `ClientDisconnect` when it has left.
+    Return the result of `work`. Raises `ClientDisconnect` if the client leaves first.
 
-    What nobody waits for any more is cancelled, and with it what the store does for it.
+    `work` is then cancelled, and with it its query in the store.
     """
 
     async def watch() -> NoReturn:
@@ -119,10 +118,9 @@ async def while_there(request: Request, work: Coroutine[object, object, T]) -> T
 
 async def first_of(watch: Coroutine[object, object, T], work: Coroutine[object, object, T], name: str) -> T:
     """
-    Run both until one ends; its result counts, and the other is cancelled and awaited.
+    Run both until one ends; return its result, and cancel and await the other.
 
-    Where both end at once `watch` counts: it knows that nobody is there any more. Cancelling
-    this cancels both.
+    If both end at once, `watch` counts: the client has left. Cancelling this call cancels both.
     """
     tasks = [
         asyncio.create_task(watch, name=f"watch {name}"),

@@ -1,10 +1,10 @@
 """
 A log over a WebSocket, in frames: stored matches, then live ones, to the end.
 
-Refusals come before the upgrade, as problems. Afterwards one coroutine sends and one watches
-the client, so that a viewer who leaves is released at once and one who talks is cut off.
-Whoever comes back with `after` = the last seq seen misses nothing and repeats nothing, so
-every way this can break off is harmless: the close code only says whether to come back.
+Refusals come before the upgrade, as problems. Afterwards one coroutine sends the log and one watches the
+client, so a viewer that leaves is released at once and one that sends too much is cut off. A client that
+reconnects with `after` = the last seq that it saw misses nothing and repeats nothing. So every way in
+which the connection can break is harmless: the close code only tells the client whether to reconnect.
 """
 
 import logging
@@ -17,8 +17,8 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from taskd.api.auth import subprotocol_of
-from taskd.api.operations import Answer, Operation, service_of
-from taskd.api.responses import Refused, encode
+from taskd.api.bodies import encode
+from taskd.api.operations import Answer, Operation, Refused, service_of
 from taskd.api.viewers import Pace, asked, first_of, viewers_of
 from taskd.errors import TaskdError, TaskNotFound
 from taskd.log.hub import Matches
@@ -36,12 +36,12 @@ FAULT = 1011
 
 _HEAD = '{"type":"entries","entries":['
 _TAIL = "]}"
-# An empty message costs us something too, so it must count for something.
+# What each message counts for besides its content: an empty message costs the service time too.
 _MESSAGE_BYTES = 2
 
 
 class Gone(Exception):
-    """The client left, or took nothing for so long that its connection was cut (see `taskd.server.limits`)."""
+    """The client left, or read nothing for so long that its connection was cut (see `taskd.server.limits`)."""
 
 
 async def live(websocket: WebSocket) -> None:
@@ -53,7 +53,7 @@ async def live(websocket: WebSocket) -> None:
 
 
 async def ask_upgrade(request: Request) -> Response:
-    """Plain HTTP came to where a WebSocket is."""
+    """Refuse a plain HTTP request to the path of the WebSocket (426)."""
     raise Refused(426, "This is a WebSocket: connect with ws:// or wss://.", headers={"Upgrade": "websocket"})
 
 
@@ -70,13 +70,13 @@ class View:
         self._settings: Settings = service.settings
 
     async def run(self) -> None:
-        """Send and watch until one of the two ends; then close. May be cancelled."""
+        """Send and watch until one of the two ends, then close. May be cancelled."""
         code = await first_of(self._watch(), self._serve(), f"live {self._task.id}")
         if code is not None:
             await self._close(code)
 
     async def _serve(self) -> int | None:
-        """Send the log; the code to close with, or None where nobody is there to hear it."""
+        """Send the log; return the code to close with, or None if the client has left."""
         try:
             return await self._send_log()
         except Gone:
@@ -84,7 +84,7 @@ class View:
         except TaskNotFound:  # deleted while its log was read
             return POLICY
         except Exception as error:
-            # The store closes under those who are not done when the service stops.
+            # When the service stops, the store closes while views may still read from it.
             if self._stopping.is_set():
                 return STOPPING
             expected = isinstance(error, TaskdError)
@@ -114,13 +114,13 @@ class View:
         return STOPPING
 
     async def _watch(self) -> int | None:
-        """Read what the client was asked not to send, until it leaves or has said too much."""
-        said = 0
-        while said <= self._settings.websocket_input_bytes_max:
+        """Read and discard messages until the client leaves (None) or has sent too much (`POLICY`)."""
+        received = 0
+        while received <= self._settings.websocket_input_bytes_max:
             message = await self._websocket.receive()
             if message["type"] == "websocket.disconnect":
                 return None
-            said += _MESSAGE_BYTES + len(message.get("bytes") or (message.get("text") or "").encode())
+            received += _MESSAGE_BYTES + len(message.get("bytes") or (message.get("text") or "").encode())
         return POLICY
 
     async def _send(self, frame: str) -> None:
@@ -130,17 +130,17 @@ class View:
             raise Gone from error
 
     async def _close(self, code: int) -> None:
-        # Who says too much may be found out by the sending too, in the same turn.
+        # A client that sent too much: the sender may have found it disconnected in the same turn of the loop.
         if self._websocket.application_state is WebSocketState.DISCONNECTED:
             return
         try:
             await self._websocket.close(code)
         except WebSocketDisconnect:
-            return  # It left before it was told.
+            return  # the client left before the close
 
 
 def frames_of(event: Event, settings: Settings) -> Iterator[str]:
-    """The frames that tell a viewer of `event`."""
+    """Yield the frames that report `event` to a viewer."""
     match event:
         case Entries():
             yield from entries_frames(event.matches, settings.frame_entries_max, settings.frame_bytes_max)
@@ -157,10 +157,10 @@ def frames_of(event: Event, settings: Settings) -> Iterator[str]:
 
 
 def entries_frames(matches: list[Matches], entries_max: int, bytes_max: int) -> Iterator[str]:
-    """`matches` in as few frames as the two limits allow; an entry larger than a frame has its own."""
+    """Yield `matches` in as few frames as the two limits allow; an entry larger than a frame has its own."""
     room = bytes_max - len(_HEAD) - len(_TAIL)
     count = sum([len(one.entries) for one in matches])
-    # Nearly always all fit: then nothing is done for each entry, which a hundred viewers feel.
+    # Nearly always all fit. Then there is no work for each entry, which matters with a hundred viewers.
     if count <= entries_max and sum([one.size for one in matches]) + count <= room:
         yield f"{_HEAD}{','.join([one.text for one in matches])}{_TAIL}"
         return
@@ -182,8 +182,8 @@ def _cut(encoded: list[bytes], entries_max: int, room: int) -> Iterator[list[byt
         yield frame
 
 
-def _frame(told: dict[str, Any]) -> str:
-    return encode(told).decode()
+def _frame(members: dict[str, Any]) -> str:
+    return encode(members).decode()
 
 
 PATH = "/api/tasks/{task_id}/logs/live"
@@ -199,7 +199,7 @@ OPERATIONS = (
             101: Answer(
                 "Switched to a WebSocket. Text frames, each one JSON object of the schema Frame, until end; "
                 "then close 1000. Other closes: 1001 the service stops (reconnect with after), 1008 policy, "
-                "1011 a fault. Nothing is to be sent by the client."
+                "1011 a fault. The client sends nothing."
             )
         },
         parameters=tuple(PARAMETERS[name] for name in FOLLOW),

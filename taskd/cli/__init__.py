@@ -1,1 +1,1 @@
-"""The command: its options, its client, and what it prints."""
+"""The `taskd` command: its options, its client and its output."""

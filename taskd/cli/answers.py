@@ -1,19 +1,19 @@
 """
 The shapes of taskd's answers, as far as a client reads them.
 
-Anything may answer at an address: a proxy, another service, another version of taskd. A client checks
-an answer once, when it comes, so that no command trips over a field that is missing or of another type.
-Fields that are not listed may be there or not.
+Anything may answer at an address: a proxy, another service, another version of taskd. A client checks an
+answer once, on arrival, so that no command trips over a missing field or one of another type. An answer
+may have fields that are not listed.
 """
 
 import re
 from types import NoneType
 from typing import Any
 
-# A type or several; a pattern of a text; an object with these members; or a list of one shape.
+# A type or a tuple of types, a pattern for text, an object with these members, or a list of one shape.
 Shape = Any
 
-# Texts that are printed as they come, so no terminal may obey one.
+# Texts that are printed without escaping, so they must not contain control characters.
 PLAIN = re.compile(r"[ -~]{0,64}")
 ID = re.compile(r"[0-9a-f-]{36}")
 
@@ -46,7 +46,7 @@ ENTRY: Shape = {
 }
 PROBLEM: Shape = {"title": str, "detail": str, "status": int}
 PAGE: Shape = {"entries": [ENTRY], "last_seq": int, "more": bool}
-# The frames of the live route that a follower reads; it passes over all others.
+# The frames of the live route that a follower reads; it ignores all others.
 FRAMES: dict[str, Shape] = {
     "hello": {"last_seq": int},
     "entries": {"entries": [ENTRY]},
@@ -58,7 +58,7 @@ FRAMES: dict[str, Shape] = {
 
 
 def misfit(value: object, shape: Shape, place: str = "") -> str:
-    """Return where `value` differs from `shape`, as a clause; "" if it fits."""
+    """Return a clause that names the first place where `value` differs from `shape`; "" if it fits."""
     if isinstance(shape, dict):
         return _object_misfit(value, shape, place)
     if isinstance(shape, list):
@@ -67,12 +67,12 @@ def misfit(value: object, shape: Shape, place: str = "") -> str:
         fits = isinstance(value, str) and shape.fullmatch(value) is not None
     else:
         fits = isinstance(value, shape)
-    return "" if fits else f"{place or 'it'} is another kind of value"
+    return "" if fits else f"{place or 'it'} has another type"
 
 
 def _object_misfit(value: object, shape: dict[str, Shape], place: str) -> str:
     if not isinstance(value, dict):
-        return f"{place or 'it'} is no object"
+        return f"{place or 'it'} is not an object"
     for name, inner in shape.items():
         below = f"{place}.{name}" if place else name
         if name not in value:
@@ -84,5 +84,5 @@ def _object_misfit(value: object, shape: dict[str, Shape], place: str) -> str:
 
 def _list_misfit(value: object, shape: Shape, place: str) -> str:
     if not isinstance(value, list):
-        return f"{place or 'it'} is no list"
+        return f"{place or 'it'} is not an array"
     return next((found for number, item in enumerate(value) if (found := misfit(item, shape, f"{place}.{number}"))), "")

@@ -1,8 +1,8 @@
 """
-What is said on the command line: which server is asked, and the params of a plugin.
+The default server, and the params that the command line gives a plugin.
 
-A param is given as `KEY=VALUE` and the plugin's own JSON Schema decides how VALUE is meant, so
-that nobody has to quote a string twice or write a number as text.
+A param is given as `KEY=VALUE`. The plugin's own JSON Schema decides how VALUE is read, so that users
+need not quote a string twice or write a number as text.
 """
 
 import os
@@ -15,7 +15,7 @@ from taskd.text import exact_json
 
 DEFAULT_SERVER = "http://127.0.0.1:8642"
 
-# Deeper than any schema that a person wrote: one that refers to itself has no end.
+# Deeper than any schema written by hand. The limit stops a schema that refers to itself.
 NESTED_MAX = 8
 
 Schema = dict[str, Any]
@@ -23,10 +23,9 @@ Schema = dict[str, Any]
 
 def params_of(text: str | None, pairs: Iterable[str], schema: Schema) -> dict[str, Any]:
     """
-    The params that `--params text` and each `-p KEY=VALUE` give together; a pair comes first.
+    Combine the params of `--params text` and of each `-p KEY=VALUE`; a pair overrides `text`.
 
-    VALUE is JSON where it parses and `schema` does not want a string there. Raises
-    `click.BadParameter`.
+    VALUE is JSON if it parses and `schema` does not expect a string there. Raises `click.BadParameter`.
     """
     params = _whole(text) if text is not None else {}
     given = set()
@@ -65,14 +64,14 @@ def _json_or_text(pair: str, value: str) -> Any:
     try:
         return exact_json.loads(value)
     except (exact_json.Unkept, exact_json.TooDeep) as error:
-        # Text where a number was meant would be another param than the one that was given.
+        # Falling back to text would give the task another value than the number that the user wrote.
         raise click.BadParameter(f"{pair!r}: {error}.", param_hint="-p") from error
     except ValueError:
         return value
 
 
 def wants_string(wanted: object, whole: Schema) -> bool:
-    """Whether a string is among what the schema `wanted`, a part of `whole`, allows."""
+    """Return whether the schema `wanted`, a part of `whole`, allows a string."""
     return any("string" in _types_of(part) for part in _parts_of(wanted, whole, NESTED_MAX))
 
 
@@ -82,7 +81,7 @@ def _types_of(part: Schema) -> list[object]:
 
 
 def _parts_of(wanted: object, whole: Schema, levels: int) -> Iterator[Schema]:
-    """Yield a schema and its alternatives; a schema may be true or false, and may refer to itself."""
+    """Yield a schema and its alternatives. A schema may be true or false, and may refer to itself."""
     wanted = resolved(wanted, whole)
     yield wanted
     for name in ("anyOf", "oneOf", "allOf"):
@@ -92,7 +91,7 @@ def _parts_of(wanted: object, whole: Schema, levels: int) -> Iterator[Schema]:
 
 
 def resolved(wanted: object, whole: Schema) -> Schema:
-    """Return the schema that `wanted` is or refers to; an empty one, which allows all, if there is none."""
+    """Return the schema that `wanted` is or refers to; if there is none, an empty one, which allows any value."""
     for _ in range(NESTED_MAX):
         if not isinstance(wanted, dict) or "$ref" not in wanted:
             break
@@ -103,7 +102,7 @@ def resolved(wanted: object, whole: Schema) -> Schema:
 
 
 def in_unicode(word: str) -> str:
-    """Return a word of the command line as text, even if the locale is ASCII. Raises `click.BadParameter`."""
+    """Return an argument of the command line as text, even if the locale is ASCII. Raises `click.BadParameter`."""
     try:
         word.encode()
         return word

@@ -1,10 +1,10 @@
 """
-`Client`: what the commands know of a running taskd, over HTTP and WebSocket.
+`Client`: the commands' access to a running taskd, over HTTP and WebSocket.
 
-It speaks the public interface alone, as any other program could. A log is read in pages that
-are asked for by the last `seq`, and followed over the live route, which the server may end at
-any moment: the client then comes back with `after` = the last `seq` it knows of, so what it
-yields is every match once and in order, however often the connection breaks.
+The client uses the public interface alone, as any other program could. It reads a log in pages, each
+requested by the last `seq` of the page before. It follows a log over the live route, which the server may
+end at any moment. The client then reconnects with `after` = the last `seq` that it knows of, so it yields
+every match once and in order, however often the connection breaks.
 """
 
 import asyncio
@@ -35,22 +35,22 @@ if TYPE_CHECKING:
 
 ANSWER_WAIT_S = 30.0
 CONNECT_WAIT_S = 5.0
-# The server speaks at least every 15 s: three times that in silence is a dead connection.
+# The server sends a frame at least every 15 s. After three times that without one the connection is dead.
 SILENCE_MAX_S = 45.0
 BACKOFF_MIN_S = 0.25
 BACKOFF_MAX_S = 8.0
-# A server that stays away this long is not restarting.
+# A server that is unreachable for this long is not restarting.
 AWAY_MAX_S = 300.0
 PAGE_ENTRIES = 5_000
-# A page ends at 8 MiB; what goes on for longer than this is not taskd's.
+# A page ends at 8 MiB. An answer longer than this limit does not come from taskd.
 ANSWER_BYTES_MAX = 256 * 1024 * 1024
 NOT_RUNNING_HINT = " Is taskd serve running there?"
 NOT_HTTP_HINT = " Does taskd serve answer there, and is it http and not https?"
 ID_LENGTH = 36
-# What may name a task: its id, or the ending of one.
+# A task may be named by its id or by the ending of its id.
 ENDING = re.compile(r"[0-9a-f-]{6,36}")
 CANDIDATES_MAX = 10
-# The end of an export that is whole, in each of its formats.
+# The end of a complete export, in each of its formats.
 COMPLETE = re.compile(rb'complete"?: ?true\}?\n\Z')
 COMPLETE_BYTES = 100
 
@@ -59,21 +59,21 @@ Json = dict[str, Any]
 
 
 class Sink(Protocol):
-    """Where an export goes."""
+    """The destination of an export."""
 
     def write(self, data: bytes, /) -> object: ...
     def flush(self) -> None: ...
 
 
 class Client:
-    """One taskd server, at `server` (an http or https URL), asked with `token` where it has one."""
+    """One taskd server, at `server` (an http or https URL); `token` is sent with each request, if given."""
 
     def __init__(self, server: str, token: str | None = None) -> None:
         self.server = server_url(server)
         if token and not re.fullmatch(r"[!-~]([ -~]*[!-~])?", token):
             raise Invalid(
                 "--token: expected visible ASCII characters, without spaces around them."
-            )  # and the token is not repeated
+            )  # the message does not repeat the token
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     def get(self, path: str, parameters: Parameters = (), shape: Shape = OBJECT) -> Json:
@@ -90,7 +90,7 @@ class Client:
 
     @functools.cached_property
     def _trust(self) -> "ssl.SSLContext | None":
-        # Only for https: to read the certificates takes longer than most questions.
+        # Only for https: reading the certificates takes longer than most requests.
         if not self.server.startswith("https:"):
             return None
         return trusted()
@@ -98,11 +98,11 @@ class Client:
     def _http(self) -> "httpx.Client":
         import httpx
 
-        # No proxies: what is on this machine must not be asked for elsewhere.
+        # No proxies: a proxy would look for 127.0.0.1 on its own machine.
         return httpx.Client(headers=self._headers, timeout=ANSWER_WAIT_S, trust_env=False, verify=self._trust or False)
 
     def _ask(self, method: str, path: str, parameters: Parameters = (), body: Json | None = None) -> bytes:
-        # Not with the module: `taskd serve` loads that too, and would keep 5 MB of it for nothing.
+        # Not at the top of the module: `taskd serve` loads this module too, and httpx takes 5 MB.
         import httpx
 
         url, content, headers = self.server + path, None, {}
@@ -121,7 +121,7 @@ class Client:
             raise self._unreachable(error, hint) from error
 
     def _content(self, answer: "httpx.Response") -> bytes:
-        """Read the body of a good answer; raises the error that another answer means."""
+        """Return the body of a successful answer. Raises the error that another answer means."""
         content = bytearray()
         for chunk in answer.iter_bytes():
             content += chunk
@@ -135,7 +135,7 @@ class Client:
         try:
             value = orjson.loads(content)
         except orjson.JSONDecodeError as error:
-            raise self._not_taskd("its answer is no JSON") from error
+            raise self._not_taskd("its answer is not JSON") from error
         if found := misfit(value, shape):
             raise self._not_taskd(f"in its answer {found}")
         answer: Json = value
@@ -145,12 +145,15 @@ class Client:
         return Unreachable(f"What answers at {self.server} is not taskd, or another version of it: {why}.")
 
     def find(self, name: str) -> str:
-        """The id of the task that `name` means: an id, an ending of one, or `@last`. Raises `ClientError`."""
+        """Return the id of the task that `name` means: an id, an ending of one, or `@last`. Raises `ClientError`."""
         if name == "@last":
             tasks = self.get("/api/tasks", [("limit", "1")], TASKS)["tasks"]
             return self._the_one(tasks, "There is no task yet: start one with taskd run.")
         if not ENDING.fullmatch(name.lower()):
-            raise Invalid(f"Task {name!r}: expected an id, the last 6 or more characters of one, or @last.")
+            raise Invalid(
+                f"Task {name!r}: expected an id (hexadecimal digits), the last 6 or more characters of one, "
+                "or @last for the newest task."
+            )
         if len(name) == ID_LENGTH:
             return name.lower()
         tasks = self.get("/api/tasks", [("id", name.lower()), ("limit", str(CANDIDATES_MAX))], TASKS)["tasks"]
@@ -161,8 +164,8 @@ class Client:
         if not tasks:
             raise Invalid(none)
         if len(tasks) > 1:
-            told = ", ".join(f"{task['id']} ({task['plugin']}, {task['status']})" for task in tasks)
-            raise Invalid(f"Several tasks end so, name more of it: {told}.")
+            listed = ", ".join(f"{task['id']} ({task['plugin']}, {task['status']})" for task in tasks)
+            raise Invalid(f"Several ids end so; give more characters of one: {listed}.")
         task_id: str = tasks[0]["id"]
         return task_id
 
@@ -175,26 +178,26 @@ class Client:
         return self.get("/api/plugins", shape=PLUGINS)
 
     def params_schema(self, plugin: str) -> Json:
-        """The JSON Schema of the params that `plugin` takes; an empty one where there is none."""
+        """Return the JSON Schema of the params that `plugin` takes; an empty one if it has none."""
         plugins = self.plugins()["plugins"]
         return next((one["params_schema"] or {} for one in plugins if one["name"] == plugin), {})
 
     def tasks(self, parameters: Parameters) -> list[Json]:
-        """The newest tasks, as many as `limit` among the parameters says. Raises `ClientError`."""
+        """Return the newest tasks, at most the `limit` of the parameters. Raises `ClientError`."""
         found: list[Json] = []
         before: Parameters = []
         while True:
             page = self.get("/api/tasks", [*parameters, *before], TASKS)
             found += page["tasks"]
             given = dict(parameters)["limit"]
-            limit = int(given) if given.isdecimal() else len(found)  # taskd would have refused it
-            # One page ends where large tasks have filled it.
+            limit = int(given) if given.isdecimal() else len(found)  # taskd refuses such a limit
+            # Large tasks fill a page before it has `limit` of them.
             if page["next_before"] is None or not page["tasks"] or len(found) >= limit:
                 return found[:limit]
             before = [("before", page["next_before"])]
 
     def pages(self, task_id: str, parameters: Parameters) -> Iterator[list[Json]]:
-        """The matches in the log as it is now, a page of entries at a time. Raises `ClientError`."""
+        """Yield the matches in the log as it is now, a page of entries at a time. Raises `ClientError`."""
         asked = list(parameters)
         if not _names(asked) & {"tail", "limit"}:
             asked.append(("limit", str(PAGE_ENTRIES)))
@@ -202,7 +205,7 @@ class Client:
         seen = 0
         while True:
             page = self.get(f"/api/tasks/{task_id}/logs", asked, PAGE)
-            # A running task may speak faster than we read: what came after the start is not waited for.
+            # A running task may log faster than the client reads, so reading ends at the newest seq of the first page.
             newest = page["last_seq"] if newest is None else newest
             if page["entries"]:
                 yield page["entries"]
@@ -215,9 +218,9 @@ class Client:
 
     def export(self, task_id: str, parameters: Parameters, file: Sink) -> None:
         """
-        Write the log as a file, as it comes. Raises `ClientError`; `Unreachable` where it breaks off.
+        Write the log to `file` as it arrives. Raises `ClientError`, which is `Unreachable` if the export breaks off.
 
-        What was written then has no last line that says that it is complete.
+        `file` then lacks the last line, which marks a complete export.
         """
         import httpx
 
@@ -236,7 +239,7 @@ class Client:
         except httpx.InvalidURL as error:
             raise Invalid(f"--server {self.server!r}: {error}.") from error
         except httpx.RemoteProtocolError as error:
-            raise Unreachable(f"The export was broken off, and is not complete: {error}.") from error
+            raise Unreachable(f"The export broke off and is not complete: {error}.") from error
         except httpx.RequestError as error:
             raise self._unreachable(error) from error
         finally:
@@ -248,12 +251,12 @@ class Client:
         self, task_id: str, parameters: Parameters, on_notice: Callable[[str], None]
     ) -> AsyncGenerator[Json, None]:
         """
-        The frames of the live route up to and with `end`, whatever happens to the connection.
+        Yield the frames of the live route up to and including `end`, across lost connections.
 
-        `on_notice` is told, in a line, each time the connection is lost and is back, and where the
-        server has lost entries that were seen. Raises `ClientError`: at once where the first
-        connection fails other than by a timeout, and where a later one is refused or takes over
-        `AWAY_MAX_S`. May be cancelled; close it with `aclose`.
+        `on_notice` gets a line each time the connection is lost and is back, and if the server has lost
+        entries that were seen. Raises `ClientError`: at once if the first connection fails other than by a
+        timeout, and later if a connection is refused or takes over `AWAY_MAX_S`. May be cancelled; close
+        it with `aclose`.
         """
         asked = list(parameters)
         attempts, connected_at = 0, None
@@ -273,7 +276,7 @@ class Client:
             except (OSError, TimeoutError, WebSocketException) as error:
                 lost = self._not_connected(error)
                 if isinstance(error, TimeoutError) and connected_at is None:
-                    connected_at = time.monotonic()  # a server that a task holds up is there
+                    connected_at = time.monotonic()  # the server exists; a task may be blocking its loop
             if connected_at is None or time.monotonic() - connected_at > AWAY_MAX_S:
                 raise lost
             if isinstance(lost, Invalid):
@@ -288,7 +291,7 @@ class Client:
     async def _going_on(
         self, task_id: str, asked: list[tuple[str, str]], refused: Invalid, on_notice: Callable[[str], None]
     ) -> list[tuple[str, str]]:
-        """`asked`, from the end of a log that is shorter than what was seen of it; else raises `refused`."""
+        """Return `asked`, from the end of a log that lost entries already seen. Raises `refused` if it lost none."""
         seen = int(dict(asked).get("after", 0))
         try:
             task = await in_thread(lambda: self.task(task_id), name="client")
@@ -297,7 +300,7 @@ class Client:
         newest: int = task["last_seq"]
         if newest >= seen:
             raise refused
-        on_notice(f"the server lost entries after {newest} when it died; going on from there")
+        on_notice(f"the server lost the entries after {newest} when it died; going on from there")
         return resumed(asked, newest)
 
     def _live(self, task_id: str, parameters: Parameters) -> connect:
@@ -307,7 +310,7 @@ class Client:
             additional_headers=self._headers,
             open_timeout=CONNECT_WAIT_S,
             close_timeout=1,
-            ping_interval=None,  # silence is noticed by `SILENCE_MAX_S`
+            ping_interval=None,  # `SILENCE_MAX_S` detects a dead connection
             compression=None,
             max_size=ANSWER_BYTES_MAX,
             proxy=None,
@@ -315,10 +318,10 @@ class Client:
         )
 
     def _closed(self, connection: ClientConnection) -> ClientError:
-        told = connection.close_reason or f"code {connection.close_code}"
+        reason = connection.close_reason or f"code {connection.close_code}"
         if connection.close_code == CloseCode.POLICY_VIOLATION:
-            return Refused(f"The server at {self.server} closed the connection: {told}.")
-        return Unreachable(f"The server at {self.server} closed the connection ({told}).")
+            return Refused(f"The server at {self.server} closed the connection: {reason}.")
+        return Unreachable(f"The server at {self.server} closed the connection ({reason}).")
 
     def _not_connected(self, error: Exception) -> ClientError:
         if isinstance(error, InvalidStatus):
@@ -335,16 +338,16 @@ class Client:
         return Unreachable(f"Cannot reach taskd at {self.server}: {reason}.{hint}")
 
     def _problem(self, status: int, content: bytes, location: str = "") -> ClientError:
-        """The error that an answer means, in the server's own words where it gave some."""
+        """Return the error that an answer means, with the detail of its problem document if it has one."""
         if location and 300 <= status < 400:
             return Unreachable(f"{self.server} redirects to {location}: give the address of taskd with --server.")
         detail = _detail(content) if status >= 400 else ""
         if status == HTTPStatus.UNAUTHORIZED:
-            wanted = "this server wants a token: give it with --token or TASKD_TOKEN"
-            return Refused("the token is not this server's" if self._headers else wanted)
+            wanted = "this server requires a token: give it with --token or TASKD_TOKEN"
+            return Refused("this server does not accept the token" if self._headers else wanted)
         if status == HTTPStatus.FORBIDDEN:
             return Refused(detail or f"{self.server} answered {status}.")
-        # 429 and 5xx: right, but not now.
+        # 429 and 5xx: the request is valid, but the server cannot serve it now.
         if status == 429 or status >= 500:
             return Unreachable(detail or f"{self.server} answered {status}.{NOT_RUNNING_HINT}")
         if not detail:
@@ -352,7 +355,7 @@ class Client:
         return NotFound(detail) if status == HTTPStatus.NOT_FOUND else Invalid(detail)
 
     async def _frames(self, connection: ClientConnection) -> AsyncGenerator[Json, None]:
-        """Yield the frames that come over one connection, until it is closed or silent too long."""
+        """Yield the frames of one connection, until it is closed or silent for too long."""
         while True:
             try:
                 async with asyncio.timeout(SILENCE_MAX_S):
@@ -366,14 +369,14 @@ class Client:
 
 
 class _Connect(connect):
-    """A connection to the server that was asked for, and to no other."""
+    """A connection to the given server; a redirect is an error."""
 
     def process_redirect(self, exc: Exception) -> Exception | str:
         return exc
 
 
 def resumed(parameters: Parameters, seen: int | None) -> list[tuple[str, str]]:
-    """`parameters` for going on after `seen`; unchanged where nothing was seen yet."""
+    """Return `parameters` for going on after `seen`; unchanged if nothing was seen yet."""
     if seen is None:
         return list(parameters)
     kept = [(name, value) for name, value in parameters if name not in ("after", "tail")]
@@ -381,15 +384,15 @@ def resumed(parameters: Parameters, seen: int | None) -> list[tuple[str, str]]:
 
 
 def _seen(frame: Json) -> int | None:
-    """The seq up to which every match has come with `frame`, where it says so."""
+    """Return the seq up to which every match has arrived with `frame`, or None if the frame has none."""
     if frame["type"] == "entries":
         return frame["entries"][-1]["seq"] if frame["entries"] else None
-    # In `hello` it is the log's newest, of which nothing has been sent yet.
+    # The seq in `hello` is the log's newest: nothing of the log has been sent yet.
     return frame["last_seq"] if frame["type"] in ("caught_up", "ping", "end") else None
 
 
 def _backoff_s(attempts: int) -> float:
-    """Doubling, with jitter, so that many clients do not come back in one moment."""
+    """Return the delay before an attempt: doubled each time, with jitter, so that many clients spread out."""
     return min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2.0**attempts) * random.uniform(0.5, 1)
 
 
@@ -398,7 +401,7 @@ def _names(parameters: Parameters) -> set[str]:
 
 
 def _detail(content: bytes) -> str:
-    """Return the detail of a problem document (RFC 9457); "" if it is none."""
+    """Return the detail of a problem document (RFC 9457); "" if `content` is something else."""
     try:
         problem = orjson.loads(content)
     except orjson.JSONDecodeError:

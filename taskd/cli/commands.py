@@ -1,9 +1,9 @@
 """
-The commands of a client: everything of `taskd` but `serve`.
+The client commands: all commands of `taskd` except `serve`.
 
-Each asks a running taskd over its public interface and prints what it was told. A server does not
-load this module: what only a client needs, colours and connections among it, would be a tenth of
-its memory.
+Each sends a request to a running taskd over its public interface and prints the answer. A server does not
+load this module: the code that only a client needs, such as colours and connections, would take a tenth of
+the server's memory.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ import orjson
 
 from taskd.cli.answers import TASK
 from taskd.cli.arguments import DEFAULT_SERVER, in_unicode, params_of
-from taskd.cli.client import Client, Parameters
+from taskd.cli.client import PAGE_ENTRIES, Client, Parameters
 from taskd.cli.printer import Printer, export_to, make_printer
 from taskd.cli.tables import lasted, named, print_plugins, print_tasks
 from taskd.entries import Level
@@ -35,26 +35,44 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 clients = click.Group()
 
 
+class ParamsCommand(click.Command):
+    """A command with params: it refuses a KEY=VALUE without -p, with a hint."""
+
+    allow_extra_args = True
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Parse as usual. Raises `click.UsageError` for further words, with a hint at -p."""
+        rest = super().parse_args(context, args)
+        if rest and not context.resilient_parsing:
+            pairs = [word for word in rest if "=" in word]
+            hint = f" Did you mean {shlex.join(part for pair in pairs for part in ('-p', pair))}?" if pairs else ""
+            raise click.UsageError(f"Unexpected argument: {shlex.join(rest)}.{hint}", context)
+        return rest
+
+
 def _kept(context: click.Context, option: click.Parameter, value: str | None) -> None:
-    """Let a command's own --server or --token come before the one in front of the command."""
+    """Let --server or --token after the command override the one before it."""
     if value is not None:
         context.obj[str(option.name)] = value
 
 
 def client_options(command: Command) -> Command:
-    """Let `--server` and `--token` stand behind the command too."""
+    """Add `--server` and `--token`, so that they may stand after the command too."""
     for name, metavar in (("--token", "TOKEN"), ("--server", "URL")):
         option = click.option(
-            name, metavar=metavar, expose_value=False, callback=_kept, help=f"As before the command: {name}."
+            name, metavar=metavar, expose_value=False, callback=_kept, help=f"Same as {name} before the command."
         )
         command = option(command)
     return command
 
 
 def params_options(command: Command) -> Command:
-    """The options that give a task its params."""
+    """Add the options that give a task its params."""
     whole = click.option(
-        "--params", "text", metavar="JSON", help="All parameters as JSON, or @FILE with it (@- for stdin)."
+        "--params",
+        "text",
+        metavar="JSON",
+        help="All parameters as a JSON object, or @FILE that holds it (@- for stdin).",
     )
     pairs = click.option(
         "-p", "pairs", multiple=True, metavar="KEY=VALUE", help="A parameter; VALUE may be JSON (repeatable)."
@@ -63,7 +81,7 @@ def params_options(command: Command) -> Command:
 
 
 def filter_options(command: Command) -> Command:
-    """The options that choose entries; the server says what they may be."""
+    """Add the options that choose entries; the server validates their values."""
     command = click.option("--regex", is_flag=True, help="--search and --exclude are regular expressions (RE2).")(
         command
     )
@@ -73,18 +91,25 @@ def filter_options(command: Command) -> Command:
     return command
 
 
+def _checked_tail(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    with contextlib.suppress(ValueError):
+        if value is None or 1 <= int(value) <= PAGE_ENTRIES:
+            return value
+    raise click.BadParameter(f"{value!r}: expected a whole number from 1 to {PAGE_ENTRIES:,}.")
+
+
 LEVELS = "|".join(Level)
 FILTERS = (
-    ("level", LEVELS, True, "These levels, exactly (repeatable, or separated by ',')."),
-    ("min_level", LEVELS, False, "This level and above."),
-    ("source", "NAME", True, "These sources; name.* takes all below it (repeatable)."),
-    ("search", "TEXT", True, "In the message, in any case (repeatable: all of them)."),
-    ("exclude", "TEXT", True, "Not in the message (repeatable: none of them)."),
-    ("meta", "KEY=VALUE", True, "The metadata's field KEY equals VALUE (repeatable: all of them)."),
-    ("since", "TIME", False, "From this time on (RFC 3339, or a date; UTC without an offset)."),
-    ("until", "TIME", False, "Before this time."),
-    ("after", "SEQ", False, "After this entry."),
-    ("before", "SEQ", False, "Before this entry."),
+    ("level", LEVELS, True, "Entries of exactly these levels (repeatable, or separated by ',')."),
+    ("min_level", LEVELS, False, "Entries of this level and above."),
+    ("source", "NAME", True, "Entries of this source; NAME.* also takes all sources below it (repeatable)."),
+    ("search", "TEXT", True, "Entries whose message contains TEXT, in any case (repeatable: all of them)."),
+    ("exclude", "TEXT", True, "Entries whose message does not contain TEXT (repeatable: none of them)."),
+    ("meta", "KEY=VALUE", True, "Entries whose metadata field KEY equals VALUE (repeatable: all of them)."),
+    ("since", "TIME", False, "Entries from TIME on (RFC 3339, or a date; UTC without an offset)."),
+    ("until", "TIME", False, "Entries before TIME."),
+    ("after", "SEQ", False, "Entries after the entry SEQ."),
+    ("before", "SEQ", False, "Entries before the entry SEQ."),
 )
 FORMAT_ENDINGS = {".ndjson": "ndjson", ".csv": "csv"}
 output_option = click.option(
@@ -92,7 +117,7 @@ output_option = click.option(
     type=click.Choice(["text", "ndjson"]),
     default="text",
     show_default=True,
-    help="How entries are printed.",
+    help="The form in which entries are printed.",
 )
 
 
@@ -113,17 +138,17 @@ def new(name: str, directory: Path) -> None:
     """
     Write a plugin called NAME to start from.
 
-    It works as it is. DIR is by default the current directory. Needs no running service, and writes
-    over nothing.
+    The plugin works as it is. DIR is by default the current directory. The command needs no running
+    service and overwrites nothing.
     """
-    from taskd.cli.scaffold import write_plugin  # what only this needs
+    from taskd.cli.scaffold import write_plugin  # only this command needs it
 
     click.echo(write_plugin(name, directory))
     say(f"serve it with: taskd serve --plugins {shlex.quote(str(directory))}")
     say(f"run it with: taskd run {name} -p count=5")
 
 
-@clients.command()
+@clients.command(cls=ParamsCommand)
 @click.argument("plugin")
 @params_options
 @click.option("--detach", is_flag=True, help="Print the task's id and leave it running.")
@@ -148,11 +173,11 @@ def run(
 @clients.command()
 @click.option("--status", metavar="|".join(TaskStatus), help="Only tasks of this status.")
 @click.option("--plugin", metavar="NAME", help="Only tasks of this plugin.")
-@click.option("--limit", default="20", show_default=True, metavar="N", help="At most so many.")
+@click.option("--limit", default="20", show_default=True, metavar="N", help="At most N tasks.")
 @client_options
 @click.pass_obj
 def tasks(server: dict[str, Any], /, **asked: str | None) -> None:
-    """The newest tasks."""
+    """List the newest tasks."""
     found = Client(**server).tasks(_parameters(asked))
     print_tasks(found)
     if not found:
@@ -161,9 +186,9 @@ def tasks(server: dict[str, Any], /, **asked: str | None) -> None:
 
 @clients.command()
 @click.argument("task")
-@click.option("-f", "--follow", is_flag=True, help="Go on to the end of the task, reconnecting as needed.")
+@click.option("-f", "--follow", is_flag=True, help="Follow the log to the end of the task, reconnecting as needed.")
 @filter_options
-@click.option("--tail", metavar="N", help="The last N matches.")
+@click.option("--tail", metavar="N", callback=_checked_tail, help=f"The last N matches (1 to {PAGE_ENTRIES:,}).")
 @output_option
 @click.option("--seq", is_flag=True, help="Show each entry's SEQ in text too.")
 @client_options
@@ -173,8 +198,8 @@ def logs(server: dict[str, Any], /, task: str, follow: bool, output: str, seq: b
     Print the log of TASK.
 
     TASK is an id, the last 6 or more characters of one, or @last. SEQ, for --after and --before, is an
-    entry's number in its log: --seq shows it, and so does --output ndjson. A log that is followed has
-    no end to set: -f does not go with --until or --before.
+    entry's number in its log: --seq and --output ndjson show it. A followed log is read to its end:
+    -f does not go with --until or --before.
     """
     for option in ("until", "before"):
         if follow and asked[option] is not None:
@@ -196,19 +221,19 @@ def logs(server: dict[str, Any], /, task: str, follow: bool, output: str, seq: b
 
 
 def _hint(asked: dict[str, Any]) -> str:
-    """Return what a filter without a match was probably meant to be."""
-    # The printer shows fields after the message, so they look like a part of it.
+    """Return a hint at the filter that the user probably meant, if one without a match looks wrong."""
+    # The printer shows fields after the message, so they look like part of it.
     if any("=" in text for text in asked["search"]):
         return "; --search looks in messages, --meta KEY=VALUE in fields"
     wild = next(_wild(asked["source"]), None)
     if wild is None:
         return ""
     stem = wild.partition("*")[0].rstrip(".") or "NAME"
-    return f"; --source {wild} is no pattern: {stem} is one source, {stem}.* takes it and all below it"
+    return f"; --source {wild} is not a pattern: {stem} is one source, {stem}.* includes all below it"
 
 
 def _hint_at_sources(client: Client, task_id: str, asked: dict[str, Any]) -> None:
-    """Print the hint for a source with a star after output that does not show whether there was a match."""
+    """Print the hint for a source with a star, after output that does not show whether an entry matched."""
     if any(_wild(asked["source"])):
         sources = [("source", name) for name in asked["source"]]
         if not client.get(f"/api/tasks/{task_id}/logs", [*sources, ("limit", "1")]).get("total"):
@@ -216,31 +241,31 @@ def _hint_at_sources(client: Client, task_id: str, asked: dict[str, Any]) -> Non
 
 
 def _wild(sources: Iterable[str]) -> Iterator[str]:
-    """Yield the sources that look like the pattern of a shell."""
+    """Yield the sources that look like a shell pattern."""
     yield from (name for name in sources if "*" in name.removesuffix(".*"))
 
 
 @clients.command()
 @click.argument("task")
 @filter_options
-@click.option("--order", metavar="asc|desc", help="The oldest first (the default) or the newest.")
+@click.option("--order", metavar="asc|desc", help="The oldest entries first (asc, the default) or the newest (desc).")
 @click.option(
     "--format",
     type=click.Choice(["text", "ndjson", "csv"]),
-    help=f"How it is written; without it as FILE ends ({', '.join(FORMAT_ENDINGS)}), or else as text.",
+    help=f"The format. The default follows the ending of FILE ({', '.join(FORMAT_ENDINGS)}), or else is text.",
 )
 @click.option(
-    "-o", "--file", "output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Where to."
+    "-o", "--file", "output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="The file to write."
 )
-@click.option("--force", is_flag=True, help="Write over FILE if it exists; its permissions are kept.")
+@click.option("--force", is_flag=True, help="Overwrite FILE if it exists; its permissions are kept.")
 @client_options
 @click.pass_obj
 def export(server: dict[str, Any], /, task: str, output: Path | None, force: bool, **asked: Any) -> None:
     """
     Write the log of TASK to a file.
 
-    The first lines state the task and the filter, the last one that the export is complete. FILE appears
-    when it is; if the export breaks off (exit 3), nothing is left. Only regular files are written over.
+    The first lines state the task and the filter, the last line that the export is complete. FILE appears
+    only then: if the export breaks off (exit 3), nothing is left. Only regular files are overwritten.
     Without -o the log goes to standard output.
     """
     if output is not None and asked["format"] is None:
@@ -267,7 +292,7 @@ def cancel(server: dict[str, Any], task: str) -> None:
     click.echo(f"{named(asked)} is cancelled" if ended else f"asked {named(asked)} to stop")
 
 
-@clients.command()
+@clients.command(cls=ParamsCommand)
 @click.argument("task")
 @params_options
 @client_options
@@ -276,7 +301,7 @@ def retry(server: dict[str, Any], task: str, pairs: tuple[str, ...], text: str |
     """
     Start TASK again as a new task, and print the new one's id.
 
-    Its params are those of TASK; secret ones are not stored and have to be given again.
+    The new task has the params of TASK. Secret params are not stored and must be given again.
     """
     client = Client(**server)
     task_id = client.find(task)
@@ -295,7 +320,7 @@ def delete(server: dict[str, Any], task: str) -> None:
     """
     Delete TASK, its log and its files, and print its id.
 
-    There is no further question, and no way back. Cancel a running task first.
+    There is no confirmation, and no way to undo it. Cancel a running task first.
     """
     client = Client(**server)
     found = client.task(client.find(task))
@@ -305,24 +330,24 @@ def delete(server: dict[str, Any], task: str) -> None:
 
 
 def _submitted(client: Client, plugin: str, params: dict[str, Any]) -> dict[str, Any]:
-    """The task that was started; where there is no such plugin, the error names broken ones that may be meant."""
+    """Start a task and return it. If no such plugin is loaded, the error names broken ones of a similar name."""
     try:
         return client.post("/api/tasks", {"plugin": plugin, "params": params}, TASK)
     except NotFound as error:
         broken = [one for one in client.plugins()["broken"] if plugin in Path(one["name"]).name]
-        told = (f" {Path(one['name']).name} cannot be loaded: {one['error']}." for one in broken)
-        raise NotFound(str(error) + "".join(told)) from error
+        reasons = (f" {Path(one['name']).name} cannot be loaded: {one['error']}." for one in broken)
+        raise NotFound(str(error) + "".join(reasons)) from error
 
 
 def _following(client: Client, task_id: str) -> str:
-    """The command that follows the task, with the server where it is not the one that is asked anyway."""
+    """Return the command that follows the task, with --server unless the default reaches the same server."""
     usual = (os.environ.get("TASKD_SERVER") or DEFAULT_SERVER).rstrip("/")
     server = "" if client.server == usual else f"--server {shlex.quote(client.server)} "
     return f"taskd {server}logs -f {task_id[-SHORT_ID:]}"
 
 
 def _parameters(asked: dict[str, Any]) -> Parameters:
-    """The options that were given, as a query string has them."""
+    """Return the given options as the pairs of a query string."""
     if asked.pop("regex", False):
         asked["regex"] = "true"
     fields = [_field(pair) for pair in asked.pop("meta", ())]
@@ -338,11 +363,11 @@ def _field(pair: str) -> tuple[str, str]:
 
 
 def _follow(client: Client, task_id: str, parameters: Parameters, output: str, seq: bool = False) -> int:
-    """Print a log to its end, then how the task ended; the exit code that this means."""
+    """Print a log to its end, then how the task ended; return the exit code for it."""
     try:
         task = asyncio.run(_print_live(client, task_id, parameters, make_printer(output, live=True, seq=seq)))
     except KeyboardInterrupt:
-        say(f"Left the task as it is; go on with: {_following(client, task_id)}")
+        say(f"the task goes on; follow it again with: {_following(client, task_id)}")
         return INTERRUPTED
     if words := _last_words(task):
         say(words)
@@ -350,9 +375,9 @@ def _follow(client: Client, task_id: str, parameters: Parameters, output: str, s
 
 
 def _last_words(task: dict[str, Any]) -> str:
-    """How the task ended, but for what the same reader has just read at the end of its log."""
+    """Return how the task ended, without the part that the same reader has just read at the end of the log."""
     result = "" if task["result"] is None else orjson.dumps(task["result"]).decode()
-    if task["told"] and _same_place(sys.stdout, sys.stderr):
+    if task["reported"] and _same_place(sys.stdout, sys.stderr):
         return result and f"result {result}"
     ended = " ".join(part for part in (task["status"], lasted(task) and f"after {lasted(task)}") if part)
     error = (task["error"] or "").removeprefix(f"{task['status']}: ")
@@ -360,7 +385,7 @@ def _last_words(task: dict[str, Any]) -> str:
 
 
 def _same_place(one: TextIO, other: TextIO) -> bool:
-    """Whether both are the same terminal, pipe or file."""
+    """Return whether both are the same terminal, pipe or file."""
     try:
         return os.path.sameopenfile(one.fileno(), other.fileno())
     except (OSError, ValueError):
@@ -368,7 +393,7 @@ def _same_place(one: TextIO, other: TextIO) -> bool:
 
 
 async def _print_live(client: Client, task_id: str, parameters: Parameters, printer: Printer) -> dict[str, Any]:
-    """The task at its end; `told` is whether the last entry that was printed says how it ended."""
+    """Print a log to its end; return the task, with `reported`: whether the last printed entry names its status."""
     last: dict[str, Any] | None = None
     with printer:
         async with contextlib.aclosing(client.follow(task_id, parameters, on_notice=printer.notice)) as frames:
@@ -381,5 +406,5 @@ async def _print_live(client: Client, task_id: str, parameters: Parameters, prin
                         printer.progress(frame["source"], frame["progress"])
                     case "end":
                         task: dict[str, Any] = frame["task"]
-    said = last["message"] if last and last["source"] == "system" else ""
-    return task | {"told": said.startswith(task["status"])}
+    last_words = last["message"] if last and last["source"] == "system" else ""
+    return task | {"reported": last_words.startswith(task["status"])}

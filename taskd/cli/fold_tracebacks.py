@@ -1,8 +1,9 @@
 """
-The frames of a traceback as a person reads them: those of the plugin's own code, and how many others.
+Fold tracebacks for reading: show the frames of the plugin's own code, and count the others.
 
-What an entry tells of its exception as data says which files are not the plugin's own. Only frames
-of those are folded; what does not look as Python prints it, or is not in the data, stays as it is.
+The metadata of an entry lists the files of its exception's frames and marks the plugin's own ones. Only
+frames of the other files are folded. Lines that Python's traceback format does not have, and frames that
+are not in the metadata, stay unchanged.
 """
 
 import re
@@ -15,16 +16,16 @@ _OF_A_FRAME = ("    ", "  [Previous line repeated ")
 
 
 def folded(message: str, raised: object) -> str:
-    """`message` with each run of frames in its tracebacks that are not a plugin's own as one line."""
+    """Return `message` with each run of frames that are not the plugin's own replaced by one line."""
     own, foreign = _files(raised)
-    # Of an exception that went through nothing of its own all frames matter.
+    # If an exception passed through no code of the plugin, all its frames matter.
     return "\n".join(_folded(message.split("\n"), foreign - own)) if own else message
 
 
 def _folded(lines: list[str], foreign: set[str]) -> Iterator[str]:
     count, within, hidden = 0, False, False
     for line in lines:
-        # A block ends with the line of the exception, which is not indented.
+        # A traceback ends with the line of the exception, which is not indented.
         within = line == HEAD or (within and line.startswith("  "))
         frame = _FRAME.fullmatch(line) if within else None
         if frame is not None:
@@ -41,7 +42,7 @@ def _folded(lines: list[str], foreign: set[str]) -> Iterator[str]:
 
 
 def _files(raised: object) -> tuple[set[str], set[str]]:
-    """The files of an exception's own frames and of the others, with those of its causes."""
+    """Return the files of the plugin's own frames and the files of the others, over an exception and its causes."""
     own: set[str] = set()
     foreign: set[str] = set()
     while isinstance(raised, dict):

@@ -1,11 +1,11 @@
 """
-The `taskd` command: prints and exits, and leaves the thinking to others.
+The `taskd` command: parse the command line, run a command, and exit with its code.
 
 `taskd serve` runs the service; every other command is a client of a running one (`taskd.cli.commands`).
-The exit code tells a script what happened: 0 fine (with `run` and `logs -f`: the task succeeded), 1
-the task failed, was cancelled or was interrupted, or the service could not start, 2 bad usage or bad
-input, 3 the server cannot be reached, 4 the server refuses this client, 130 Ctrl-C (a task that was
-followed goes on), 141 nobody reads the output any more.
+Exit codes: 0 success (with `run` and `logs -f`: the task succeeded), 1 the task failed, was cancelled or
+was interrupted, or the service could not start, 2 bad usage or bad input, 3 the server cannot be reached,
+4 the server refuses this client, 130 Ctrl-C (a followed task goes on), 141 the reader of the output closed
+its pipe.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from taskd.version import __version__
 
 PIPE_CLOSED = 141  # 128 + SIGPIPE
 
-# What a write to a pipe, a terminal or a file may end with. Files that a command opens itself have a name.
+# Errors of a write to standard output. An error of a file that a command opens itself has a file name.
 WRITING = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EAGAIN, errno.EBADF})
 
 # The first class that an error is an instance of decides.
@@ -43,7 +43,7 @@ def main() -> None:
     open_missing_streams()
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # stdout is a TextIOWrapper
     try:
-        # Not `cli.main`, which ends the process with 1 where a pipe is closed.
+        # Not `cli.main`, which exits with 1 if a pipe is closed.
         with cli.make_context("taskd", sys.argv[1:]) as context:
             code = cli.invoke(context)
         sys.stdout.flush()
@@ -52,7 +52,7 @@ def main() -> None:
     except click.exceptions.Exit as error:
         code = error.exit_code
     except click.ClickException as error:
-        with contextlib.suppress(OSError):  # stderr fails: the exit code is all that is left
+        with contextlib.suppress(OSError):  # if stderr fails too, only the exit code remains
             error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
@@ -64,9 +64,9 @@ def main() -> None:
 
 
 def _failed(error: OSError) -> int:
-    """Report what the system refused; the exit code that this means."""
+    """Report an error of the operating system; return the exit code for it."""
     if error.errno in WRITING and error.filename is None:
-        # The interpreter's last flush must not complain about it.
+        # The interpreter flushes stdout once more at exit, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             return PIPE_CLOSED  # the reader has gone
@@ -80,8 +80,8 @@ def serve(**options: Any) -> None:
     """
     Run the service until SIGINT, SIGTERM or SIGHUP.
 
-    Each option is also an environment variable: --data-dir is TASKD_DATA_DIR. Exits 1 where it
-    could not start, and 2 for a bad setting.
+    Each option is also an environment variable: --data-dir is TASKD_DATA_DIR. Exits with 1 if the
+    service cannot start, and with 2 for a bad setting.
     """
     signals = StopSignals()
     from taskd.cli.options import settings_given
@@ -99,10 +99,10 @@ def serve(**options: Any) -> None:
 
 
 class ServeCommand(click.Command):
-    """Has a flag for each setting, which it loads when they are asked for."""
+    """`taskd serve`: the flags, one for each setting, are loaded on first use."""
 
     def get_params(self, context: click.Context) -> list[click.Parameter]:
-        """The flags, and `--help`."""
+        """Return the flags and `--help`."""
         if not self.params:
             from taskd.cli.options import settings_options
 
@@ -111,16 +111,16 @@ class ServeCommand(click.Command):
 
 
 class Commands(click.Group):
-    """`serve`, and the commands of a client, which a server does without: they are loaded when one is asked for."""
+    """`serve`, and the client commands, which are loaded on first use: a server does not need them."""
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        """The command of that name, if there is one."""
+        """Return the command of that name, or None."""
         if name not in self.commands:
             self._load()
         return super().get_command(context, name)
 
     def list_commands(self, context: click.Context) -> list[str]:
-        """The names of all, in order."""
+        """Return the names of all commands, in order."""
         self._load()
         return super().list_commands(context)
 
@@ -141,10 +141,10 @@ class Commands(click.Group):
     metavar="URL",
     help="The taskd to ask.",
 )
-@click.option("--token", envvar="TASKD_TOKEN", show_envvar=True, metavar="TOKEN", help="Its token, where it has one.")
+@click.option("--token", envvar="TASKD_TOKEN", show_envvar=True, metavar="TOKEN", help="Its token, if it has one.")
 @click.pass_context
 def cli(context: click.Context, server: str, token: str | None) -> None:
-    """Runs asyncio plugins as tasks and gives every task its own log."""
+    """Run asyncio plugins as tasks, and give every task its own log."""
     if context.invoked_subcommand != "serve":
         loaded()
     context.obj = {"server": server, "token": token}

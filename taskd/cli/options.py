@@ -1,8 +1,8 @@
 """
-The settings of `taskd serve`, as flags: each of `Settings`' fields is one.
+The settings of `taskd serve` as flags, one for each field of `Settings`.
 
-Only that command loads this module: for the others, which are clients, the settings would be half
-of all that they load.
+Only `taskd serve` loads this module. The other commands are clients, and the settings would double the
+modules that they load.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ from taskd.settings import Settings
 
 
 def settings_options() -> list[click.Option]:
-    """A flag of `taskd serve` for each of `Settings`' fields, with its description and default."""
+    """Return a flag of `taskd serve` for each field of `Settings`, with its description and default."""
     return [_option(name, field) for name, field in Settings.model_fields.items()]
 
 
@@ -31,12 +31,12 @@ def _option(name: str, field: FieldInfo) -> click.Option:
     )
 
 
-# Validation is the settings' own, so a flag takes any text; this only says what is meant.
+# A flag takes any text, because `Settings` validates it; these only show in --help which kind is expected.
 _METAVARS = {Path: "PATH", int: "N", float: "NUMBER"}
 
 
 def _kind(field: FieldInfo) -> Any:
-    """The type of one value: `Path` for `Path`, `Path | None` and `list[Path]`."""
+    """Return the type of one value: `Path` for `Path`, `Path | None` and `list[Path]`."""
     kinds = [kind for kind in get_args(field.annotation) if kind is not type(None)]
     return kinds[0] if kinds else field.annotation
 
@@ -49,6 +49,6 @@ def _default(field: FieldInfo) -> str:
 
 
 def settings_given(options: dict[str, Any]) -> dict[str, Any]:
-    """The settings that were given as flags, out of all of `serve`'s `options`."""
+    """Return the settings that were given as flags, out of all `options` of `serve`."""
     given = {name: value for name, value in options.items() if value not in (None, ())}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}

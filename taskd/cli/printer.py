@@ -1,13 +1,13 @@
 """
-How entries look in a terminal, in a pipe and as NDJSON.
+Print entries to a terminal, to a pipe and as NDJSON.
 
-A log is data from anywhere, so nothing in it may speak to the terminal: control characters are
-shown and not sent, and a line break in a message begins an indented line that cannot be taken
-for an entry. In a pipe the text is plain and whole.
+A log may hold text from anywhere, so none of it may control the terminal. Control characters are shown
+escaped, and a line break in a message begins an indented line that cannot be mistaken for an entry. In a
+pipe the text is plain and complete.
 
-A terminal's entries have the time of day, in UTC as everywhere; a line before the first of each
-day says which. A long line is left to the terminal, which wraps it anew when it is made wider
-and gives it back as one line when it is copied.
+On a terminal an entry has the time of day, in UTC as everywhere, and a line with the date precedes the
+first entry of each day. Long lines are not broken: the terminal wraps them, wraps them again when its
+width changes, and copies each as one line.
 """
 
 import codecs
@@ -33,15 +33,15 @@ Json = dict[str, Any]
 LEVEL_STYLES = {"DEBUG": "dim", "INFO": "green", "WARNING": "yellow", "ERROR": "bold red"}
 INDENT = " " * 4
 GROUP_INDENT = " " * 2
-# Deeper is as deep: groups whose end a filter leaves out must not push the text off the screen.
+# Deeper groups are indented no further: if a filter hides the ends of groups, the text must stay on the screen.
 GROUP_DEPTH_MAX = 10
 IN_THE_MESSAGE = frozenset({"progress", "group", "exception", "continued"})
-# A command's lines come from its stdout unless they are marked.
+# Lines of a command usually come from its stdout, so this value of the field `stream` is not printed.
 USUAL_STREAM = "stdout"
 
 
 class Printer(Protocol):
-    """Prints one log: its entries in order, and the progress that is not stored."""
+    """The printer of one log: its entries in order, and the progress that is not stored."""
 
     def entries(self, entries: list[Json]) -> None: ...
     def progress(self, source: str, progress: Json) -> None: ...
@@ -53,14 +53,14 @@ class Printer(Protocol):
 
 
 def export_to(stream: TextIO, format: str | None) -> "BinaryIO | ShownStream":
-    """Return where an export goes on `stream`: its bytes as they are, or shown if it is a terminal."""
+    """Return the sink of an export to `stream`: the raw bytes, or escaped text if `stream` is a terminal."""
     if not stream.isatty():
         return stream.buffer
     return ShownStream(in_utf_8(stream), shown_json) if format == "ndjson" else ShownStream(stream)
 
 
 def make_printer(output: str, *, live: bool = False, seq: bool = False) -> Printer:
-    """The printer for `--output`; `live` where the log is followed, so that bars make sense; `seq`: show it."""
+    """Return the printer for `--output`. `live` shows progress bars, for a followed log; `seq` shows each seq."""
     if output == "ndjson":
         shown_to = shown_json if sys.stdout.isatty() else str
         return StreamPrinter(in_utf_8(sys.stdout), lambda entry: shown_to(orjson.dumps(entry).decode()))
@@ -71,14 +71,14 @@ def make_printer(output: str, *, live: bool = False, seq: bool = False) -> Print
 
 
 def in_utf_8(stream: TextIO) -> TextIO:
-    """Return `stream` in the one encoding that JSON has (RFC 8259, 8.1), whatever the terminal's is."""
+    """Return `stream` in UTF-8, the only encoding of JSON (RFC 8259, 8.1), whatever the terminal's encoding is."""
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     return stream
 
 
 def terminal(stream: TextIO) -> Console:
-    """A console on `stream` that prints text as it is, without colours where NO_COLOR is set."""
+    """Return a console on `stream` that prints text unchanged, without colours if NO_COLOR is set."""
     return Console(
         file=stream,
         color_system=None if os.environ.get("NO_COLOR") else "auto",
@@ -90,26 +90,26 @@ def terminal(stream: TextIO) -> Console:
 
 
 class Groups:
-    """The groups that are open in what has been printed of one log, by id."""
+    """The ids of the groups that are open after the entries printed so far."""
 
     def __init__(self) -> None:
         self._open: list[object] = []
 
     def lead(self, entry: Json) -> str:
-        """What stands before the entry's message: two spaces for each group that it is in, and the mark of a start."""
+        """Return the prefix of the entry's message: two spaces for each open group, and a mark if it starts one."""
         group = (entry["metadata"] or {}).get("group")
-        told = group if isinstance(group, dict) else {}
-        if told.get("event") == "end" and told.get("id") in self._open:
-            self._open.remove(told.get("id"))
+        group = group if isinstance(group, dict) else {}
+        if group.get("event") == "end" and group.get("id") in self._open:
+            self._open.remove(group.get("id"))
         indent = GROUP_INDENT * min(len(self._open), GROUP_DEPTH_MAX)
-        if told.get("event") != "start":
+        if group.get("event") != "start":
             return indent
-        self._open.append(told.get("id"))
+        self._open.append(group.get("id"))
         return f"{indent}▸ "
 
 
 class StreamPrinter:
-    """One entry after another as text, at once: for pipes and files."""
+    """Prints entries as text, one after another and at once: for pipes and files."""
 
     def __init__(self, stream: TextIO, line: Any) -> None:
         self._stream = stream
@@ -120,10 +120,10 @@ class StreamPrinter:
         self._stream.flush()
 
     def progress(self, source: str, progress: Json) -> None:
-        """Nothing: what matters of it is stored, and comes as entries."""
+        """Print nothing: the stored part of a progress arrives as entries."""
 
     def notice(self, words: str) -> None:
-        """A word to the person, beside the log."""
+        """Print a notice to stderr, beside the log."""
         say(words)
 
     def __enter__(self) -> Self:
@@ -134,7 +134,7 @@ class StreamPrinter:
 
 
 class ShownStream:
-    """Bytes of text to a terminal: line by line as they are, with what a terminal would obey made visible."""
+    """Writes the bytes of a text to a terminal, line by line, with control characters escaped."""
 
     def __init__(self, stream: TextIO, show: Callable[[str], str] = shown) -> None:
         self._stream = stream
@@ -150,7 +150,7 @@ class ShownStream:
 
 
 class TerminalPrinter:
-    """Entries in colour, and below them a bar for each progress that runs now."""
+    """Prints entries in colour, and below them a bar for each running progress."""
 
     def __init__(self, console: Console, *, live: bool, seq: bool = False) -> None:
         self._console = console
@@ -187,7 +187,7 @@ class TerminalPrinter:
             self._day = day
 
     def notice(self, words: str) -> None:
-        """A word to the person, above the bars as the entries are."""
+        """Print a notice above the bars, like an entry."""
         self._console.print(Text(f"taskd: {shown(words)}", style="dim"))
 
     def progress(self, source: str, progress: Json) -> None:
@@ -224,7 +224,7 @@ class TerminalPrinter:
 
 
 def amount(progress: Json) -> str:
-    """How far a progress is: `3/12 files (25 %)`, or `3 files` where no total is known."""
+    """Return the state of a progress: `3/12 files (25%)`, or `3 files` if the total is unknown."""
     current, total = _numeric(progress.get("current")), _numeric(progress.get("total"))
     unit = str(progress.get("unit") or "")
     if current is None or not total or total < 0:
@@ -235,7 +235,7 @@ def amount(progress: Json) -> str:
 
 
 def _numeric(value: object) -> float | None:
-    """`value` where it is a number: metadata may hold anything under any name."""
+    """Return `value` if it is a number, else None: metadata may hold anything under any name."""
     return value if isinstance(value, int | float) else None
 
 
@@ -244,16 +244,16 @@ def _counted(value: float | None) -> str:
 
 
 def _plain_lines(entry: Json, lead: str, seq: bool) -> Iterator[str]:
-    """The whole timestamp, the level, the source, the message and the metadata, with nothing escaped."""
-    first, *more = _told(entry).split("\n")
-    said = " ".join(part for part in (first, described(entry["metadata"])) if part)
-    yield f"{_seq_of(entry, seq)}{entry['timestamp']} {entry['level']:<7} {shown(entry['source'])}: {lead}{said}"
-    yield from (INDENT + _beside(lead) + line for line in more)
+    """Yield an entry's lines: whole timestamp, level, source, message, metadata. The message is not escaped."""
+    first, *more = _message(entry).split("\n")
+    text = " ".join(part for part in (first, described(entry["metadata"])) if part)
+    yield f"{_seq_of(entry, seq)}{entry['timestamp']} {entry['level']:<7} {shown(entry['source'])}: {lead}{text}"
+    yield from (INDENT + " " * len(lead) + line for line in more)
 
 
 def _coloured_lines(entry: Json, lead: str, seq: bool) -> Iterator[Text]:
     style = LEVEL_STYLES.get(entry["level"], "")
-    first, *more = (shown(line) for line in _told(entry).split("\n"))
+    first, *more = (shown(line) for line in _message(entry).split("\n"))
     line = Text.assemble(
         (f"{_seq_of(entry, seq)}{entry['timestamp'][11:23]} ", "dim"),
         (f"{entry['level']:<7} ", style),
@@ -264,11 +264,11 @@ def _coloured_lines(entry: Json, lead: str, seq: bool) -> Iterator[Text]:
     line.rstrip()
     yield line
     for part in more:
-        yield Text(INDENT + _beside(lead) + part)
+        yield Text(INDENT + " " * len(lead) + part)
 
 
-def _told(entry: Json) -> str:
-    """The message, with the frames of its exception that are not the plugin's own folded."""
+def _message(entry: Json) -> str:
+    """Return the message, with those frames of its exception folded that are not the plugin's own."""
     raised = (entry["metadata"] or {}).get("exception")
     return folded(entry["message"], raised) if raised else str(entry["message"])
 
@@ -277,13 +277,8 @@ def _seq_of(entry: Json, seq: bool) -> str:
     return f"{entry['seq']:>6} " if seq else ""
 
 
-def _beside(lead: str) -> str:
-    """What stands before the further lines of a message whose first one has `lead`."""
-    return " " * len(lead)
-
-
 def described(metadata: Json | None) -> str:
-    """The fields of an entry as `key=value`, but for those that its message tells already."""
+    """Return the fields of an entry as `key=value`, without those that its message has already."""
     return " ".join(
         f"{shown(key)}={_value(value)}"
         for key, value in (metadata or {}).items()

@@ -1,8 +1,8 @@
 """
-`taskd plugins new`: a plugin to start from, which works as it is written.
+`taskd plugins new`: write a plugin to start from, which works unchanged.
 
-It has one of everything that a plugin usually needs, short enough to be changed or deleted. Nothing
-that exists is written over, and the name is checked as the service will check it.
+The template has one example of everything that a plugin usually needs, short enough to change or delete.
+No existing file is overwritten, and the name is checked as the service will check it.
 """
 
 import keyword
@@ -14,7 +14,7 @@ from taskd.runtime.plugins import NAME, PluginRegistry
 from taskd.shipped import PLUGINS
 
 TEMPLATE = '''\
-"""{title}: what it is for, in a sentence."""
+"""{title}: describe its purpose in a sentence."""
 
 import asyncio
 
@@ -24,15 +24,15 @@ from taskd import Plugin, TaskContext
 
 
 class {class_name}Params(BaseModel):
-    """What a task is given; checked before there is one."""
+    """The params of a task, validated before the task is created."""
 
     model_config = ConfigDict(extra="forbid")
 
-    count: int = Field(3, ge=1, le=1_000_000, description="How many things to do.")
+    count: int = Field(3, ge=1, le=1_000_000, description="Number of things to do.")
 
 
 class {class_name}(Plugin):
-    """What it does, as `taskd plugins` shows it."""
+    """Describe the plugin here: `taskd plugins` shows this text."""
 
     name = "{name}"
     title = "{title}"
@@ -42,11 +42,11 @@ class {class_name}(Plugin):
         log = context.logger
         with log.group("things"), log.progress("done", total=params.count) as bar:
             for number in range(1, params.count + 1):
-                # Here goes the work. What blocks belongs into `await context.run_in_thread(...)`.
+                # The work goes here. Put blocking calls into `await context.run_in_thread(...)`.
                 await asyncio.sleep(0.1)
                 log.info("did a thing", number=number)
                 bar.advance()
-        # A command: each line that it prints is an entry, and a failure fails the task.
+        # A command: each line of its output becomes an entry, and a non-zero exit fails the task.
         await context.run_process(["uname", "-a"])
         return {{"count": params.count}}
 '''
@@ -54,10 +54,10 @@ class {class_name}(Plugin):
 
 def write_plugin(name: str, directory: Path) -> Path:
     """
-    Write a new plugin called `name` into `directory`, which is made where it is missing; the file.
+    Write a new plugin called `name` into `directory`, which is created if missing; return the file's path.
 
-    Raises `PluginNotWritten` for a name that the service would not load or has already, and
-    where the file exists or cannot be written.
+    Raises `PluginNotWritten` if the service would not load such a name or has a plugin of that name, or
+    if the file exists or cannot be written.
     """
     _check(name)
     path = directory / f"{name.replace('-', '_')}.py"
@@ -67,12 +67,11 @@ def write_plugin(name: str, directory: Path) -> Path:
         with path.open("x") as file:
             file.write(text)
     except FileExistsError as error:
-        what = path if directory.is_dir() else directory
-        told = "exists already" if what == path else "is not a directory"
-        raise PluginNotWritten(f"{what} {told}: give another name or directory. Nothing was written.") from error
+        fault = f"{path} exists already" if directory.is_dir() else f"{directory} is not a directory"
+        raise PluginNotWritten(f"{fault}: give another name or directory. Nothing was written.") from error
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        raise PluginNotWritten(f"{path} cannot be written: {why}.") from error
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise PluginNotWritten(f"{path} cannot be written: {reason}.") from error
     return path
 
 

@@ -1,7 +1,7 @@
 """
-How tasks and plugins are listed: a line for each task, a paragraph for each plugin.
+List tasks and plugins: a line for each task, a paragraph for each plugin.
 
-The same text in a terminal and in a pipe, but for the colours.
+A terminal and a pipe get the same text, except for colours.
 """
 
 import sys
@@ -26,7 +26,7 @@ STATUS_STYLES = {
 
 
 def print_tasks(tasks: Iterable[Json]) -> None:
-    """A line for each task: short id, status, plugin, when, how long, and what went wrong."""
+    """Print a line for each task: short id, status, plugin, creation time, duration, entries, and any trouble."""
     console = terminal(sys.stdout)
     rows = [(*_task_row(task), _trouble(task)) for task in tasks]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(6)]
@@ -40,13 +40,13 @@ def print_tasks(tasks: Iterable[Json]) -> None:
         )
         line.rstrip()
         if console.is_terminal:
-            # What went wrong may be long, and the log has all of it; what stands before is whole.
+            # Only the trouble, which may be long, is cut: the log has all of it.
             line.truncate(max(console.width, len(line) - len(row[6])), overflow="ellipsis")
         console.print(line)
 
 
 def named(task: Json) -> str:
-    """A task in a sentence: `856110ab (reindex)`."""
+    """Return a task's name for a sentence: `856110ab (reindex)`."""
     return f"{task['id'][-SHORT_ID:]} ({shown(task['plugin'])})"
 
 
@@ -63,10 +63,10 @@ def _task_row(task: Json) -> tuple[str, ...]:
 
 def _trouble(task: Json) -> str:
     counts = task["counts"]
-    told = [_many(counts[level], level.lower()) for level in ("ERROR", "WARNING") if counts.get(level)]
+    parts = [_many(counts[level], level.lower()) for level in ("ERROR", "WARNING") if counts.get(level)]
     if task["error"]:
-        told.append(shown(task["error"].split("\n")[0]))
-    return "  ".join(told)
+        parts.append(shown(task["error"].split("\n")[0]))
+    return "  ".join(parts)
 
 
 def _many(count: int, noun: str) -> str:
@@ -74,13 +74,13 @@ def _many(count: int, noun: str) -> str:
 
 
 def lasted(task: Json) -> str:
-    """How long a task that has ended took, in seconds or hours; else nothing."""
+    """Return the duration of a task that has ended, as `3.2 s` or `0:02:10`; "" for another task."""
     if not task["started_at"] or not task["finished_at"]:
         return ""
     try:
         started, finished = map(datetime.fromisoformat, (task["started_at"], task["finished_at"]))
         seconds = max((finished - started).total_seconds(), 0)
-    except (ValueError, TypeError):  # no times of taskd's
+    except (ValueError, TypeError):  # not taskd's form of time
         return ""
     if seconds < 60:
         return f"{seconds:.1f} s"
@@ -89,12 +89,12 @@ def lasted(task: Json) -> str:
 
 
 def print_plugins(plugins: Iterable[Json], broken: Iterable[Json]) -> None:
-    """The plugins with their parameters, and those that failed to load with why."""
+    """Print the plugins with their parameters, and those that failed to load with the reason."""
     console = terminal(sys.stdout)
     for plugin in plugins:
         title = "" if plugin["title"] == plugin["name"] else plugin["title"]
-        said = " - ".join(part for part in (title, plugin["description"]) if part)
-        console.print(Text.assemble((shown(plugin["name"]), "bold"), "  ", shown(said)))
+        description = " - ".join(part for part in (title, plugin["description"]) if part)
+        console.print(Text.assemble((shown(plugin["name"]), "bold"), "  ", shown(description)))
         for line in _parameters(plugin["params_schema"] or {}):
             console.print(Text(INDENT + line))
     for plugin in broken:
@@ -110,12 +110,12 @@ def _parameters(schema: Json) -> Iterator[str]:
         wanted = value if isinstance(value, dict) else {}
         default = f"default {orjson.dumps(wanted['default']).decode()}" if "default" in wanted else "optional"
         needed = "required" if isinstance(required, list) and name in required else default
-        told = (name, _type_of(wanted, schema), f"({needed})", str(wanted.get("description", "")))
-        yield shown("  ".join(part for part in told if part))
+        parts = (name, _type_of(wanted, schema), f"({needed})", str(wanted.get("description", "")))
+        yield shown("  ".join(part for part in parts if part))
 
 
 def _type_of(wanted: object, whole: Json, levels: int = NESTED_MAX) -> str:
-    """A parameter's JSON Schema in a word or two: `string`, `integer or null`, `backup | restore`."""
+    """Return a parameter's JSON Schema in a word or two: `string`, `integer or null`, `backup | restore`."""
     wanted = resolved(wanted, whole)
     if not levels:
         return "any"

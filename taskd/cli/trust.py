@@ -1,9 +1,9 @@
 """
-Which certificates a client trusts, and what a failed handshake means.
+Trust in certificates, and the meaning of a failed handshake.
 
-Those of the system's store, as for curl and openssl, and those that SSL_CERT_FILE and SSL_CERT_DIR
-name. The certificates that come with httpx stand in on a machine without a store, such as a small
-container.
+A client trusts the certificates of the system's store, as curl and openssl do, and those that
+SSL_CERT_FILE and SSL_CERT_DIR name. On a machine without a store, such as a small container, it uses the
+certificates that come with httpx.
 """
 
 import os
@@ -17,9 +17,9 @@ UNKNOWN_ISSUER = frozenset({18, 19, 20, 21})
 
 
 def trusted() -> ssl.SSLContext:
-    """Return a context that trusts what this machine trusts. Raises `Invalid` for a bad SSL_CERT_FILE."""
-    context = ssl.create_default_context()  # OpenSSL reads both variables itself, and no error shows
-    # As curl does, on every Python: 3.13 and later refuse a private authority for formal faults.
+    """Return a context that trusts the same certificates as this machine. Raises `Invalid` for a bad SSL_CERT_FILE."""
+    context = ssl.create_default_context()  # OpenSSL reads both variables itself and reports no error
+    # The same flags as curl's, on every Python: 3.13 and later refuse a private authority for formal faults.
     context.verify_flags = ssl.VERIFY_X509_TRUSTED_FIRST | ssl.VERIFY_X509_PARTIAL_CHAIN
     named = os.environ.get("SSL_CERT_FILE")
     try:
@@ -30,13 +30,13 @@ def trusted() -> ssl.SSLContext:
 
             context.load_verify_locations(certifi.where())
     except OSError as error:  # ssl.SSLError is one
-        reason = "no certificate in PEM format is in it" if isinstance(error, ssl.SSLError) else error.strerror
+        reason = "the file has no certificate in PEM format" if isinstance(error, ssl.SSLError) else error.strerror
         raise Invalid(f"SSL_CERT_FILE={named!r}: {reason}.") from error
     return context
 
 
 def handshake_fault(error: BaseException) -> str:
-    """Return why TLS failed, in a sentence with advice; "" if `error` does not come from TLS."""
+    """Return the reason why TLS failed, in a sentence with advice; "" if `error` does not come from TLS."""
     found = next((cause for cause in _causes(error) if isinstance(cause, ssl.SSLError)), None)
     if isinstance(found, ssl.SSLCertVerificationError):
         advice = " Name the file of its certificate authority in SSL_CERT_FILE."
@@ -48,7 +48,7 @@ def handshake_fault(error: BaseException) -> str:
 
 
 def _has_store() -> bool:
-    paths = ssl.get_default_verify_paths()  # of files and directories that are there
+    paths = ssl.get_default_verify_paths()  # only files and directories that exist
     return bool(paths.cafile or (paths.capath and os.listdir(paths.capath)))
 
 

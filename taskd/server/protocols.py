@@ -31,7 +31,8 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
 
-from taskd.api.responses import SAFE_HEADERS, problem
+from taskd.api.middleware import SAFE_HEADERS
+from taskd.api.problems import problem
 from taskd.server.heads import framing_fault, handshake_fault, target_of
 from taskd.server.limits import Patience, Room, cut
 from taskd.settings import Settings

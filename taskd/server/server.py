@@ -1,14 +1,13 @@
 """
 The running service: one process, one listening socket, one event loop.
 
-`run` is what `taskd serve` does. The socket is taken before anything else is opened, so that a
-port in use leaves no trace; the one line that says "ready" comes when connections are accepted,
-and not before.
+`taskd serve` calls `run`. The socket is bound before anything else is opened, so a port in use leaves no
+trace. The line with "ready" is printed once connections are accepted, and not before.
 
-The stop goes in the order that loses nothing and lies to nobody: first the service (no new
-tasks, running ones ended, every entry stored, viewers told), and only then the HTTP server, which
-until that moment answers. Each step has its time limit. A second signal cuts the waiting short;
-what was said is stored all the same.
+The stop loses nothing and answers every request. First the service stops: no new tasks, running tasks
+ended, every entry stored, viewers informed. Only then the HTTP server stops, which answers until that
+moment. Each step has its time limit. A second signal cuts the waiting short; all entries logged so far
+are stored all the same.
 """
 
 import asyncio
@@ -48,13 +47,15 @@ from taskd.system.supervision import Supervisor
 from taskd.text.escape import shown
 from taskd.version import __version__
 
-# How long the HTTP server waits, twice, for answers that are under way when the service has stopped.
+# How long the HTTP server waits, twice, for answers under way when the service has stopped.
 CLOSE_WAIT_S = 1
-# How long threads and coroutines that ignored their cancellation may hold the process.
+# How long threads and coroutines that ignore their cancellation may delay the exit.
 LEAVE_WAIT_S = 0.5
 BACKLOG = 2_048
+# A flooding plugin holds the interpreter's lock in turns of this length. At Python's 5 ms the store's thread
+# gets so few turns that commits stall for seconds.
 SWITCH_INTERVAL_S = 0.0002
-UNBUILT = "taskd: the page in the browser was not built; / says how to build it"
+UNBUILT = "taskd: the page for the browser is not built; open / to read how to build it"
 
 _log = logging.getLogger("taskd.server")
 
@@ -65,16 +66,14 @@ def run(settings: Settings, signals: StopSignals) -> None:
     """
     Serve until SIGINT, SIGTERM or SIGHUP, and return when everything is stored and closed.
 
-    Raises `TaskdError` where it could not start. Does not return, but ends the process with exit
-    code 0, where a plugin's thread or coroutine will not end.
+    Raises `TaskdError` if the service cannot start. If a plugin's thread or coroutine does not end, the
+    process exits with code 0 and `run` does not return.
     """
-    # A flooding plugin holds the interpreter's lock in turns of this length: at Python's 5 ms the
-    # store's thread gets so few turns that commits stall for seconds.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    # Pending entries are many, live for seconds and are in no cycle: at Python's thresholds the
-    # collector would go through all of them again and again, on the loop, while they are emitted.
+    # Pending entries are many, live for seconds and are in no cycle. At Python's thresholds the collector
+    # would traverse all of them again and again, on the event loop, while tasks emit more.
     gc.set_threshold(50_000, 20, 100)
-    # The settings have it. In the environment, every process that a task starts would have it too.
+    # The settings hold the token. In the environment, every process that a task starts would inherit it.
     os.environ.pop("TASKD_TOKEN", None)
     with patient_streams() as drain:
         log_to_stderr()
@@ -83,19 +82,20 @@ def run(settings: Settings, signals: StopSignals) -> None:
             keep_own_tasks(runner.get_loop())
             run_through(runner.get_loop(), serve(settings, listener, signals, drain), signals)
             if not run_through(runner.get_loop(), _nothing_left(), signals):
-                # A thread, coroutine or command would keep the process for ever; all that matters is closed.
+                # A thread, coroutine or command would keep the process alive for ever; everything is stored by now.
                 drain()
                 os._exit(0)
 
 
 def run_through(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T], signals: StopSignals) -> T:
     """
-    Run `coroutine` to its end, whatever leaves the loop meanwhile. Raises what it raises.
+    Run `coroutine` to its end, also if an exception leaves the loop meanwhile. Raises its exception.
 
-    What a plugin raises ends its task (`taskd.runtime.execution`), but asyncio lets SystemExit and
-    KeyboardInterrupt of a child task or a callback through the loop too, and `loop.stop()` stops it for
-    all. Nothing of the loop is lost by that: a child task has its exception, and what was to come waits.
-    Where a plugin has taken our signals, it may be what one of them means: then it asks for the stop.
+    An exception of a plugin ends its task (`taskd.runtime.execution`). But asyncio also lets SystemExit and
+    KeyboardInterrupt of a child task or a callback through the loop, and `loop.stop()` stops the loop for
+    all. Nothing on the loop is lost: the child task keeps its exception, and scheduled callbacks stay
+    scheduled. If a plugin has replaced taskd's signal handlers, the exception may stand for a signal: then
+    it counts as a request to stop.
     """
     task = loop.create_task(coroutine)
     while not task.done():
@@ -116,7 +116,7 @@ def run_through(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, 
 
 
 def _raised_in(error: BaseException) -> str:
-    """What was raised and where; not what it says, for that may be a secret."""
+    """Return the type and place of an exception, without its message, which may hold a secret."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__} in {last.filename}:{last.lineno}"
 
@@ -125,12 +125,10 @@ async def serve(
     settings: Settings, listener: socket.socket, signals: StopSignals, drain: Callable[[], None] = lambda: None
 ) -> None:
     """
-    Serve on `listener` until a signal asks for the stop. Not to be cancelled: send the signal.
+    Serve on `listener` until a signal asks for the stop. Do not cancel it: send the signal.
 
-    `drain` is called before the process is ended while a plugin is imported.
-
-    Where the database turns out to be damaged, the service begins anew with another; connections
-    that come meanwhile wait.
+    If the process ends while a plugin is being imported, `drain` is called first. If the database proves
+    to be damaged, the service starts again with another one, and new connections wait meanwhile.
     """
     supervisor = Supervisor(settings)
     async with (
@@ -167,39 +165,39 @@ async def _serve_and_again(
 
 
 async def _serve(service: Service, listener: socket.socket, stop: asyncio.Event, announced: bool) -> None:
-    """Serve until the stop is asked for, or the service should begin anew."""
+    """Serve until a signal asks for the stop, or the service has to start again."""
     config = EdgeConfig(create_app(service), service.settings, close_wait_s=2 * CLOSE_WAIT_S)
     server = HttpServer(config, service.supervisor)
-    # A copy: uvicorn closes the sockets that it is given.
+    # A duplicate: uvicorn closes the sockets that it gets.
     serving = asyncio.create_task(server.serve([listener.dup()]), name="http")
     if await server.started_or(serving):
         if not announced:
-            _tell_ready(service, url(listener))
+            _report_ready(service, url(listener))
         await _until(serving, stop, service.store.corrupt)
     if service.store.corrupt.is_set():
-        service.hurry()  # what tasks say from now on has no place
+        service.hurry()  # entries emitted from now on cannot be stored
     try:
         await service.stop()
     finally:
-        # Also where it cannot begin anew: who was asked something is answered before the process ends.
+        # Also if the service cannot start again: every request is answered before the process ends.
         await server.answered(CLOSE_WAIT_S)
         server.end()
         await serving
 
 
 async def _until(serving: asyncio.Task[None], stop: asyncio.Event, corrupt: asyncio.Event) -> None:
-    """Wait for the first of them. A cancellation changes nothing: only signals ask for the stop."""
+    """Wait for the first of the three. A cancellation changes nothing: only signals ask for the stop."""
     while not (serving.done() or stop.is_set() or corrupt.is_set()):
         with contextlib.suppress(asyncio.CancelledError):
             await first(serving, stop.wait(), corrupt.wait())
 
 
 async def _started(service: Service, stop: asyncio.Event) -> bool:
-    """Start the service; False where the stop was asked for first: then what had been opened is closed."""
+    """Start the service; return False if the stop was asked for first, with everything closed that had been opened."""
     starting = asyncio.create_task(service.__aenter__(), name="start")
     await first(starting, stop.wait())
     if not starting.done():
-        # It may be interrupted anywhere, as by a kill: the next start does it again.
+        # The start may be interrupted anywhere, as by a kill: the next start repeats it.
         starting.cancel()
         await asyncio.wait([starting])
         if starting.cancelled() or starting.exception() is not None:
@@ -209,7 +207,7 @@ async def _started(service: Service, stop: asyncio.Event) -> bool:
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn's server, without signal handlers of its own, that tells when it accepts connections."""
+    """uvicorn's server, without signal handlers of its own, and with an event for when it accepts connections."""
 
     def __init__(self, config: EdgeConfig, supervisor: Supervisor) -> None:
         super().__init__(config)
@@ -239,18 +237,18 @@ class HttpServer(uvicorn.Server):
         self._ending.set()
 
     async def started_or(self, serving: asyncio.Task[None]) -> bool:
-        """Wait until connections are accepted, or until `serving` ended without; whether they are."""
+        """Wait until connections are accepted or `serving` has ended; return whether they are accepted."""
         await first(serving, self._accepting.wait())
         return self._accepting.is_set()
 
     async def answered(self, within_s: float) -> None:
-        """Wait until all that is under way has been answered, readers sent away included."""
-        # uvicorn's own shutdown would cut off a reader (1012) before it is told of the end.
+        """Wait until all requests under way are answered and all followers disconnected, at most `within_s`."""
+        # uvicorn's own shutdown would cut off a reader (1012) before the end of the log reaches it.
         if under_way := set(self.server_state.tasks):
             await asyncio.wait(under_way, timeout=within_s)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # Whoever does not take the end of its answer is cut off, before uvicorn complains about it.
+        # A client that does not read the end of its answer is cut off before uvicorn complains about it.
         asyncio.get_running_loop().call_later(CLOSE_WAIT_S, self._cut)
         await super().shutdown(sockets)
 
@@ -259,29 +257,29 @@ class HttpServer(uvicorn.Server):
             cut(connection.transport)
 
 
-def _tell_ready(service: Service, address: str) -> None:
-    _tell_broken(service.plugins.broken)
+def _report_ready(service: Service, address: str) -> None:
+    _report_broken(service.plugins.broken)
     print(f"taskd {__version__} ready on {address}", file=sys.stderr, flush=True)
     tell_unbuilt(shipped.PAGE)
 
 
-def _tell_broken(broken: Iterable[BrokenPlugin]) -> None:
+def _report_broken(broken: Iterable[BrokenPlugin]) -> None:
     for plugin in broken:
-        # A file by its name alone, as the listing has it in full; an error in one line.
+        # The name of a file alone, because `taskd plugins` shows its path; the error in one line.
         name = Path(plugin.name).name if plugin.name.endswith(".py") else plugin.name
         error = " ".join(plugin.error.split())
         print(f"taskd: plugin {shown(name)} cannot be loaded: {shown(error)}", file=sys.stderr)
 
 
 def tell_unbuilt(folder: Path) -> None:
-    """Say so on stderr where the page is not in `folder`: everything else works without it."""
+    """Print a line to stderr if the page is not in `folder`. Everything else works without it."""
     if not site.is_built(folder):
         print(UNBUILT, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def listening(settings: Settings) -> Iterator[socket.socket]:
-    """A socket that listens on the settings' address; raises `TaskdError` where that cannot be had."""
+    """Listen on the address of the settings inside the `with` block. Raises `TaskdError` if that is impossible."""
     try:
         listener = _listen(settings.host, settings.port)
     except OSError as error:
@@ -310,7 +308,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def url(listener: socket.socket) -> str:
-    """The address that `listener` has, as a URL."""
+    """Return the address of `listener` as a URL."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -322,7 +320,7 @@ def _on_signals(signals: StopSignals, stop: asyncio.Event, service: Service, dra
         stop.set()
 
     def leave() -> None:
-        # In a signal handler, which may have interrupted a write.
+        # This runs in a signal handler, which may have interrupted a write.
         with contextlib.suppress(Exception):
             drain()
         os._exit(0)
@@ -333,7 +331,7 @@ def _on_signals(signals: StopSignals, stop: asyncio.Event, service: Service, dra
 
 
 async def _nothing_left() -> bool:
-    """Whether all coroutines and threads have ended, after a last short wait for them."""
+    """Cancel the remaining coroutines, wait briefly, and return whether all coroutines and threads have ended."""
     loop = asyncio.get_running_loop()
     left = every_task() - {asyncio.current_task()}
     for task in left:

@@ -236,3 +236,13 @@ async def each_frame(connection: ClientConnection) -> AsyncIterator[dict[str, An
     async for message in connection:
         assert isinstance(message, str), "a live log has text frames alone"
         yield orjson.loads(message)
+
+
+def check_problem(answer: httpx.Response, status: int) -> dict[str, Any]:
+    """Return the body of a problem, after a look at its form."""
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = answer.json()
+    assert body["status"] == status
+    assert all(body[member] for member in ("type", "title", "detail"))
+    return body

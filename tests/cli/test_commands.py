@@ -104,6 +104,21 @@ def test_a_log_that_is_followed_has_no_end_to_set(option: str) -> None:
     assert f"{option} does not go with -f." in refused.stderr
 
 
+@pytest.mark.parametrize("tail", ["0", "5001", "x", "-1"])
+def test_a_tail_out_of_its_range_is_refused_with_the_range(tail: str) -> None:
+    refused = ask_taskd("logs", "@last", "--tail", tail, **NOWHERE)
+    assert refused.returncode == 2
+    assert f"'--tail': '{tail}': expected a whole number from 1 to 5,000." in refused.stderr
+
+
+@pytest.mark.parametrize("command", ["run typed", "retry @last"])
+def test_a_param_without_its_option_is_refused_with_a_hint(command: str) -> None:
+    refused = ask_taskd(*command.split(), "name=x y", "n=2", "more", **NOWHERE)
+    assert refused.returncode == 2
+    assert "Unexpected argument: 'name=x y' n=2 more. Did you mean -p 'name=x y' -p n=2?" in refused.stderr
+    assert "Did you mean" not in ask_taskd(*command.split(), "more", **NOWHERE).stderr
+
+
 # Running tasks
 
 
@@ -437,7 +452,7 @@ def test_who_searches_for_a_field_is_told_of_meta(served: Served) -> None:
 def test_a_source_with_a_star_that_matches_nothing_gets_a_hint(served: Served, source: str, hint: str) -> None:
     """A shell's pattern is a habit; only `NAME.*` means more than one source."""
     served.wait_end(served.submit("talk"))
-    told = f"taskd: no match; --source {source} is no pattern: {hint} takes it and all below it\n"
+    told = f"taskd: no match; --source {source} is not a pattern: {hint} includes all below it\n"
     for command in ("logs", "logs -f", "export"):
         assert served.taskd(*command.split(), "@last", "--source", source).stderr.endswith(told)
         assert "no match" not in served.taskd(*command.split(), "@last", "--source", f"{source},talk").stderr
@@ -771,9 +786,9 @@ def test_a_token_is_needed_where_there_is_one(tmp_path: Path) -> None:
     with Served(tmp_path, TASKD_TOKEN="open sesame") as served:
         refused = served.taskd("tasks")
         assert refused.returncode == 4
-        assert "wants a token: give it with --token or TASKD_TOKEN" in refused.stderr
+        assert "requires a token: give it with --token or TASKD_TOKEN" in refused.stderr
         wrong = served.taskd("tasks", "--token", "wrong")
-        assert (wrong.returncode, wrong.stderr) == (4, "taskd: the token is not this server's\n")
+        assert (wrong.returncode, wrong.stderr) == (4, "taskd: this server does not accept the token\n")
         assert served.taskd("run", "talk", "--token", "open sesame").returncode == 0
         assert served.taskd("logs", "-f", "@last", TASKD_TOKEN="open sesame").returncode == 0
         assert served.taskd("--token", "open sesame", "logs", "-f", "@last").returncode == 0

@@ -138,14 +138,14 @@ def test_any_schema_of_a_plugin_is_listed_and_taken(wanted: object) -> None:
     ("value", "found"),
     [
         ({"tasks": [GOOD_TASK], "next_before": None, "more": 1}, ""),
-        ({"tasks": [GOOD_TASK | {"last_seq": "1"}], "next_before": None}, "tasks.0.last_seq is another kind of value"),
+        ({"tasks": [GOOD_TASK | {"last_seq": "1"}], "next_before": None}, "tasks.0.last_seq has another type"),
         (
             {"tasks": [GOOD_TASK | {"status": "\x1b[2J"}], "next_before": None},
-            "tasks.0.status is another kind of value",
+            "tasks.0.status has another type",
         ),
         ({"tasks": [{}], "next_before": None}, "tasks.0.id is missing"),
-        ({"tasks": {}}, "tasks is no list"),
-        ([], "it is no object"),
+        ({"tasks": {}}, "tasks is not an array"),
+        ([], "it is not an object"),
     ],
 )
 def test_the_place_of_a_misfit_is_named(value: object, found: str) -> None:

@@ -102,7 +102,7 @@ def test_one_line_says_ready_and_a_signal_ends_it_with_0(tmp_path: Path, number:
 def test_a_page_that_was_not_built_is_told_at_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """pip shows nothing of a build that went wrong, so this is where its user hears of it."""
     server.tell_unbuilt(tmp_path)
-    assert_one_line(capsys.readouterr().err, "not built", "says how")
+    assert_one_line(capsys.readouterr().err, "not built", "how to build it")
     (tmp_path / "index.html").write_text("<!doctype html>")
     server.tell_unbuilt(tmp_path)
     assert capsys.readouterr().err == ""

@@ -1,15 +1,19 @@
-"""What Prometheus is told is what happened."""
+"""Health and metrics report how the service is."""
 
 import math
 import sqlite3
+import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from taskd.api.app import create_app
-from tests.api.conftest import Serve, Show, Shown, frames
+from taskd.version import __version__
+from tests.api.conftest import Serve, Show, Shown, check_problem, frames
 from tests.conftest import running_service
 from tests.helpers.gates import gate
 from tests.helpers.waiting import until
@@ -32,6 +36,42 @@ def falling(before: Samples, after: Samples) -> list[tuple[str, str]]:
     """The counters, and the buckets of histograms, that are less than they were or gone."""
     counters = ("_total", "_count", "_sum", "_bucket")
     return [key for key in before if key[0].endswith(counters) and after.get(key, -1) < before[key]]
+
+
+async def test_health_is_503_if_nothing_can_be_stored(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what is wrong; and 200 again afterwards."""
+    assert (await shown.http.get("/api/health")).json()["status"] == "ok"
+    health = replace(shown.service.health(), problems=["The disk is full."], refusing=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(shown.service, "health", lambda: health)
+        problem = check_problem(await shown.http.get("/api/health"), 503)
+        assert (problem["detail"], problem["problems"]) == ("The disk is full.", ["The disk is full."])
+    assert (await shown.http.get("/api/health")).status_code == 200
+
+
+async def test_health_is_degraded_while_anything_is_wrong(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 with a sentence for each problem; what was put right is shown for an hour."""
+    well = (await shown.http.get("/api/health")).json()
+    assert (well["status"], well["problems"], well["database"]) == ("ok", [], "sqlite://")
+    words = "The database was corrupt and was put aside."
+    shown.service.notices[words] = time.monotonic()
+    answer = await shown.http.get("/api/health")
+    assert (answer.status_code, answer.json()["status"], answer.json()["problems"]) == (200, "degraded", [words])
+    assert "taskd_healthy 0.0" in (await shown.http.get("/metrics")).text
+    shown.service.notices[words] -= 3_600
+    assert (await shown.http.get("/api/health")).json() == well
+
+
+async def test_health_without_the_token_is_status_and_version_alone(show: Show) -> None:
+    """Also while something is wrong."""
+    async with show(token="a token that is long") as shown:
+        for status in ("ok", "degraded"):
+            assert (await shown.http.get("/api/health")).json() == {"status": status, "version": __version__}
+            known = await shown.http.get("/api/health", headers={"authorization": "Bearer a token that is long"})
+            assert len(known.json()["problems"]) == (status == "degraded")
+            shown.service.notices["The secret of it."] = time.monotonic()
+        await shown.service.stop()
+        assert "problems" not in check_problem(await shown.http.get("/api/health"), 503)
 
 
 async def test_counters_are_what_a_run_did(shown: Shown) -> None:
